@@ -156,12 +156,11 @@ func LookupRole(code string) (Role, bool) {
 
 // KeyByNumber finds a key by its number.
 func KeyByNumber(n int) (Key, bool) {
-	for _, k := range data.keys {
-		if k.Number == n {
-			return k.clone(), true
-		}
+	i, ok := slices.BinarySearchFunc(data.keys, n, func(k Key, n int) int { return k.Number - n })
+	if !ok {
+		return Key{}, false
 	}
-	return Key{}, false
+	return data.keys[i].clone(), true
 }
 
 // Grant finds a grant by its exact spelling: a key, "setting:" and the name of a

@@ -24,11 +24,13 @@ func Implied(set Set) Set {
 // required keys is not wholly in the set, those for which an add-on feature,
 // their own or one of the chain's, is not in the set, and bits that name nothing.
 // Settings and features stay. The plan's features must be in the set.
-func Gate(set Set) Set {
-	set = set.Without(set.Without(data.known))
+func Gate(set Set) Set { return data.gate(set) }
+
+func (t *table) gate(set Set) Set {
+	set = set.Without(set.Without(t.known))
 	out := set
-	for _, b := range data.gated {
-		if !set.Contains(data.needs[b]) {
+	for _, b := range t.gated {
+		if !set.Contains(t.needs[b]) {
 			out.Remove(b)
 		}
 	}
