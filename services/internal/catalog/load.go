@@ -2,12 +2,9 @@ package catalog
 
 import (
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 //go:embed catalog.tsv settings.tsv features.tsv roles.tsv
@@ -48,22 +45,35 @@ func mustLoad() *table {
 	return t
 }
 
+// loader is a table while it is read.
+type loader struct {
+	table
+	own    map[string]Set      // by role: the keys that catalog.tsv gives it
+	unites map[string][]string // by role: the roles it is made of, if any
+}
+
 // load reads the four files and checks all that doc.go promises of them.
 func load(fsys fs.FS) (*table, error) {
-	t := &table{
-		grants:        map[string]Bit{},
-		keyByFold:     map[string]int{},
-		settingByFold: map[string]int{},
+	t := &loader{
+		table: table{
+			grants:        map[string]Bit{},
+			keyByFold:     map[string]int{},
+			settingByFold: map[string]int{},
+		},
+		own:    map[string]Set{},
+		unites: map[string][]string{},
 	}
-	for _, step := range []func(fs.FS) error{t.readFeatures, t.readSettings, t.readKeys, t.link, t.readRoles} {
+	for _, step := range []func(fs.FS) error{
+		t.readFeatures, t.readSettings, t.readRoles, t.readKeys, t.link, t.unite,
+	} {
 		if err := step(fsys); err != nil {
 			return nil, err
 		}
 	}
-	return t, nil
+	return &t.table, nil
 }
 
-func (t *table) readFeatures(fsys fs.FS) error {
+func (t *loader) readFeatures(fsys fs.FS) error {
 	return eachRow(fsys, "features.tsv", "number name title", func(r row) error {
 		f := Feature{Name: r.text(1), Title: r.text(2)}
 		f.Number = r.number(0, setBits-featureBase-1)
@@ -75,7 +85,7 @@ func (t *table) readFeatures(fsys fs.FS) error {
 	})
 }
 
-func (t *table) readSettings(fsys fs.FS) error {
+func (t *loader) readSettings(fsys fs.FS) error {
 	const header = "number name label layer kind choices restricts title description"
 	return eachRow(fsys, "settings.tsv", header, func(r row) error {
 		s := Setting{Name: r.text(1), Label: r.text(2), Title: r.text(7), Description: r.text(8)}
@@ -95,7 +105,7 @@ func (t *table) readSettings(fsys fs.FS) error {
 	})
 }
 
-func (t *table) addSetting(s Setting) error {
+func (t *loader) addSetting(s Setting) error {
 	i := len(t.settings)
 	t.settings = append(t.settings, s)
 	for _, name := range []string{s.Name, s.Label} {
@@ -113,14 +123,15 @@ func (t *table) addSetting(s Setting) error {
 
 const keyHeader = "number key origin area requires add_on service roles title description"
 
-func (t *table) readKeys(fsys fs.FS) error {
+func (t *loader) readKeys(fsys fs.FS) error {
 	return eachRow(fsys, "catalog.tsv", keyHeader, func(r row) error {
 		k := Key{
 			Name: r.text(1), Area: r.text(3), Requires: r.list(4), AddOn: r.cells[5],
 			Service: r.text(6), Title: r.text(8), Description: r.text(9),
 		}
-		k.Number = r.number(0, settingBase)
+		k.Number = r.number(0, settingBase-1)
 		k.Origin = Origin(r.oneOf(2, originNames...))
+		roles := r.list(7)
 		if r.err != nil {
 			return r.err
 		}
@@ -129,16 +140,16 @@ func (t *table) readKeys(fsys fs.FS) error {
 		}
 		t.keyByFold[fold(k.Name)] = len(t.keys)
 		t.keys = append(t.keys, k)
-		return t.register(k.Bit(), k.Name)
+		if err := t.register(k.Bit(), k.Name); err != nil {
+			return err
+		}
+		return t.give(k, roles)
 	})
 }
 
-// register gives a grant its bit. Rows must come in order of number, so a number
-// that is used twice is found with it.
-func (t *table) register(b Bit, name string) error {
-	if t.names[b] != "" {
-		return fmt.Errorf("%q has the number of %q", name, t.names[b])
-	}
+// register gives a grant its bit. No bit is given twice, as the rows of each table
+// come in order of number and each kind has its own range.
+func (t *loader) register(b Bit, name string) error {
 	if _, taken := t.grants[name]; taken {
 		return fmt.Errorf("%q is there twice", name)
 	}
@@ -149,7 +160,7 @@ func (t *table) register(b Bit, name string) error {
 }
 
 // link resolves, for every key, what it needs through the whole chain.
-func (t *table) link(fs.FS) error {
+func (t *loader) link(fs.FS) error {
 	for _, k := range t.keys {
 		var needs Set
 		if err := t.collect(k, &needs, nil); err != nil {
@@ -164,7 +175,7 @@ func (t *table) link(fs.FS) error {
 }
 
 // collect adds to needs what k needs. Path is the keys on the way down to k.
-func (t *table) collect(k Key, needs *Set, path []string) error {
+func (t *loader) collect(k Key, needs *Set, path []string) error {
 	if slices.Contains(path, k.Name) {
 		return fmt.Errorf("%q requires itself", k.Name)
 	}
@@ -188,36 +199,62 @@ func (t *table) collect(k Key, needs *Set, path []string) error {
 	return nil
 }
 
-// readRoles reads the roles, then hands out the keys by the roles column of
-// catalog.tsv. A role that unites others is listed there for no key: it has
-// exactly what they have.
-func (t *table) readRoles(fsys fs.FS) error {
-	own := map[string]Set{}
-	unites := map[string][]string{}
-	err := eachRow(fsys, "roles.tsv", "code name unites description", func(r row) error {
+func (t *loader) readRoles(fsys fs.FS) error {
+	return eachRow(fsys, "roles.tsv", "code name unites description", func(r row) error {
 		role := Role{Code: r.text(0), Name: r.text(1), Description: r.text(3)}
-		if _, taken := own[role.Code]; taken {
+		parts := r.list(2)
+		if _, taken := t.own[role.Code]; taken {
 			r.fail("the code is there twice")
 		}
 		if r.err != nil {
 			return r.err
 		}
-		own[role.Code] = Set{}
-		unites[role.Code] = r.list(2)
+		t.own[role.Code] = Set{}
+		t.unites[role.Code] = parts
 		t.roles = append(t.roles, role)
 		return nil
 	})
-	if err != nil {
-		return err
+}
+
+// give hands out a key by the roles column of its row. A role that unites others
+// may not stand there: it has exactly what they have.
+func (t *loader) give(k Key, codes []string) error {
+	if len(codes) == 1 && codes[0] == allRoles {
+		codes = t.listable()
 	}
-	if err := t.readDefaults(fsys, own, unites); err != nil {
-		return err
+	for _, code := range codes {
+		if code == regionalManager {
+			t.regional = append(t.regional, k.Name)
+			continue
+		}
+		set, ok := t.own[code]
+		if !ok || len(t.unites[code]) > 0 {
+			return fmt.Errorf("no key can be given to the role %s", code)
+		}
+		set.Add(k.Bit())
+		t.own[code] = set
 	}
+	return nil
+}
+
+// listable returns the roles that catalog.tsv may list.
+func (t *loader) listable() []string {
+	var codes []string
+	for _, role := range t.roles {
+		if len(t.unites[role.Code]) == 0 {
+			codes = append(codes, role.Code)
+		}
+	}
+	return codes
+}
+
+// unite completes the roles that are made of others, and names the keys of all.
+func (t *loader) unite(fs.FS) error {
 	for i, role := range t.roles {
-		set := own[role.Code]
-		for _, code := range unites[role.Code] {
-			part, ok := own[code]
-			if !ok || len(unites[code]) > 0 {
+		set := t.own[role.Code]
+		for _, code := range t.unites[role.Code] {
+			part, ok := t.own[code]
+			if !ok || len(t.unites[code]) > 0 {
 				return fmt.Errorf("role %s cannot unite %s", role.Code, code)
 			}
 			set = set.Union(part)
@@ -227,140 +264,10 @@ func (t *table) readRoles(fsys fs.FS) error {
 	return nil
 }
 
-// readDefaults fills own with the keys that catalog.tsv gives to each role.
-func (t *table) readDefaults(fsys fs.FS, own map[string]Set, unites map[string][]string) error {
-	give := func(code string, b Bit) {
-		set := own[code]
-		set.Add(b)
-		own[code] = set
-	}
-	i := -1
-	return eachRow(fsys, "catalog.tsv", keyHeader, func(r row) error {
-		i++
-		key := t.keys[i]
-		codes := r.list(7)
-		if len(codes) == 1 && codes[0] == allRoles {
-			for code := range own {
-				give(code, key.Bit())
-			}
-			return nil
-		}
-		for _, code := range codes {
-			_, ok := own[code]
-			switch {
-			case code == regionalManager:
-				t.regional = append(t.regional, key.Name)
-			case !ok || len(unites[code]) > 0:
-				return fmt.Errorf("no key can be given to the role %s", code)
-			default:
-				give(code, key.Bit())
-			}
-		}
-		return nil
-	})
-}
-
 func (t *table) namesOf(set Set) []string {
 	var names []string
 	for b := range set.All() {
 		names = append(names, t.names[b])
 	}
 	return names
-}
-
-// row is one line of a table. The first thing wrong with it is kept in err.
-type row struct {
-	cells []string
-	err   error
-}
-
-func (r *row) fail(why string) {
-	if r.err == nil {
-		r.err = errors.New(why)
-	}
-}
-
-// text returns a cell that may not be empty.
-func (r *row) text(i int) string {
-	if r.cells[i] == "" {
-		r.fail(fmt.Sprintf("column %d is empty", i+1))
-	}
-	return r.cells[i]
-}
-
-// number returns a cell that must be a number from 1 to most.
-func (r *row) number(i, most int) int {
-	n, err := strconv.Atoi(r.cells[i])
-	if err != nil || n < 1 || n > most || strconv.Itoa(n) != r.cells[i] {
-		r.fail(fmt.Sprintf("%q is not a number from 1 to %d", r.cells[i], most))
-		return 0
-	}
-	return n
-}
-
-// oneOf returns which of the words a cell is.
-func (r *row) oneOf(i int, words ...string) int {
-	n := slices.Index(words, r.cells[i])
-	if n < 0 {
-		r.fail(fmt.Sprintf("%q is none of %q", r.cells[i], words))
-		return 0
-	}
-	return n
-}
-
-// list returns the parts of a cell, which are separated by commas.
-func (r *row) list(i int) []string {
-	if r.cells[i] == "" {
-		return nil
-	}
-	parts := strings.Split(r.cells[i], ",")
-	for j, p := range parts {
-		if p == "" || p != strings.TrimSpace(p) || slices.Contains(parts[:j], p) {
-			r.fail(fmt.Sprintf("%q is not a list of different words", r.cells[i]))
-		}
-	}
-	return parts
-}
-
-// eachRow calls f for each line after the header. The lines must be in the order
-// of the number in their first column, if it is one.
-func eachRow(fsys fs.FS, name, header string, f func(row) error) error {
-	content, err := fs.ReadFile(fsys, name)
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
-	if lines[0] != strings.ReplaceAll(header, " ", "\t") {
-		return fmt.Errorf("%s: the header is %q", name, lines[0])
-	}
-	columns, last := strings.Count(lines[0], "\t")+1, 0
-	for i, line := range lines[1:] {
-		r := row{cells: strings.Split(line, "\t")}
-		err := r.checkForm(columns, &last)
-		if err == nil {
-			err = f(r)
-		}
-		if err != nil {
-			return fmt.Errorf("%s:%d: %w", name, i+2, err)
-		}
-	}
-	return nil
-}
-
-func (r *row) checkForm(columns int, last *int) error {
-	if len(r.cells) != columns {
-		return fmt.Errorf("%d columns instead of %d", len(r.cells), columns)
-	}
-	for _, c := range r.cells {
-		if c != strings.Join(strings.Fields(c), " ") {
-			return fmt.Errorf("stray blanks in %q", c)
-		}
-	}
-	if n, err := strconv.Atoi(r.cells[0]); err == nil {
-		if n <= *last {
-			return fmt.Errorf("number %d does not follow %d", n, *last)
-		}
-		*last = n
-	}
-	return nil
 }
