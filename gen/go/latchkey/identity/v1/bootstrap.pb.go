@@ -32,7 +32,7 @@ type ClaimOwnershipRequest struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Checks and answers as usual, but changes nothing (AIP-163).
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// The one-time code: "setup_" and 49 letters and digits.
+	// The one-time code: "setup_" and 49 letters and digits, or the operator's own.
 	Code string `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
 	// See Brand.name.
 	BrandName string `protobuf:"bytes,4,opt,name=brand_name,json=brandName,proto3" json:"brand_name,omitempty"`
@@ -220,12 +220,12 @@ var File_latchkey_identity_v1_bootstrap_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_bootstrap_proto_rawDesc = "" +
 	"\n" +
-	"$latchkey/identity/v1/bootstrap.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a latchkey/identity/v1/brand.proto\x1a'latchkey/identity/v1/organization.proto\x1a\x1flatchkey/identity/v1/user.proto\"\xf1\x03\n" +
+	"$latchkey/identity/v1/bootstrap.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a latchkey/identity/v1/brand.proto\x1a'latchkey/identity/v1/organization.proto\x1a\x1flatchkey/identity/v1/user.proto\"\xf2\x03\n" +
 	"\x15ClaimOwnershipRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12 \n" +
-	"\x04code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18d\x80\x01\x01R\x04code\x12+\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
+	"\x04code\x18\x03 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xc8\x01\x80\x01\x01R\x04code\x12+\n" +
 	"\n" +
 	"brand_name\x18\x04 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\tbrandName\x129\n" +
 	"\x11organization_name\x18\x05 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\x10organizationName\x12&\n" +

@@ -32,10 +32,10 @@ const (
 type BootstrapServiceClient interface {
 	// Makes the brand, its first organization and the organization's first owner.
 	// Takes the one-time code that the identity service prints when it starts
-	// without a brand. Until the owner has the role, a repeat with the code
+	// without a brand, or that its operator set. Until the owner has the role, a repeat with the code
 	// finishes what was begun and answers with what there is.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if the code is not the
-	// last one printed, RESOURCE_EXHAUSTED after 10 wrong codes in a minute,
+	// current one, RESOURCE_EXHAUSTED after 10 wrong codes in a minute,
 	// FAILED_PRECONDITION if the suite has an owner, INVALID_ARGUMENT if the
 	// address, the password, the time zone or the currency will not do, and
 	// UNAVAILABLE if permissions cannot be reached: then repeat.
@@ -69,10 +69,10 @@ func (c *bootstrapServiceClient) ClaimOwnership(ctx context.Context, in *ClaimOw
 type BootstrapServiceServer interface {
 	// Makes the brand, its first organization and the organization's first owner.
 	// Takes the one-time code that the identity service prints when it starts
-	// without a brand. Until the owner has the role, a repeat with the code
+	// without a brand, or that its operator set. Until the owner has the role, a repeat with the code
 	// finishes what was begun and answers with what there is.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if the code is not the
-	// last one printed, RESOURCE_EXHAUSTED after 10 wrong codes in a minute,
+	// current one, RESOURCE_EXHAUSTED after 10 wrong codes in a minute,
 	// FAILED_PRECONDITION if the suite has an owner, INVALID_ARGUMENT if the
 	// address, the password, the time zone or the currency will not do, and
 	// UNAVAILABLE if permissions cannot be reached: then repeat.

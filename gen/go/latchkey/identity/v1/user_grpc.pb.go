@@ -43,13 +43,15 @@ const (
 type UserServiceClient interface {
 	// Makes a person a member of the caller's organization. The new user holds no
 	// keys, and so cannot sign in, until permissions' AccessService.SetUserRole
-	// gives a role.
+	// gives a role. Only who was a member before comes back with the keys of then.
 	//
 	// If the person is known to another organization of the suite already, the
 	// answer is the same as for somebody new, and initial_password is not used:
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
-	// address, and RESOURCE_EXHAUSTED if too many passwords are set at once.
+	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
+	// come back with a key that the caller lacks, RESOURCE_EXHAUSTED if too many
+	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
 	// Gets a user, active or not.
@@ -71,10 +73,10 @@ type UserServiceClient interface {
 	// Shuts a user out of the organization and ends the user's sessions in it. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one or another user was shut out at the same moment,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the
-	// caller lacks, FAILED_PRECONDITION and LAST_OWNER for the last active owner, and
-	// STATE_FORBIDS unless the user is active, and UNAVAILABLE if permissions cannot be reached.
+	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
+	// the user holds a key that the caller lacks, FAILED_PRECONDITION for the last
+	// owner (LAST_OWNER) and for a user who is not active (STATE_FORBIDS), and
+	// UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	DeactivateUser(ctx context.Context, in *DeactivateUserRequest, opts ...grpc.CallOption) (*DeactivateUserResponse, error)
 	// Lets a deactivated user in again, with the role and keys of before.
@@ -88,10 +90,9 @@ type UserServiceClient interface {
 	// the call has returned, no service of the suite accepts them. The person and
 	// what the person is to other organizations stay.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one or another user was shut out at the same moment,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the
-	// caller lacks, FAILED_PRECONDITION and LAST_OWNER for the last active owner, and
-	// UNAVAILABLE if permissions cannot be reached.
+	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
+	// the user holds a key that the caller lacks, FAILED_PRECONDITION and reason
+	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(ctx context.Context, in *EndMembershipRequest, opts ...grpc.CallOption) (*EndMembershipResponse, error)
 	// Looks up which of some users are active members of the organization that the call
@@ -200,13 +201,15 @@ func (c *userServiceClient) LookupMembers(ctx context.Context, in *LookupMembers
 type UserServiceServer interface {
 	// Makes a person a member of the caller's organization. The new user holds no
 	// keys, and so cannot sign in, until permissions' AccessService.SetUserRole
-	// gives a role.
+	// gives a role. Only who was a member before comes back with the keys of then.
 	//
 	// If the person is known to another organization of the suite already, the
 	// answer is the same as for somebody new, and initial_password is not used:
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
-	// address, and RESOURCE_EXHAUSTED if too many passwords are set at once.
+	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
+	// come back with a key that the caller lacks, RESOURCE_EXHAUSTED if too many
+	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// Gets a user, active or not.
@@ -228,10 +231,10 @@ type UserServiceServer interface {
 	// Shuts a user out of the organization and ends the user's sessions in it. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one or another user was shut out at the same moment,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the
-	// caller lacks, FAILED_PRECONDITION and LAST_OWNER for the last active owner, and
-	// STATE_FORBIDS unless the user is active, and UNAVAILABLE if permissions cannot be reached.
+	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
+	// the user holds a key that the caller lacks, FAILED_PRECONDITION for the last
+	// owner (LAST_OWNER) and for a user who is not active (STATE_FORBIDS), and
+	// UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	DeactivateUser(context.Context, *DeactivateUserRequest) (*DeactivateUserResponse, error)
 	// Lets a deactivated user in again, with the role and keys of before.
@@ -245,10 +248,9 @@ type UserServiceServer interface {
 	// the call has returned, no service of the suite accepts them. The person and
 	// what the person is to other organizations stay.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one or another user was shut out at the same moment,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the
-	// caller lacks, FAILED_PRECONDITION and LAST_OWNER for the last active owner, and
-	// UNAVAILABLE if permissions cannot be reached.
+	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
+	// the user holds a key that the caller lacks, FAILED_PRECONDITION and reason
+	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(context.Context, *EndMembershipRequest) (*EndMembershipResponse, error)
 	// Looks up which of some users are active members of the organization that the call

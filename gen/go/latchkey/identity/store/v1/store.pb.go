@@ -144,62 +144,6 @@ func (x *SessionToken) GetSessionId() string {
 	return ""
 }
 
-// Roster counts how often somebody was shut out of an organization. It lets two
-// who shut each other out at the same moment meet, so that an owner stays.
-type Roster struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The organization.
-	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// Grows by one with each DeactivateUser and EndMembership.
-	Removals      int64 `protobuf:"varint,2,opt,name=removals,proto3" json:"removals,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Roster) Reset() {
-	*x = Roster{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Roster) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Roster) ProtoMessage() {}
-
-func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Roster.ProtoReflect.Descriptor instead.
-func (*Roster) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Roster) GetOrganizationId() string {
-	if x != nil {
-		return x.OrganizationId
-	}
-	return ""
-}
-
-func (x *Roster) GetRemovals() int64 {
-	if x != nil {
-		return x.Removals
-	}
-	return 0
-}
-
 // Seeding is an organization whose owner has no role yet, because permissions
 // has not been told of it. It is deleted when it has.
 type Seeding struct {
@@ -214,7 +158,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -226,7 +170,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +183,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -277,7 +221,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +233,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +246,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Claim) GetId() string {
@@ -360,10 +304,7 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\"M\n" +
-	"\x06Roster\x12'\n" +
-	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1a\n" +
-	"\bremovals\x18\x02 \x01(\x03R\bremovals\"V\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"V\n" +
 	"\aSeeding\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\"\xd9\x01\n" +
@@ -388,18 +329,17 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*SessionToken)(nil),          // 1: latchkey.identity.store.v1.SessionToken
-	(*Roster)(nil),                // 2: latchkey.identity.store.v1.Roster
-	(*Seeding)(nil),               // 3: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 4: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Seeding)(nil),               // 2: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 3: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	5, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	5, // 1: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	4, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	4, // 1: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -418,7 +358,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
