@@ -45,8 +45,8 @@ type JournalEntry struct {
 	Events []*Event `protobuf:"bytes,8,rep,name=events,proto3" json:"events,omitempty"`
 	// Hash of the entry before, SHA-256; empty in the first.
 	PreviousHash []byte `protobuf:"bytes,9,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
-	// SHA-256 over everything above, with each value replaced by its hash, so that
-	// a value can be erased and the chain still verifies.
+	// SHA-256 over everything above. It covers the hash of each value and payload
+	// and not the bytes, so that they can be erased and the chain still verifies.
 	Hash          []byte `protobuf:"bytes,10,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -152,6 +152,62 @@ func (x *JournalEntry) GetHash() []byte {
 	return nil
 }
 
+// Head is the end of a tenant's journal. It is read and written by every
+// transaction that changes something, which puts them in order.
+type Head struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the last entry.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Hash of the last entry.
+	Hash          []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Head) Reset() {
+	*x = Head{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Head) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Head) ProtoMessage() {}
+
+func (x *Head) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Head.ProtoReflect.Descriptor instead.
+func (*Head) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Head) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Head) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 // Change is one record before and after a transaction.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -173,7 +229,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +241,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +254,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Change) GetCollection() string {
@@ -248,15 +304,18 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Full name of the message.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	// The message in the protobuf wire format.
-	Payload       []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The message in the protobuf wire format. Kept in the event's own row and not in
+	// the journal's; absent if it was erased.
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3,oneof" json:"payload,omitempty"`
+	// SHA-256 of the payload.
+	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +327,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +340,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Event) GetType() string {
@@ -296,6 +355,86 @@ func (x *Event) GetPayload() []byte {
 		return x.Payload
 	}
 	return nil
+}
+
+func (x *Event) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// EventRow is an event as a feed reads it, apart from its journal entry.
+type EventRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name of the message.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// The message in the protobuf wire format.
+	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	// When the change was committed.
+	CommitTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
+	// User whose call caused the change; empty if the suite did itself.
+	Caller        string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventRow) Reset() {
+	*x = EventRow{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventRow) ProtoMessage() {}
+
+func (x *EventRow) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventRow.ProtoReflect.Descriptor instead.
+func (*EventRow) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EventRow) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *EventRow) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *EventRow) GetCommitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CommitTime
+	}
+	return nil
+}
+
+func (x *EventRow) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
 }
 
 // Answer is what a request with a request_id was answered.
@@ -313,7 +452,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -325,7 +464,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -338,7 +477,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Answer) GetRequestHash() []byte {
@@ -373,7 +512,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +524,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +537,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Position) GetRevision() int64 {
@@ -415,7 +554,7 @@ type Schema struct {
 	// Version of the layout of keys and values.
 	Format int32 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// Indexes on disk, "collection/index", each with a fingerprint that changes
-	// when its declaration does.
+	// when its declaration does; empty while it is being built or dropped.
 	Indexes       map[string]string `protobuf:"bytes,2,rep,name=indexes,proto3" json:"indexes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -423,7 +562,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +574,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +587,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Schema) GetFormat() int32 {
@@ -483,7 +622,10 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x06events\x18\b \x03(\v2\x18.latchkey.store.v1.EventR\x06events\x12#\n" +
 	"\rprevious_hash\x18\t \x01(\fR\fpreviousHash\x12\x12\n" +
 	"\x04hash\x18\n" +
-	" \x01(\fR\x04hash\"\xce\x01\n" +
+	" \x01(\fR\x04hash\"6\n" +
+	"\x04Head\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xce\x01\n" +
 	"\x06Change\x12\x1e\n" +
 	"\n" +
 	"collection\x18\x01 \x01(\tR\n" +
@@ -496,10 +638,19 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\n" +
 	"_old_valueB\f\n" +
 	"\n" +
-	"_new_value\"5\n" +
+	"_new_value\"Z\n" +
 	"\x05Event\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1d\n" +
+	"\apayload\x18\x02 \x01(\fH\x00R\apayload\x88\x01\x01\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hashB\n" +
+	"\n" +
+	"\b_payload\"\x8d\x01\n" +
+	"\bEventRow\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"\x84\x01\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12;\n" +
+	"\vcommit_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"commitTime\x12\x16\n" +
+	"\x06caller\x18\x04 \x01(\tR\x06caller\"\x84\x01\n" +
 	"\x06Answer\x12!\n" +
 	"\frequest_hash\x18\x01 \x01(\fR\vrequestHash\x12\x1a\n" +
 	"\bresponse\x18\x02 \x01(\fR\bresponse\x12;\n" +
@@ -526,28 +677,31 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
-	(*Change)(nil),                // 1: latchkey.store.v1.Change
-	(*Event)(nil),                 // 2: latchkey.store.v1.Event
-	(*Answer)(nil),                // 3: latchkey.store.v1.Answer
-	(*Position)(nil),              // 4: latchkey.store.v1.Position
-	(*Schema)(nil),                // 5: latchkey.store.v1.Schema
-	nil,                           // 6: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Head)(nil),                  // 1: latchkey.store.v1.Head
+	(*Change)(nil),                // 2: latchkey.store.v1.Change
+	(*Event)(nil),                 // 3: latchkey.store.v1.Event
+	(*EventRow)(nil),              // 4: latchkey.store.v1.EventRow
+	(*Answer)(nil),                // 5: latchkey.store.v1.Answer
+	(*Position)(nil),              // 6: latchkey.store.v1.Position
+	(*Schema)(nil),                // 7: latchkey.store.v1.Schema
+	nil,                           // 8: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	7, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
-	1, // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
-	2, // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	7, // 3: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	6, // 4: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	2, // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
+	3, // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
+	9, // 3: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	9, // 4: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	8, // 5: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_store_v1_journal_proto_init() }
@@ -555,14 +709,15 @@ func file_latchkey_store_v1_journal_proto_init() {
 	if File_latchkey_store_v1_journal_proto != nil {
 		return
 	}
-	file_latchkey_store_v1_journal_proto_msgTypes[1].OneofWrappers = []any{}
+	file_latchkey_store_v1_journal_proto_msgTypes[2].OneofWrappers = []any{}
+	file_latchkey_store_v1_journal_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

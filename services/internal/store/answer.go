@@ -1,0 +1,183 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/fault"
+)
+
+// answerLife is how long a repeat of a request is recognized.
+const answerLife = 24 * time.Hour
+
+// Do is Update for a method with a request and a response, the usual form of a
+// mutating handler. If the request has the fields:
+//
+//   - request_id: a repeat by the same caller gets the first answer, and f does not
+//     run. A different request under the same id is refused. Errors are not kept.
+//   - validate_only: f runs and its result is returned, but nothing is changed.
+func Do[R proto.Message](ctx context.Context, db *DB, req proto.Message, f func(*Tx) (R, error)) (R, error) {
+	var result, none R
+	o, err := origin(ctx)
+	if err != nil {
+		return none, err
+	}
+	requestID, validateOnly := requestFields(req.ProtoReflect())
+	run := func(tx *Tx) (err error) {
+		result, err = f(tx)
+		return err
+	}
+	switch {
+	case validateOnly:
+		err = db.read(ctx, o, true, run)
+	case requestID == "":
+		err = db.update(ctx, o, run)
+	default:
+		result, err = once(ctx, db, o, requestID, req, f)
+	}
+	if err != nil {
+		return none, err
+	}
+	return result, nil
+}
+
+func requestFields(m protoreflect.Message) (requestID string, validateOnly bool) {
+	fields := m.Descriptor().Fields()
+	if fd := fields.ByName("request_id"); fd != nil && fd.Kind() == protoreflect.StringKind {
+		requestID = m.Get(fd).String()
+	}
+	if fd := fields.ByName("validate_only"); fd != nil && fd.Kind() == protoreflect.BoolKind {
+		validateOnly = m.Get(fd).Bool()
+	}
+	return requestID, validateOnly
+}
+
+// once runs f unless its answer is kept, and keeps its answer.
+//
+// SECURITY: answers are kept by caller and method, so that nobody gets another's
+// answer by knowing its request id.
+func once[R proto.Message](ctx context.Context, db *DB, o Origin, requestID string, req proto.Message, f func(*Tx) (R, error)) (R, error) {
+	var result R
+	request, err := encode(req)
+	if err != nil {
+		return result, fmt.Errorf("encode request: %w", err)
+	}
+	hash := sha256.Sum256(request)
+	err = db.update(ctx, o, func(tx *Tx) (err error) {
+		tx.requestID = requestID
+		kept := &storepb.Answer{}
+		if tx.load(tx.row(spaceAnswer, o.Caller, o.Method, requestID), kept) {
+			result, err = repeat[R](kept, hash[:])
+			return err
+		}
+		if result, err = f(tx); err != nil || tx.err != nil {
+			return err
+		}
+		return tx.keep(requestID, hash[:], result)
+	})
+	return result, err
+}
+
+// repeat returns the kept answer if it is the answer to a request with the hash.
+func repeat[R proto.Message](kept *storepb.Answer, hash []byte) (R, error) {
+	var none R
+	if !bytes.Equal(kept.GetRequestHash(), hash) {
+		return none, fault.New(codes.InvalidArgument, faultpb.Reason_REASON_REQUEST_ID_REUSED,
+			"the request id was used before for a different request", nil)
+	}
+	result := none.ProtoReflect().New().Interface().(R)
+	if err := proto.Unmarshal(kept.GetResponse(), result); err != nil {
+		return none, fmt.Errorf("decode kept answer: %w", err)
+	}
+	return result, nil
+}
+
+// keep writes the answer, and a row by which it is found when its time is over.
+func (tx *Tx) keep(requestID string, hash []byte, result proto.Message) error {
+	response, err := encode(result)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	tx.save(tx.row(spaceAnswer, tx.origin.Caller, tx.origin.Method, requestID), &storepb.Answer{
+		RequestHash: hash, Response: response, CommitTime: timestamppb.New(tx.now),
+	})
+	tx.put(tx.row(spaceAnswerTime, tx.now, tx.origin.Caller, tx.origin.Method, requestID), present)
+	return nil
+}
+
+// Prune deletes the answers that are older than a day. The DB calls it every hour.
+func (db *DB) Prune(ctx context.Context) error {
+	tenants, err := db.Tenants(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tenants {
+		for more := true; more; {
+			if more, err = db.pruneSome(ctx, t); err != nil {
+				return fmt.Errorf("prune answers of %s: %w", t, err)
+			}
+		}
+	}
+	return nil
+}
+
+// pruneSome deletes a bounded number of answers and reports whether there may be more.
+func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err error) {
+	o := Origin{Tenant: tenant}
+	var due [][]byte
+	find := func(tx *Tx) error {
+		due = nil
+		lo, _ := tx.rows(spaceAnswerTime)
+		hi := bytes.Clone(tx.row(spaceAnswerTime, tx.now.Add(-answerLife)))
+		for p := range tx.scan(lo, hi, false) {
+			if due = append(due, bytes.Clone(p.Key)); len(due) == chunk {
+				break
+			}
+		}
+		return nil
+	}
+	// Most tenants have nothing to prune; looking costs no turn at writing.
+	if err := db.view(ctx, o, find); err != nil || len(due) == 0 {
+		return false, err
+	}
+	err = db.update(ctx, o, func(tx *Tx) error {
+		if err := find(tx); err != nil {
+			return err
+		}
+		lo, _ := tx.rows(spaceAnswerTime)
+		answer, _ := tx.rows(spaceAnswer)
+		for _, key := range due {
+			rest := key[len(lo):]
+			tx.del(append(bytes.Clone(answer), rest[partLen(rest):]...))
+			tx.del(key)
+		}
+		return nil
+	})
+	return len(due) == chunk, err
+}
+
+// pruneForever prunes every hour until ctx ends.
+func (db *DB) pruneForever(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := db.Prune(ctx); err != nil && ctx.Err() == nil {
+				db.cfg.Log.ErrorContext(ctx, "answers were not pruned", "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"google.golang.org/grpc/codes"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// A group takes no more when it has this many members or bytes.
+const (
+	maxMembers = 512
+	maxBytes   = 8 << 20
+)
+
+// group is the Updates that share a commit.
+type group struct {
+	bucket  *bbolt.Bucket
+	waiting []*update // have run, and share the outcome
+	bytes   int
+	dirty   bool // something was written
+}
+
+// commit runs the first Update, and those that come meanwhile, in one transaction.
+func (e *Engine) commit(first *update) {
+	g := &group{}
+	err := e.attempt(g, first)
+	for _, u := range g.waiting {
+		u.outcome <- err
+	}
+}
+
+func (e *Engine) attempt(g *group, first *update) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // bbolt's; functions run in their own goroutines
+			e.stuck = true
+			err = e.fail(fmt.Errorf("panic: %v", p))
+		}
+	}()
+	tx, err := e.db.Begin(true)
+	if err != nil {
+		first.turn <- snapshot{}
+		g.waiting = append(g.waiting, first)
+		return e.fail(err)
+	}
+	g.bucket = tx.Bucket(bucket)
+	for u := first; u != nil; u = e.next(g) {
+		if err := g.run(u); err != nil {
+			return e.fail(errors.Join(err, tx.Rollback()))
+		}
+	}
+	if !g.dirty {
+		return tx.Rollback()
+	}
+	id := tx.ID()
+	if err := tx.Commit(); err != nil {
+		return e.judge(id, err)
+	}
+	return nil
+}
+
+// run gives the Update its turn and applies what it wrote. One that fails, or
+// writes nothing, waits all the same if it saw what is not yet on disk.
+func (g *group) run(u *update) error {
+	u.turn <- snapshot{bucket: g.bucket, writable: true}
+	<-u.ran
+	if len(u.writes) == 0 && !g.dirty {
+		u.outcome <- nil
+		return nil
+	}
+	g.waiting = append(g.waiting, u)
+	for _, w := range u.writes {
+		g.dirty = true
+		g.bytes += len(w.Key) + len(w.Value)
+		if err := apply(g.bucket, w); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	return nil
+}
+
+func apply(b *bbolt.Bucket, w store.Write) error {
+	if w.Value == nil {
+		return b.Delete(w.Key)
+	}
+	return b.Put(w.Key, w.Value)
+}
+
+// next returns the next Update in the line if one is there, or is about to be: those
+// whom the last commit woke need a moment on a busy processor to come back.
+func (e *Engine) next(g *group) *update {
+	if len(g.waiting) >= maxMembers || g.bytes >= maxBytes {
+		return nil
+	}
+	for range 2 {
+		select {
+		case u := <-e.line:
+			return u
+		default:
+			runtime.Gosched()
+		}
+	}
+	return nil
+}
+
+// judge says what the failure of the commit with the id means.
+func (e *Engine) judge(id int, err error) error {
+	if !isFull(err) || e.visible(id) {
+		return e.fail(err)
+	}
+	return fault.New(codes.ResourceExhausted, faultpb.Reason_REASON_DISK_FULL,
+		"the disk is full: nothing was changed", nil)
+}
+
+// isFull reports whether err says that there is no room. bbolt drops the type of some.
+func isFull(err error) bool {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, berrors.ErrMaxSizeReached} {
+		if errors.Is(err, full) || strings.HasSuffix(err.Error(), full.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+// visible reports whether the commit's meta page was written. If not, the commit did
+// not happen: whatever else it wrote lies in free pages.
+func (e *Engine) visible(id int) bool {
+	tx, err := e.db.Begin(false)
+	if err != nil {
+		return true
+	}
+	defer tx.Rollback()
+	return tx.ID() >= id
+}
+
+// fail makes the engine refuse everything from now on.
+func (e *Engine) fail(err error) error {
+	err = fmt.Errorf("%w: %w", store.ErrUnknownOutcome, err)
+	e.broken.CompareAndSwap(nil, &err)
+	return err
+}

@@ -1,0 +1,67 @@
+// Package store keeps protobuf records in an ordered key-value engine.
+//
+// A service declares its collections and their indexes as package variables and
+// uses them inside a transaction; it never sees an engine, a key or a byte.
+//
+//	var (
+//		invoices = store.NewCollection("invoice", (*pb.Invoice).GetId)
+//		byNumber = invoices.Unique("number", func(v *pb.Invoice) store.Key { return store.Key{v.GetNumber()} })
+//		schema   = store.NewSchema(invoices)
+//	)
+//
+//	func (s *Server) VoidInvoice(ctx context.Context, req *pb.VoidInvoiceRequest) (*pb.VoidInvoiceResponse, error) {
+//		return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.VoidInvoiceResponse, error) {
+//			inv, ok := invoices.Get(tx, req.GetId())
+//			if !ok {
+//				return nil, fault.NotFound("invoice", req.GetId())
+//			}
+//			inv.State = pb.State_STATE_VOID
+//			tx.Emit(&pb.InvoiceVoided{Id: inv.GetId()})
+//			return &pb.VoidInvoiceResponse{Invoice: inv}, invoices.Put(tx, inv)
+//		})
+//	}
+//
+// # What is always true
+//
+//   - A transaction belongs to one tenant, and cannot name a key of another.
+//   - Transactions are serializable, and durable when they have returned. One that
+//     failed has changed nothing.
+//   - Reads return no errors. A transaction keeps its first engine error; from then
+//     on it finds nothing and writes nothing, and that error is what the caller gets,
+//     whatever the function returned.
+//   - A function may run more than once, so nothing outside may happen in it.
+//   - A transaction sees its own writes. A scan sees what was there when it began.
+//   - What Get returned may be changed freely; only Put makes a difference.
+//   - Each transaction that changes records or emits events has an entry in its
+//     tenant's journal, with the next revision and the hash of the entry before.
+//     Nothing else takes a revision.
+//   - A commit is told to every listener of [DB.Changed].
+//
+// # What is on disk
+//
+// A key is a tenant, a byte that names the space, and the parts below, encoded
+// as a [Key] is. Messages are those of latchkey.store.v1.
+//
+//	space            parts                                value
+//	a  answer        caller, method, request id           Answer
+//	b  answer's time time, caller, method, request id     empty
+//	c  head          none                                 Head
+//	e  event         revision, index                      EventRow
+//	h  history       collection, id, revision             empty
+//	i  index         "collection/index", the key, id      empty
+//	i  unique index  "collection/index", the key          id
+//	j  journal       revision                             JournalEntry
+//	p  position      source                               Position
+//	r  record        collection, id                       the record
+//
+// Outside of all tenants, after the byte 0x01:
+//
+//	k  secret        none                                 64 random bytes, for page tokens
+//	s  schema        none                                 Schema
+//	t  tenant        tenant                               empty
+//
+// A part is a tag byte and: for a string its bytes, with each 0x00 followed by 0xff,
+// and 0x00 0x01; for an integer 8 bytes, big endian, with the sign turned round; for
+// a time its seconds as such 8 bytes, and 4 of nanoseconds; for a bool nothing. In a
+// descending part every bit is turned round.
+package store

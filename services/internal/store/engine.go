@@ -1,0 +1,50 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"iter"
+)
+
+// ErrUnknownOutcome reports a commit of which the engine cannot tell whether it
+// will be found after a restart. The engine refuses everything afterwards, and the
+// process should exit: what it would read now might never have happened.
+var ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
+
+// ErrClosed reports the use of an engine that is closed.
+var ErrClosed = errors.New("store is closed")
+
+// Engine keeps pairs of bytes in the order of their keys. Its transactions are
+// serializable and durable. The suite in storetest says what it must do.
+type Engine interface {
+	// View calls f with a snapshot of all that was committed before.
+	View(ctx context.Context, f func(Snapshot) error) error
+
+	// Update calls f and applies what it returns, all or nothing, durably, and
+	// as if no other Update had run in between. An error of f is returned as it is
+	// and nothing is applied. On a conflict f is called again with another
+	// snapshot. Once f has been called, Update returns only when the outcome
+	// is known, even if ctx ends.
+	Update(ctx context.Context, f func(Snapshot) ([]Write, error)) error
+
+	// Close waits for the transactions that are running.
+	Close() error
+}
+
+// Snapshot is what a transaction reads. It and all bytes got from it are valid
+// until the transaction's function returns; the bytes must not be changed.
+type Snapshot interface {
+	// Get returns the value of the key, or nil if there is none.
+	Get(key []byte) ([]byte, error)
+
+	// Scan yields the pairs with lo <= key < hi in the order of the keys,
+	// backward if reverse. It ends after an error. lo and hi must stay as they are
+	// until it ends.
+	Scan(lo, hi []byte, reverse bool) iter.Seq2[Pair, error]
+}
+
+// Pair is a key and its value.
+type Pair struct{ Key, Value []byte }
+
+// Write sets the value of a key, or deletes the key if the value is nil.
+type Write struct{ Key, Value []byte }
