@@ -4,6 +4,8 @@
 // 	protoc        (unknown)
 // source: latchkey/permissions/v1/grant.proto
 
+// Who may do what: roles, groups, overrides, settings and plans.
+
 package permissionspb
 
 import (
@@ -150,10 +152,11 @@ type SeedOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first owner.
 	OwnerUserId string `protobuf:"bytes,1,opt,name=owner_user_id,json=ownerUserId,proto3" json:"owner_user_id,omitempty"`
-	// Whether the owner gets the keys of the role BA too, which reach beyond the
-	// organization: for the first organization of a brand, or where the brand's own
-	// administrator makes it for himself.
-	WithBrandKeys bool `protobuf:"varint,2,opt,name=with_brand_keys,json=withBrandKeys,proto3" json:"with_brand_keys,omitempty"`
+	// What the maker of the organization holds, in the form of
+	// ResolveGrantsResponse.grants. Of the keys of the role BA, which reach beyond the
+	// organization, the owner gets only these. Absent for the first organization of the suite:
+	// then all.
+	MakerGrants   []byte `protobuf:"bytes,2,opt,name=maker_grants,json=makerGrants,proto3,oneof" json:"maker_grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,11 +198,11 @@ func (x *SeedOrganizationRequest) GetOwnerUserId() string {
 	return ""
 }
 
-func (x *SeedOrganizationRequest) GetWithBrandKeys() bool {
+func (x *SeedOrganizationRequest) GetMakerGrants() []byte {
 	if x != nil {
-		return x.WithBrandKeys
+		return x.MakerGrants
 	}
-	return false
+	return nil
 }
 
 // Response of GrantService.SeedOrganization.
@@ -334,10 +337,11 @@ const file_latchkey_permissions_v1_grant_proto_rawDesc = "" +
 	"\bsettings\x18\x02 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"o\n" +
+	"expireTime\"\x89\x01\n" +
 	"\x17SeedOrganizationRequest\x12,\n" +
-	"\rowner_user_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\vownerUserId\x12&\n" +
-	"\x0fwith_brand_keys\x18\x02 \x01(\bR\rwithBrandKeys\"\x1a\n" +
+	"\rowner_user_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\vownerUserId\x12/\n" +
+	"\fmaker_grants\x18\x02 \x01(\fB\a\xbaH\x04z\x02h(H\x00R\vmakerGrants\x88\x01\x01B\x0f\n" +
+	"\r_maker_grants\"\x1a\n" +
 	"\x18SeedOrganizationResponse\":\n" +
 	"\x15CheckRemovableRequest\x12!\n" +
 	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"\x18\n" +
@@ -392,6 +396,7 @@ func file_latchkey_permissions_v1_grant_proto_init() {
 		return
 	}
 	file_latchkey_permissions_v1_settings_proto_init()
+	file_latchkey_permissions_v1_grant_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

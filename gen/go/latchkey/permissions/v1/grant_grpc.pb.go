@@ -4,6 +4,8 @@
 // - protoc             (unknown)
 // source: latchkey/permissions/v1/grant.proto
 
+// Who may do what: roles, groups, overrides, settings and plans.
+
 package permissionspb
 
 import (
