@@ -34,10 +34,20 @@ type WatchRequest struct {
 	// Name of the subscriber for logs and metrics. Read from the first message only.
 	Subscriber string `protobuf:"bytes,2,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
 	// Number of this ping, growing from 1; 0 where the message is only an
-	// acknowledgement.
+	// acknowledgement. The first message is ping 1. A later ping is sent after the
+	// pong to the one before, and acknowledges at least that pong's `sequence`, so
+	// that a subscriber which does not carry out invalidations is not renewed.
 	Ping uint64 `protobuf:"varint,3,opt,name=ping,proto3" json:"ping,omitempty"`
-	// The highest sequence number whose invalidation has been carried out.
-	Acknowledged  uint64 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// The highest sequence number whose invalidation has been carried out; never
+	// more than the source has sent on this stream.
+	Acknowledged uint64 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// True in the last message of a subscriber that leaves in order: it has dropped
+	// everything and uses its lease no more, so that no write waits for it.
+	Released bool `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`
+	// The `term` of this subscriber's former stream, all facts of which it has
+	// dropped, or 0. It frees writes from waiting for the lease of a connection
+	// that broke. Read from the first message only.
+	FormerTerm    uint64 `protobuf:"varint,6,opt,name=former_term,json=formerTerm,proto3" json:"former_term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,18 +110,39 @@ func (x *WatchRequest) GetAcknowledged() uint64 {
 	return 0
 }
 
+func (x *WatchRequest) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
+func (x *WatchRequest) GetFormerTerm() uint64 {
+	if x != nil {
+		return x.FormerTerm
+	}
+	return 0
+}
+
 // Response of LeaseService.Watch.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ping that this answers, or 0.
 	Pong uint64 `protobuf:"varint,1,opt,name=pong,proto3" json:"pong,omitempty"`
-	// How long the lease holds from the moment the ping was sent.
+	// How long the lease holds from the moment the ping was sent. Set with `pong`.
 	LeaseDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Sequence number of the newest invalidation that this message or an earlier
 	// one on this stream carried.
 	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Facts to drop: each fact that carries one of these tags.
-	Tags          []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Facts to drop: each fact that carries one of these tags. One tag is sent once
+	// for any number of invalidations that a message stands for.
+	Tags []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	// True if every fact is to be dropped, whatever its tags: so many were
+	// invalidated that the source does not list them.
+	Everything bool `protobuf:"varint,5,opt,name=everything,proto3" json:"everything,omitempty"`
+	// Secret random number of this stream, for `former_term` of the next. The same
+	// in every message.
+	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,23 +205,44 @@ func (x *WatchResponse) GetTags() []string {
 	return nil
 }
 
+func (x *WatchResponse) GetEverything() bool {
+	if x != nil {
+		return x.Everything
+	}
+	return false
+}
+
+func (x *WatchResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 var File_latchkey_lease_v1_lease_proto protoreflect.FileDescriptor
 
 const file_latchkey_lease_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x1dlatchkey/lease/v1/lease.proto\x12\x11latchkey.lease.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x91\x01\n" +
+	"\x1dlatchkey/lease/v1/lease.proto\x12\x11latchkey.lease.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xce\x01\n" +
 	"\fWatchRequest\x12\x1f\n" +
 	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\x12(\n" +
 	"\n" +
 	"subscriber\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\n" +
 	"subscriber\x12\x12\n" +
 	"\x04ping\x18\x03 \x01(\x04R\x04ping\x12\"\n" +
-	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\"\x95\x01\n" +
+	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x1a\n" +
+	"\breleased\x18\x05 \x01(\bR\breleased\x12\x1f\n" +
+	"\vformer_term\x18\x06 \x01(\x04R\n" +
+	"formerTerm\"\xc9\x01\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04pong\x18\x01 \x01(\x04R\x04pong\x12@\n" +
 	"\x0elease_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04tags\x18\x04 \x03(\tR\x04tags2f\n" +
+	"\x04tags\x18\x04 \x03(\tR\x04tags\x12\x1e\n" +
+	"\n" +
+	"everything\x18\x05 \x01(\bR\n" +
+	"everything\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term2f\n" +
 	"\fLeaseService\x12V\n" +
 	"\x05Watch\x12\x1f.latchkey.lease.v1.WatchRequest\x1a .latchkey.lease.v1.WatchResponse\"\x06\x8a\xb5\x18\x02(\x01(\x010\x01B/Z-latchkey.dev/gen/go/latchkey/lease/v1;leasepbb\x06proto3"
 

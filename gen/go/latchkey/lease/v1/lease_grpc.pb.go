@@ -36,7 +36,8 @@ const (
 //
 //  1. It opens Watch and sends a ping, noting on a monotonic clock when.
 //  2. The source answers with a pong. From then until `lease_duration` after the
-//     moment the ping was *sent*, the lease holds. It pings several times a lease.
+//     moment the ping was *sent*, the lease holds. It pings several times a lease,
+//     each time after the pong to the ping before.
 //  3. On an invalidation it drops every fact with one of the tags, and every
 //     answer to a question asked before, then acknowledges its sequence number.
 //  4. When the stream ends or the lease runs out it drops everything, and begins
@@ -44,10 +45,14 @@ const (
 //
 // A write to a source returns only after each subscriber has acknowledged its
 // sequence number, or its lease has surely run out as the source sees it: counted
-// from when the ping was *received*, with a margin for drift.
+// from when the ping was *received*, with a margin for drift. A ping renews a
+// lease that has not run out, and never revives one that has.
 type LeaseServiceClient interface {
 	// Opens the feed of one source. Fails with NOT_FOUND if this process does not
-	// serve the source, and with ABORTED when the subscriber's lease ran out.
+	// serve the source, with ABORTED when the subscriber's lease ran out, with
+	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
+	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
+	// subscribers, and with UNAVAILABLE when the source is shutting down.
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
 }
 
@@ -84,7 +89,8 @@ type LeaseService_WatchClient = grpc.BidiStreamingClient[WatchRequest, WatchResp
 //
 //  1. It opens Watch and sends a ping, noting on a monotonic clock when.
 //  2. The source answers with a pong. From then until `lease_duration` after the
-//     moment the ping was *sent*, the lease holds. It pings several times a lease.
+//     moment the ping was *sent*, the lease holds. It pings several times a lease,
+//     each time after the pong to the ping before.
 //  3. On an invalidation it drops every fact with one of the tags, and every
 //     answer to a question asked before, then acknowledges its sequence number.
 //  4. When the stream ends or the lease runs out it drops everything, and begins
@@ -92,10 +98,14 @@ type LeaseService_WatchClient = grpc.BidiStreamingClient[WatchRequest, WatchResp
 //
 // A write to a source returns only after each subscriber has acknowledged its
 // sequence number, or its lease has surely run out as the source sees it: counted
-// from when the ping was *received*, with a margin for drift.
+// from when the ping was *received*, with a margin for drift. A ping renews a
+// lease that has not run out, and never revives one that has.
 type LeaseServiceServer interface {
 	// Opens the feed of one source. Fails with NOT_FOUND if this process does not
-	// serve the source, and with ABORTED when the subscriber's lease ran out.
+	// serve the source, with ABORTED when the subscriber's lease ran out, with
+	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
+	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
+	// subscribers, and with UNAVAILABLE when the source is shutting down.
 	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
 	mustEmbedUnimplementedLeaseServiceServer()
 }

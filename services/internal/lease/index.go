@@ -1,0 +1,137 @@
+package lease
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+const (
+	// shardCount keeps readers on different keys from meeting on one lock.
+	shardCount = 64
+	// handSteps bounds the search for an entry to evict.
+	handSteps = 32
+)
+
+// index holds the entries by key and by tag. Its get may be called at any time; the
+// other methods under the cache's mu.
+type index[V any] struct {
+	seed   maphash.Seed
+	shards [shardCount]shard[V]
+
+	max   int
+	slots []*Entry[V] // all entries, in no order
+	hand  int         // where in slots the eviction looks next
+	byTag map[string]map[*Entry[V]]struct{}
+}
+
+type shard[V any] struct {
+	mu      sync.RWMutex
+	entries map[string]*Entry[V]
+	_       [64]byte // readers of neighbouring shards do not share a cache line
+}
+
+func (x *index[V]) init(max int) {
+	x.seed = maphash.MakeSeed()
+	x.max = max
+	x.byTag = make(map[string]map[*Entry[V]]struct{})
+	for i := range x.shards {
+		x.shards[i].entries = make(map[string]*Entry[V])
+	}
+}
+
+func (x *index[V]) shard(key string) *shard[V] {
+	return &x.shards[maphash.String(x.seed, key)%shardCount]
+}
+
+// get returns the entry of the key, or nil. It may have been dropped since.
+func (x *index[V]) get(key string) *Entry[V] {
+	s := x.shard(key)
+	s.mu.RLock()
+	e := s.entries[key]
+	s.mu.RUnlock()
+	return e
+}
+
+// put adds an entry in place of the one with its key, if there is one.
+func (x *index[V]) put(e *Entry[V]) {
+	if old := x.get(e.key); old != nil {
+		x.remove(old)
+	}
+	if len(x.slots) >= x.max {
+		x.remove(x.victim())
+	}
+	e.slot = len(x.slots)
+	x.slots = append(x.slots, e)
+	for _, tag := range e.tags {
+		entries := x.byTag[tag]
+		if entries == nil {
+			entries = make(map[*Entry[V]]struct{}, 1)
+			x.byTag[tag] = entries
+		}
+		entries[e] = struct{}{}
+	}
+	s := x.shard(e.key)
+	s.mu.Lock()
+	s.entries[e.key] = e
+	s.mu.Unlock()
+}
+
+// remove drops an entry of the index and forgets it.
+func (x *index[V]) remove(e *Entry[V]) {
+	e.drop()
+	s := x.shard(e.key)
+	s.mu.Lock()
+	delete(s.entries, e.key)
+	s.mu.Unlock()
+	for _, tag := range e.tags {
+		entries := x.byTag[tag]
+		delete(entries, e)
+		if len(entries) == 0 {
+			delete(x.byTag, tag)
+		}
+	}
+	last := len(x.slots) - 1
+	moved := x.slots[last]
+	x.slots[e.slot], moved.slot = moved, e.slot
+	x.slots[last] = nil
+	x.slots = x.slots[:last]
+}
+
+// victim returns the entry to evict: one not used since the hand last came by and
+// whose Stale nobody asked for, if a short search finds one.
+func (x *index[V]) victim() *Entry[V] {
+	var e *Entry[V]
+	for range handSteps {
+		if x.hand >= len(x.slots) {
+			x.hand = 0
+		}
+		e = x.slots[x.hand]
+		x.hand++
+		if !e.used.Swap(false) && !e.watched() {
+			break
+		}
+	}
+	return e
+}
+
+// invalidate drops every entry with the tag.
+func (x *index[V]) invalidate(tag string) {
+	for e := range x.byTag[tag] {
+		x.remove(e)
+	}
+}
+
+// clear drops every entry.
+func (x *index[V]) clear() {
+	for _, e := range x.slots {
+		e.drop()
+	}
+	x.slots, x.hand = nil, 0
+	clear(x.byTag)
+	for i := range x.shards {
+		s := &x.shards[i]
+		s.mu.Lock()
+		clear(s.entries)
+		s.mu.Unlock()
+	}
+}
