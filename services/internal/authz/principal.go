@@ -1,0 +1,99 @@
+package authz
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"latchkey.dev/services/internal/catalog"
+)
+
+// Surface is where a session was opened.
+type Surface int
+
+// The surfaces. A session of the web needs the key Web at every call, one of the app
+// App; Web includes App. SurfaceAPI needs neither.
+const (
+	SurfaceNone Surface = iota
+	SurfaceWeb
+	SurfaceApp
+	SurfaceAPI
+)
+
+func (s Surface) String() string { return [...]string{"NONE", "WEB", "APP", "API"}[s] }
+
+// Session is a live session, as identity tells it.
+type Session struct {
+	ID           string
+	User         string
+	Organization string
+	Actor        string // who acts in the user's name; empty but under impersonation
+	Surface      Surface
+	Expires      time.Time
+}
+
+// Grants is what a user may do in an organization, as permissions computes it.
+type Grants struct {
+	Set      catalog.Set       // keys that count, boolean settings, features of the plan
+	Values   map[string]string // the settings that are not boolean, by name
+	Revision int64             // of the organization's permissions
+	Expires  time.Time         // when the set changes by itself; zero if never
+}
+
+// Principal is who calls. Handlers read it and never change it.
+type Principal struct {
+	ID           string // the user; empty for a service of the suite
+	Organization string
+	Actor        string
+	SessionID    string
+	Surface      Surface
+	Service      string // the service of the suite that calls, or empty
+	Grants       catalog.Set
+	Values       map[string]string
+	Revision     int64
+}
+
+// Has tells whether the caller holds a grant, spelled as in the catalog or
+// "setting:see_pricing". A name outside the catalog is a bug and panics.
+func (p *Principal) Has(grant string) bool { return p.Grants.Has(catalog.MustGrant(grant)) }
+
+// Int returns the value of a numeric setting, and whether it is set.
+func (p *Principal) Int(setting string) (int64, bool) {
+	n, err := strconv.ParseInt(p.Values[setting], 10, 64)
+	return n, err == nil
+}
+
+// nobody is who calls when nobody signed in.
+var nobody = &Principal{}
+
+type callKey struct{}
+
+// call is what the guard leaves in the context of a call it let through.
+type call struct {
+	principal *Principal
+	rules     *Rules
+}
+
+// Caller returns who calls. It is never nil; its ID is empty where the rule of the
+// method lets anyone in, and outside calls.
+func Caller(ctx context.Context) *Principal {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c.principal
+	}
+	return nobody
+}
+
+// Permits tells whether the caller's grants satisfy the rule of a method, whatever
+// the content of a request would ask for on top: nil, or the denial that a call would
+// get. It is what available actions are made from.
+func Permits(ctx context.Context, fullMethod string) error {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return nil // the suite acts itself
+	}
+	m, ok := c.rules.methods[fullMethod]
+	if !ok {
+		return unknownMethod(fullMethod)
+	}
+	return m.permits(c.principal)
+}

@@ -1,0 +1,222 @@
+package query
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"latchkey.dev/services/internal/fault"
+)
+
+// Filter tells which records a list holds. The zero Filter and nil hold all.
+type Filter struct{ conditions []condition }
+
+type condition struct {
+	path []protoreflect.FieldDescriptor
+	op   string
+	test func(protoreflect.Value) (order int, ok bool) // how the field compares with the value
+}
+
+// maxConditions bounds the work that one filter can ask for.
+const maxConditions = 20
+
+// Parse reads a filter over messages of the type of sample. Its error is a
+// fault.Invalid of the field "filter" that says where the text is wrong.
+func Parse(text string, sample proto.Message) (*Filter, error) {
+	p := &parser{tokens: scan(text)}
+	f := &Filter{}
+	for p.peek().kind != end {
+		if len(f.conditions) == maxConditions {
+			return nil, fault.Invalid("filter", "must have at most %d conditions", maxConditions)
+		}
+		if len(f.conditions) > 0 {
+			if t := p.take(); t.kind != word || t.text != "AND" {
+				return nil, p.expected(t, "AND")
+			}
+		}
+		c, err := p.condition(sample.ProtoReflect().Descriptor())
+		if err != nil {
+			return nil, err
+		}
+		f.conditions = append(f.conditions, c)
+	}
+	return f, nil
+}
+
+// Match tells whether the record is in the list.
+func (f *Filter) Match(m proto.Message) bool {
+	if f == nil {
+		return true
+	}
+	for _, c := range f.conditions {
+		if !c.match(m.ProtoReflect()) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c condition) match(m protoreflect.Message) bool {
+	last := len(c.path) - 1
+	for _, fd := range c.path[:last] {
+		if !m.Has(fd) {
+			return c.op == "!="
+		}
+		m = m.Get(fd).Message()
+	}
+	if fd := c.path[last]; fd.HasPresence() && !m.Has(fd) {
+		return c.op == "!="
+	}
+	order, ok := c.test(m.Get(c.path[last]))
+	switch c.op {
+	case "=", ":":
+		return ok && order == 0
+	case "!=":
+		return !ok || order != 0
+	case "<":
+		return ok && order < 0
+	case "<=":
+		return ok && order <= 0
+	case ">":
+		return ok && order > 0
+	default:
+		return ok && order >= 0
+	}
+}
+
+type parser struct {
+	tokens []token
+	i      int
+}
+
+func (p *parser) peek() token { return p.tokens[p.i] }
+
+func (p *parser) take() token {
+	t := p.tokens[p.i]
+	if p.i < len(p.tokens)-1 {
+		p.i++
+	}
+	return t
+}
+
+func (p *parser) expected(t token, what string) error {
+	found := strconv.Quote(t.text)
+	if t.kind == end {
+		found = "the end"
+	}
+	return fault.Invalid("filter", "at character %d: expected %s, found %s", t.at+1, what, found)
+}
+
+func (p *parser) condition(d protoreflect.MessageDescriptor) (condition, error) {
+	name := p.take()
+	if name.kind != word {
+		return condition{}, p.expected(name, "the name of a field")
+	}
+	c := condition{}
+	for part := range strings.SplitSeq(name.text, ".") {
+		if d == nil {
+			return condition{}, p.expected(name, "the name of a field with a plain value")
+		}
+		fd := d.Fields().ByName(protoreflect.Name(part))
+		if fd == nil || fd.IsList() || fd.IsMap() {
+			return condition{}, p.expected(name, "the name of a single field of "+string(d.Name()))
+		}
+		c.path = append(c.path, fd)
+		d = fd.Message()
+	}
+	op := p.take()
+	if op.kind != operator {
+		return condition{}, p.expected(op, "one of = != < <= > >= :")
+	}
+	c.op = op.text
+	value := p.take()
+	if value.kind != word && value.kind != quoted {
+		return condition{}, p.expected(value, "a value")
+	}
+	var ok bool
+	if c.test, ok = testOf(c.path[len(c.path)-1], op.text, value); !ok {
+		return condition{}, p.expected(value, "a value that fits "+name.text+" "+op.text)
+	}
+	return c, nil
+}
+
+type test = func(protoreflect.Value) (int, bool)
+
+// testOf returns how to compare a field of the descriptor with a value as written.
+func testOf(fd protoreflect.FieldDescriptor, op string, t token) (test, bool) {
+	if op == ":" && fd.Kind() != protoreflect.StringKind {
+		return nil, false
+	}
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		return textTest(op, t)
+	case protoreflect.BoolKind:
+		want, err := strconv.ParseBool(t.text)
+		return func(v protoreflect.Value) (int, bool) { return boolOrder(v.Bool(), want), true }, err == nil && (op == "=" || op == "!=")
+	case protoreflect.EnumKind:
+		return enumTest(fd, op, t)
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		want, err := strconv.ParseInt(t.text, 10, 64)
+		return func(v protoreflect.Value) (int, bool) { return cmp.Compare(v.Int(), want), true }, err == nil && t.kind == word
+	case protoreflect.MessageKind:
+		return timeTest(fd, t)
+	}
+	return nil, false
+}
+
+func textTest(op string, t token) (test, bool) {
+	if op == ":" {
+		want := strings.ToLower(t.text)
+		return func(v protoreflect.Value) (int, bool) {
+			return 0, strings.Contains(strings.ToLower(v.String()), want)
+		}, true
+	}
+	return func(v protoreflect.Value) (int, bool) { return strings.Compare(v.String(), t.text), true }, true
+}
+
+func enumTest(fd protoreflect.FieldDescriptor, op string, t token) (test, bool) {
+	value := enumValue(fd.Enum(), t.text)
+	if value == nil || op != "=" && op != "!=" {
+		return nil, false
+	}
+	return func(v protoreflect.Value) (int, bool) { return cmp.Compare(v.Enum(), value.Number()), true }, true
+}
+
+// enumValue finds a value by its full name, INVOICE_STATE_OPEN, or without the
+// prefix that all values share, OPEN.
+func enumValue(d protoreflect.EnumDescriptor, name string) protoreflect.EnumValueDescriptor {
+	if v := d.Values().ByName(protoreflect.Name(name)); v != nil {
+		return v
+	}
+	prefix, ok := strings.CutSuffix(string(d.Values().Get(0).Name()), "UNSPECIFIED")
+	if !ok {
+		return nil
+	}
+	return d.Values().ByName(protoreflect.Name(prefix + name))
+}
+
+func timeTest(fd protoreflect.FieldDescriptor, t token) (test, bool) {
+	if fd.Message().FullName() != (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() {
+		return nil, false
+	}
+	want, err := time.Parse(time.RFC3339, t.text)
+	return func(v protoreflect.Value) (int, bool) {
+		got, ok := v.Message().Interface().(*timestamppb.Timestamp)
+		if !ok {
+			return 0, false
+		}
+		return got.AsTime().Compare(want), true
+	}, err == nil && t.kind == quoted
+}
+
+func boolOrder(a, b bool) int {
+	if a == b {
+		return 0
+	}
+	return 1
+}

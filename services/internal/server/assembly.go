@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	"google.golang.org/grpc"
+
+	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/bolt"
+)
+
+// openStore opens the file of a part, and tells whether it made it.
+func openStore(ctx context.Context, path string, schema *store.Schema, config store.Config) (db *store.DB, first bool, err error) {
+	_, err = os.Stat(path)
+	first = os.IsNotExist(err)
+	engine, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		return nil, false, err
+	}
+	db, err = store.Open(ctx, engine, schema, config)
+	return db, first, err
+}
+
+// env makes what one part gets.
+func (p *Process) env(part Part) *Env {
+	e := &Env{
+		Store: p.stores[part.Name], FirstStart: p.first[part.Name],
+		Log: p.log.With("service", part.Name), Now: p.now, NewID: func() string { return newID(p.now()) },
+		Registrar: p.grpc, Lease: p.config.Lease,
+		BootstrapCode: p.config.BootstrapCode, Demo: p.config.Demo, Serving: p.serving, Addr: reach(p.listener.Addr()),
+		Conn: func(service string) grpc.ClientConnInterface { return p.dialer.conn(part.Name, service) },
+		Go: func(name string, run func(context.Context) error) {
+			p.goWork(part.Name+": "+name, run)
+		},
+		AddHub: p.addHub,
+		Blobs:  func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
+	}
+	sources := map[string]bool{}
+	e.Consume = func(source string, handle EventHandler, types ...string) {
+		if sources[source] {
+			panic("server: " + part.Name + " consumes " + source + " twice")
+		}
+		sources[source] = true
+		e.Go("events of "+source, func(ctx context.Context) error { return consume(ctx, e, source, handle, types) })
+	}
+	return e
+}
+
+func (p *Process) addHub(h *lease.Hub) { p.leases.Add(h) }
+
+// openBlobs opens a part's own store of blobs: a folder of its name, or a prefix of it
+// in a bucket.
+func (p *Process) openBlobs(ctx context.Context, part string) (*blob.Bucket, error) {
+	if p.config.Blobs == "" {
+		folder, err := p.config.folder()
+		if err != nil {
+			return nil, err
+		}
+		return openFolder(filepath.Join(folder, "blobs", part))
+	}
+	u, err := url.Parse(p.config.Blobs)
+	if err != nil {
+		return nil, fmt.Errorf("--blobs: %w", err)
+	}
+	if u.Scheme == fileblob.Scheme {
+		return openFolder(filepath.Join(u.Path, part))
+	}
+	bucket, err := blob.OpenBucket(ctx, p.config.Blobs)
+	if err != nil {
+		return nil, fmt.Errorf("--blobs %s: %w", strings.SplitN(p.config.Blobs, "?", 2)[0], err)
+	}
+	return blob.PrefixedBucket(bucket, part+"/"), nil
+}
+
+func openFolder(folder string) (*blob.Bucket, error) {
+	return fileblob.OpenBucket(folder, &fileblob.Options{CreateDir: true, DirFileMode: 0o700, NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
+}

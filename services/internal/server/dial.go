@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// serviceConfig balances over the addresses of a name and tries again what a
+// service did not take: methods between services can be repeated.
+const serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}],
+	"methodConfig": [{
+		"name": [{}],
+		"retryPolicy": {
+			"maxAttempts": 4, "initialBackoff": "0.05s", "maxBackoff": "0.5s", "backoffMultiplier": 2,
+			"retryableStatusCodes": ["UNAVAILABLE"]
+		}
+	}]
+}`
+
+// dialer connects the parts of this process to the services of the suite.
+type dialer struct {
+	self      map[string]bool // services of this process
+	selfAddr  string
+	selfCreds credentials.TransportCredentials
+	peers     peers
+	peerCreds credentials.TransportCredentials
+	key       string
+	options   []grpc.DialOption // for tracing
+
+	mu    sync.Mutex
+	conns map[string]*grpc.ClientConn // by "from to"
+}
+
+// conn returns the connection of one service to another. It connects when first
+// used. A service that nobody said where to find fails every call.
+func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c, ok := d.conns[from+" "+to]; ok {
+		return c
+	}
+	addr, creds := d.selfAddr, d.selfCreds
+	if !d.self[to] {
+		addr, creds = d.peers[to], d.peerCreds
+	}
+	if addr == "" {
+		return nowhere(to)
+	}
+	c, err := grpc.NewClient(addr, append(d.options,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithChainUnaryInterceptor(d.asUnary(from)),
+		grpc.WithChainStreamInterceptor(d.asStream(from)),
+	)...)
+	if err != nil {
+		return nowhere(to)
+	}
+	d.conns[from+" "+to] = c
+	return c
+}
+
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.conns {
+		c.Close()
+	}
+}
+
+// as says who calls, and for whom.
+func (d *dialer) as(ctx context.Context, service string) context.Context {
+	o := store.OriginOf(ctx)
+	return metadata.AppendToOutgoingContext(ctx,
+		authz.ServiceHeader, service, authz.ServiceKeyHeader, d.key,
+		authz.TenantHeader, o.Tenant, authz.CallerHeader, o.Caller, authz.ActorHeader, o.Actor)
+}
+
+func (d *dialer) asUnary(service string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		return invoke(d.as(ctx, service), method, req, reply, cc, opts...)
+	}
+}
+
+func (d *dialer) asStream(service string) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		return stream(d.as(ctx, service), desc, cc, method, opts...)
+	}
+}
+
+// nowhere is the connection to a service of which no address is known.
+type nowhere string
+
+func (n nowhere) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+	return fault.Unreachable(string(n))
+}
+
+func (n nowhere) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, fault.Unreachable(string(n))
+}
+
+// reach returns an address under which this process reaches its own listener.
+func reach(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// missingPeers returns the first of the services that this process cannot find.
+func (d *dialer) missingPeers(services ...string) error {
+	for _, s := range services {
+		if !d.self[s] && d.peers[s] == "" {
+			return fmt.Errorf("the %s service runs in another process, but nobody said where: set --peers %s=HOST:PORT", s, s)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"gocloud.dev/blob"
+	"google.golang.org/grpc"
+
+	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+
+	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/store"
+)
+
+// Part is one service of the suite, to be run in a process of its own or with others.
+type Part struct {
+	// Name is the service's name, "invoicing": of its file, its peers' addresses and
+	// its logs.
+	Name string
+	// Schema is what it keeps; nil if it keeps nothing.
+	Schema *store.Schema
+	// Start registers the service's methods and starts its background work.
+	Start func(*Env) error
+}
+
+// Env is all that a part gets from the outside.
+type Env struct {
+	Store *store.DB
+	Log   *slog.Logger
+	Now   func() time.Time
+	// NewID returns a new UUID, version 7 (RFC 9562): ids made later sort later.
+	NewID func() string
+	// Registrar takes the part's gRPC services.
+	Registrar grpc.ServiceRegistrar
+	// Conn returns the connection to a service, through which this part calls as
+	// itself. The tenant and the caller of the context's store.Origin travel along.
+	Conn func(service string) grpc.ClientConnInterface
+	// Go runs background work until ctx ends. An error that it returns stops the process.
+	Go func(name string, run func(ctx context.Context) error)
+	// Consume handles the events of another service, of the types named, in order per
+	// tenant. Handle runs in a transaction of the event's tenant, in which the position
+	// is kept; it may run twice.
+	Consume func(source string, handle EventHandler, types ...string)
+	// AddHub offers a source of leases to the suite.
+	AddHub func(*lease.Hub)
+	// Blobs opens the part's own store of blobs.
+	Blobs func(context.Context) (*blob.Bucket, error)
+	// FirstStart tells whether the part's store was made by this start.
+	FirstStart bool
+	// Lease is how long a lease holds.
+	Lease time.Duration
+	// BootstrapCode is the one-time code for the first owner, if the operator chose it.
+	BootstrapCode string
+	// Demo asks for demonstration data.
+	Demo bool
+	// Serving is closed once the process answers calls.
+	Serving <-chan struct{}
+	// Addr is where the process answers them.
+	Addr string
+}
+
+// EventHandler handles one event of another service.
+type EventHandler func(ctx context.Context, tx *store.Tx, e *eventpb.WatchEventsResponse) error

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// eventChunk is how many events are read from the store at a time.
+const eventChunk = 256
+
+// events serves the events of the parts of this process.
+type events struct {
+	eventpb.UnimplementedEventServiceServer
+	stores   map[string]*store.DB // by part
+	draining <-chan struct{}
+}
+
+func (s *events) WatchEvents(req *eventpb.WatchEventsRequest, stream grpc.ServerStreamingServer[eventpb.WatchEventsResponse]) error {
+	db, ok := s.stores[req.GetSource()]
+	if !ok {
+		return fault.NotFound("source of events", req.GetSource())
+	}
+	ctx, cancel := until(stream.Context(), s.draining)
+	defer cancel()
+	changed := db.Changed()
+	defer changed.Stop()
+	w := &watch{db: db, types: req.GetTypes(), positions: req.GetPositions(), stream: stream}
+	if w.positions == nil {
+		w.positions = map[string]int64{}
+	}
+	tenants, err := db.Tenants(ctx)
+	for err == nil {
+		if err = w.sendAll(ctx, tenants); err == nil {
+			tenants, err = changed.Next(ctx)
+		}
+	}
+	if stream.Context().Err() == nil && (ctx.Err() != nil || errors.Is(err, store.ErrClosed)) {
+		return fault.Unreachable(req.GetSource()) // draining: the consumer comes again
+	}
+	return err
+}
+
+// until returns a context that ends with its parent or when done is closed.
+func until(parent context.Context, done <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	go func() {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// watch is one consumer's reading of one source.
+type watch struct {
+	db        *store.DB
+	types     []string
+	positions map[string]int64
+	stream    grpc.ServerStreamingServer[eventpb.WatchEventsResponse]
+}
+
+func (w *watch) sendAll(ctx context.Context, tenants []string) error {
+	for _, tenant := range tenants {
+		for {
+			n, err := w.sendSome(ctx, tenant)
+			if err != nil {
+				return err
+			}
+			if n < eventChunk {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// sendSome sends the tenant's next events and returns how many it read.
+func (w *watch) sendSome(ctx context.Context, tenant string) (int, error) {
+	all, err := w.db.Events(ctx, tenant, w.positions[tenant], eventChunk)
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	wanted := slices.DeleteFunc(slices.Clone(all), func(e store.Event) bool {
+		return len(w.types) > 0 && !slices.Contains(w.types, e.Type)
+	})
+	for i, e := range wanted {
+		err := w.stream.Send(&eventpb.WatchEventsResponse{
+			Tenant: e.Tenant, Revision: e.Revision, Index: int32(e.Index), CommitTime: timestamppb.New(e.CommitTime),
+			Type: e.Type, Payload: e.Payload, Caller: e.Caller,
+			Last: i == len(wanted)-1 || wanted[i+1].Revision != e.Revision,
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	w.positions[tenant] = all[len(all)-1].Revision
+	return len(all), nil
+}
+
+// consume handles the events of a source until ctx ends, and connects again when the
+// source goes away.
+func consume(ctx context.Context, env *Env, source string, handle EventHandler, types []string) error {
+	for ctx.Err() == nil {
+		err := consumeOnce(ctx, env, source, handle, types)
+		if ctx.Err() != nil {
+			break
+		}
+		env.Log.Debug("events interrupted", "source", source, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPause):
+		}
+	}
+	return nil
+}
+
+// retryPause is between attempts at a source that is away.
+const retryPause = 200 * time.Millisecond
+
+func consumeOnce(ctx context.Context, env *Env, source string, handle EventHandler, types []string) error {
+	positions, err := env.Store.Positions(ctx, source)
+	if err != nil {
+		return err
+	}
+	client := eventpb.NewEventServiceClient(env.Conn(source))
+	stream, err := client.WatchEvents(ctx, &eventpb.WatchEventsRequest{Source: source, Types: types, Positions: positions})
+	if err != nil {
+		return err
+	}
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if err := consumeEvent(ctx, env, source, e, handle); err != nil {
+			env.Log.Error("event not handled; trying again", "source", source, "tenant", e.GetTenant(), "revision", e.GetRevision(), "type", e.GetType(), "error", err)
+			return err
+		}
+	}
+}
+
+func consumeEvent(ctx context.Context, env *Env, source string, e *eventpb.WatchEventsResponse, handle EventHandler) error {
+	ctx = store.WithOrigin(ctx, store.Origin{Tenant: e.GetTenant(), Caller: e.GetCaller(), Method: e.GetType()})
+	return env.Store.Update(ctx, func(tx *store.Tx) error {
+		if tx.Position(source) >= e.GetRevision() {
+			return nil
+		}
+		if err := handle(ctx, tx, e); err != nil {
+			return fmt.Errorf("handle %s: %w", e.GetType(), err)
+		}
+		if e.GetLast() {
+			tx.SetPosition(source, e.GetRevision())
+		}
+		return nil
+	})
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// Main runs the parts as a process until it is told to stop. It is all of a main.
+func Main(parts ...Part) {
+	os.Exit(run(parts, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+// run returns the exit code: 0 after a stop that was asked for, 1 if the process
+// cannot start or go on, 2 if it was called wrongly.
+func run(parts []Part, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
+	probe := &Process{parts: parts}
+	config, err := parse(probe.Name(), description(probe), args, env, out)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p, err := Start(ctx, config, parts, Options{Log: newLog(&config, errOut)})
+	if err != nil {
+		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
+		return 1
+	}
+	p.log.Info("listening", "address", p.Addr(), "services", p.services())
+	select {
+	case <-ctx.Done():
+		stop() // a second signal ends the process at once
+		p.log.Info("draining", "at_most", config.Drain)
+	case <-p.Done():
+	}
+	p.Stop()
+	if err := p.Err(); err != nil {
+		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
+		return 1
+	}
+	return 0
+}
+
+func description(p *Process) string {
+	if len(p.parts) == 1 {
+		return "the " + p.parts[0].Name + " service of Latchkey"
+	}
+	i := strings.LastIndex(p.services(), ", ")
+	return "Latchkey's services in one process: " + p.services()[:i] + " and" + p.services()[i+1:]
+}

@@ -1,0 +1,321 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/store"
+)
+
+// Process is a running process of the suite: one listener, the parts behind it, and
+// what they have in common.
+type Process struct {
+	config   Config
+	parts    []Part
+	log      *slog.Logger
+	now      func() time.Time
+	listener net.Listener
+	grpc     *grpc.Server
+	health   *health.Server
+	edge     *edge
+	guard    *authz.Guard
+	dialer   *dialer
+	leases   *lease.Server
+	stores   map[string]*store.DB
+	first    map[string]bool // parts whose store is new
+	sessions *lease.Cache[authz.Session]
+	grants   *lease.Cache[authz.Grants]
+	metrics  *metrics
+	tracing  *tracing
+
+	ctx      context.Context // of background work; its cause is why the process ends
+	cancel   context.CancelCauseFunc
+	work     sync.WaitGroup
+	serving  chan struct{} // closed when both leases are held
+	draining chan struct{}
+	stopOnce sync.Once
+}
+
+// Options are what tests set.
+type Options struct {
+	Log     *slog.Logger
+	Now     func() time.Time
+	Loaders *Loaders // instead of asking identity and permissions; the last part then has the hubs
+}
+
+// Start starts the parts. It returns when the process listens, which is before it
+// serves: see Serving.
+func Start(ctx context.Context, config Config, parts []Part, o Options) (*Process, error) {
+	p := &Process{
+		config: config, parts: parts, log: o.Log, now: o.Now,
+		stores: map[string]*store.DB{}, first: map[string]bool{}, leases: lease.NewServer(),
+		serving: make(chan struct{}), draining: make(chan struct{}),
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := p.start(ctx, o); err != nil {
+		p.cancel(err)
+		p.release()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Process) start(ctx context.Context, o Options) error {
+	for _, step := range []func(context.Context) error{
+		p.listen, p.openStores, p.observe, p.connect,
+		func(ctx context.Context) error { return p.assemble(o) },
+		p.startParts,
+		func(context.Context) error { return p.enforce() },
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	p.serve()
+	return nil
+}
+
+func (p *Process) listen(ctx context.Context) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w (choose another with --listen)", p.config.Listen, cause(err))
+	}
+	p.listener = l
+	return nil
+}
+
+// cause drops the words that net and os put before the reason.
+func cause(err error) error {
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	return err
+}
+
+func (p *Process) openStores(ctx context.Context) error {
+	folder, err := p.config.folder()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the store: %w", err)
+	}
+	for _, part := range p.parts {
+		if part.Schema == nil {
+			continue
+		}
+		db, first, err := openStore(ctx, filepath.Join(folder, part.Name+".db"), part.Schema, store.Config{
+			Now: p.now, Log: p.log.With("service", part.Name), Fatal: p.fail,
+		})
+		if err != nil {
+			return err
+		}
+		p.stores[part.Name], p.first[part.Name] = db, first
+	}
+	return nil
+}
+
+// fail ends the process: after a commit of which nobody knows whether it is on disk,
+// only a fresh start tells what is true.
+func (p *Process) fail(err error) {
+	p.log.Error("stopping, so that nothing is built on a write of unknown outcome", "error", err)
+	p.cancel(err)
+}
+
+func (p *Process) connect(context.Context) error {
+	folder, err := p.config.folder()
+	if err != nil {
+		return err
+	}
+	key, err := p.config.serviceKey(folder, randomSecret)
+	if err != nil {
+		return err
+	}
+	var cert *certificate
+	if p.config.TLSCert != "" {
+		if cert, err = loadCertificate(p.config.TLSCert, p.config.TLSKey); err != nil {
+			return err
+		}
+	}
+	peerCreds, err := peerCredentials(p.config.TLSCert != "" || p.config.TLSCA != "", p.config.TLSCA)
+	if err != nil {
+		return err
+	}
+	p.dialer = &dialer{
+		self: map[string]bool{}, selfAddr: reach(p.listener.Addr()), selfCreds: selfCredentials(cert),
+		peers: p.config.Peers, peerCreds: peerCreds, key: key, conns: map[string]*grpc.ClientConn{},
+	}
+	for _, part := range p.parts {
+		p.dialer.self[part.Name] = true
+	}
+	p.edge = &edge{log: p.log, timeout: p.config.CallTimeout}
+	if p.tracing, err = startTracing(p.ctx, p.config.TraceEndpoint, p.Name()); err != nil {
+		return err
+	}
+	p.dialer.options = p.tracing.dialOptions()
+	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now})
+	p.grpc = newServer(&p.config, serverCredentials(cert), p.interceptors, p.tracing)
+	return nil
+}
+
+func (p *Process) observe(context.Context) (err error) {
+	if p.metrics, err = listenMetrics(p.config.MetricsListen); err != nil || p.metrics == nil {
+		return err
+	}
+	p.goWork("metrics", p.metrics.run)
+	return nil
+}
+
+// assemble makes the caches of what is known of callers.
+func (p *Process) assemble(o Options) error {
+	load := o.Loaders
+	if load == nil {
+		if err := p.dialer.missingPeers(identity, permissions); err != nil {
+			return err
+		}
+		fromPeers := peersLoaders(func(service string) grpc.ClientConnInterface { return p.dialer.conn(p.Name(), service) })
+		load = &fromPeers
+	}
+	source := func(name string) string {
+		if o.Loaders != nil {
+			return p.parts[len(p.parts)-1].Name
+		}
+		return name
+	}
+	p.sessions = newCache(p, identity, source(identity), load.Session)
+	p.grants = newCache(p, permissions, source(permissions), load.Grants)
+	p.guard.Sessions, p.guard.Grants = p.sessions, p.grants
+	var err error
+	p.guard.Validate, err = newValidate()
+	return err
+}
+
+// newCache makes the cache of a source that the service at offers.
+func newCache[V any](p *Process, source, at string, load func(context.Context, string) (V, []string, error)) *lease.Cache[V] {
+	return lease.NewCache(lease.CacheConfig[V]{
+		Source: source, Subscriber: p.Name(), Load: load, Log: p.log,
+		Dial: func() grpc.ClientConnInterface { return p.dialer.conn(p.Name(), at) },
+	})
+}
+
+func (p *Process) startParts(context.Context) error {
+	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
+	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
+	for _, part := range p.parts {
+		if err := part.Start(p.env(part)); err != nil {
+			return fmt.Errorf("start %s: %w", part.Name, err)
+		}
+	}
+	return nil
+}
+
+// enforce compiles the access rules of everything that was registered. Nothing is
+// registered after it.
+func (p *Process) enforce() error {
+	p.health = health.NewServer()
+	p.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(p.grpc, p.health)
+	reflection.Register(p.grpc)
+	rules, err := authz.Compile(p.grpc.GetServiceInfo())
+	if err != nil {
+		return fmt.Errorf("the access rules are not whole:\n%w", err)
+	}
+	p.guard.Rules = rules
+	if p.metrics != nil {
+		p.metrics.calls.InitializeMetrics(p.grpc)
+	}
+	return nil
+}
+
+func (p *Process) serve() {
+	p.goWork("serve", func(context.Context) error { return p.grpc.Serve(p.listener) })
+	p.goWork("sessions", p.sessions.Run)
+	p.goWork("grants", p.grants.Run)
+	p.goWork("health", p.becomeHealthy)
+}
+
+// becomeHealthy says SERVING once both leases are held for the first time. Later a
+// process without a lease answers UNAVAILABLE, which callers try again.
+func (p *Process) becomeHealthy(ctx context.Context) error {
+	if p.sessions.WaitHeld(ctx) != nil || p.grants.WaitHeld(ctx) != nil {
+		return nil
+	}
+	for name := range p.grpc.GetServiceInfo() {
+		p.health.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
+	}
+	p.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	close(p.serving)
+	return nil
+}
+
+// goWork runs background work that the process owns. Its error ends the process.
+func (p *Process) goWork(name string, run func(context.Context) error) {
+	p.work.Go(func() {
+		if err := run(p.ctx); err != nil && p.ctx.Err() == nil {
+			p.cancel(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+}
+
+// Name returns the parts' names, "identity", or "latchkey" for several.
+func (p *Process) Name() string {
+	if len(p.parts) == 1 {
+		return p.parts[0].Name
+	}
+	return "latchkey"
+}
+
+// Addr returns the address that the process listens on.
+func (p *Process) Addr() string { return p.listener.Addr().String() }
+
+// Serving is closed once the process answers calls.
+func (p *Process) Serving() <-chan struct{} { return p.serving }
+
+// Conn returns a connection to a service as the service from, for tests and tools.
+func (p *Process) Conn(from, to string) grpc.ClientConnInterface { return p.dialer.conn(from, to) }
+
+// Rules returns the access rules that the process enforces.
+func (p *Process) Rules() *authz.Rules { return p.guard.Rules }
+
+// Done is closed when the process has failed; Err then says why.
+func (p *Process) Done() <-chan struct{} { return p.ctx.Done() }
+
+// Err returns why the process ended by itself, or nil.
+func (p *Process) Err() error {
+	if err := context.Cause(p.ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (p *Process) services() string {
+	names := make([]string, len(p.parts))
+	for i, part := range p.parts {
+		names[i] = part.Name
+	}
+	return strings.Join(names, ", ")
+}
