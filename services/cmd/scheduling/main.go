@@ -1,0 +1,9 @@
+// Command scheduling runs the service scheduling in a process of its own.
+package main
+
+import (
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/scheduling"
+)
+
+func main() { server.Main(scheduling.Part) }
