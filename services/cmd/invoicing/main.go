@@ -1,0 +1,9 @@
+// Command invoicing runs the invoicing service in a process of its own.
+package main
+
+import (
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/invoicing"
+)
+
+func main() { server.Main(invoicing.Part) }
