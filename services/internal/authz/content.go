@@ -301,23 +301,36 @@ func (p *plans) addUpdate(c *content) error {
 	if mask == nil || c.update != nil {
 		return nil
 	}
-	var record protoreflect.FieldDescriptor
-	for i := range c.desc.Fields().Len() {
-		d := c.desc.Fields().Get(i)
-		if d.Message() == nil || d.IsList() || d.IsMap() || d.Message().Fields().ByName("id") == nil {
-			continue
-		}
-		if record != nil {
-			return fmt.Errorf("message %s has an update_mask and two records, %s and %s", c.desc.FullName(), record.Name(), d.Name())
-		}
-		record = d
-	}
-	if record == nil {
-		return fmt.Errorf("message %s has an update_mask but no record with an id", c.desc.FullName())
+	record, err := recordOf(c.desc)
+	if err != nil {
+		return err
 	}
 	inner, err := p.content(record.Message())
 	c.update = &update{mask: mask, record: record, inner: inner}
 	return err
+}
+
+// recordOf returns the field that holds the record of an update: the one message that
+// the request carries beside the mask, or of several the one with an id.
+func recordOf(d protoreflect.MessageDescriptor) (protoreflect.FieldDescriptor, error) {
+	var all, named []protoreflect.FieldDescriptor
+	for i := range d.Fields().Len() {
+		fd := d.Fields().Get(i)
+		if fd.Message() == nil || fd.IsList() || fd.IsMap() || fd.Message().ParentFile().Package() == "google.protobuf" {
+			continue
+		}
+		all = append(all, fd)
+		if fd.Message().Fields().ByName("id") != nil {
+			named = append(named, fd)
+		}
+	}
+	switch {
+	case len(named) == 1:
+		return named[0], nil
+	case len(all) == 1:
+		return all[0], nil
+	}
+	return nil, fmt.Errorf("message %s has an update_mask, and must have exactly one record that it can be about", d.FullName())
 }
 
 func (p *plans) addList(c *content, response protoreflect.MessageDescriptor) error {
