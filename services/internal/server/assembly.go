@@ -34,7 +34,7 @@ func (p *Process) env(part Part) *Env {
 	e := &Env{
 		Store: p.stores[part.Name], FirstStart: p.first[part.Name],
 		Log: p.log.With("service", part.Name), Now: p.now, NewID: func() string { return newID(p.now()) },
-		Registrar: p.grpc, Lease: p.config.Lease,
+		Registrar: p.grpc, Public: p.dialer.public(), Lease: p.config.Lease,
 		BootstrapCode: p.config.BootstrapCode, Demo: p.config.Demo, Serving: p.serving, Addr: reach(p.listener.Addr()),
 		Conn: func(service string) grpc.ClientConnInterface { return p.dialer.conn(part.Name, service) },
 		Go: func(name string, run func(context.Context) error) {

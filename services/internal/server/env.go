@@ -37,6 +37,9 @@ type Env struct {
 	// Conn returns the connection to a service, through which this part calls as
 	// itself. The tenant and the caller of the context's store.Origin travel along.
 	Conn func(service string) grpc.ClientConnInterface
+	// Public is a connection to this process as anybody outside has, without the
+	// part's own credentials.
+	Public grpc.ClientConnInterface
 	// Go runs background work until ctx ends. An error that it returns stops the process.
 	Go func(name string, run func(ctx context.Context) error)
 	// Consume handles the events of another service, of the types named, in order per

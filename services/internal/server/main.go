@@ -29,6 +29,9 @@ func run(parts []Part, args []string, env func(string) (string, bool), out, errO
 		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
 		return 2
 	}
+	if config.Demo && config.BootstrapCode == "" {
+		config.BootstrapCode = randomSecret()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	p, err := Start(ctx, config, parts, Options{Log: newLog(&config, errOut)})

@@ -313,9 +313,11 @@ func (p *Process) Err() error {
 }
 
 func (p *Process) services() string {
-	names := make([]string, len(p.parts))
-	for i, part := range p.parts {
-		names[i] = part.Name
+	var names []string
+	for _, part := range p.parts {
+		if part.Schema != nil {
+			names = append(names, part.Name)
+		}
 	}
 	return strings.Join(names, ", ")
 }

@@ -1,0 +1,16 @@
+// Latchkey runs all five services in one process.
+package main
+
+import (
+	"latchkey.dev/services/demo"
+	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/invoicing"
+	"latchkey.dev/services/permissions"
+	"latchkey.dev/services/scheduling"
+	"latchkey.dev/services/servicerequest"
+)
+
+func main() {
+	server.Main(identity.Part, permissions.Part, servicerequest.Part, scheduling.Part, invoicing.Part, demo.Part)
+}
