@@ -151,7 +151,10 @@ type Seeding struct {
 	// The organization.
 	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// Its first owner.
-	OwnerUserId   string `protobuf:"bytes,2,opt,name=owner_user_id,json=ownerUserId,proto3" json:"owner_user_id,omitempty"`
+	OwnerUserId string `protobuf:"bytes,2,opt,name=owner_user_id,json=ownerUserId,proto3" json:"owner_user_id,omitempty"`
+	// What the owner held where the call to make it was made, 40 bytes: bit n%8 of
+	// byte n/8 is the grant with place n. Absent for the first organization of the suite.
+	MakerGrants   []byte `protobuf:"bytes,3,opt,name=maker_grants,json=makerGrants,proto3,oneof" json:"maker_grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +201,13 @@ func (x *Seeding) GetOwnerUserId() string {
 		return x.OwnerUserId
 	}
 	return ""
+}
+
+func (x *Seeding) GetMakerGrants() []byte {
+	if x != nil {
+		return x.MakerGrants
+	}
+	return nil
 }
 
 // Claim is the handing over of the suite to its first owner. There is one.
@@ -304,10 +314,12 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\"V\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"\x8f\x01\n" +
 	"\aSeeding\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\"\n" +
-	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\"\xd9\x01\n" +
+	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12&\n" +
+	"\fmaker_grants\x18\x03 \x01(\fH\x00R\vmakerGrants\x88\x01\x01B\x0f\n" +
+	"\r_maker_grants\"\xd9\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tcode_hash\x18\x02 \x01(\fR\bcodeHash\x12\x19\n" +
@@ -352,6 +364,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	if File_latchkey_identity_store_v1_store_proto != nil {
 		return
 	}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

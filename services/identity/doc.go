@@ -1,0 +1,22 @@
+// Package identity knows who is calling, for which organization, from where, and
+// whether still.
+//
+// A person has one Profile and one password in the suite, and is a User, that is a
+// member, of any number of organizations, with a name and a state in each. A
+// Session is one sign-in of a person to one organization; its token is shown once.
+//
+// On disk everything is in one tenant, "directory", because people and sessions span
+// organizations: the records of proto/latchkey/identity/v1, and what is never
+// shown, of proto/latchkey/identity/store/v1. The id of a user's record is
+// "<organization>/<user>", so a handler that looks a user up in the caller's
+// organization cannot find another's.
+//
+// What is always true:
+//   - No password, token or one-time code is on disk or in a journal, only its hash.
+//     A request is cleared of them before the store hashes it (withoutSecrets).
+//   - Everything that issues or accepts a credential passes admit.
+//   - When a call that shuts somebody out has returned, no service accepts the
+//     person's sessions: each such call goes through shutOut.
+//   - An unknown person costs a sign-in the same work and gets the same answer as a
+//     wrong password. No organization learns whom another one knows.
+package identity

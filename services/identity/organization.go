@@ -1,0 +1,119 @@
+package identity
+
+import (
+	"context"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/mask"
+	"latchkey.dev/services/internal/store"
+)
+
+// CreateOrganization implements pb.OrganizationServiceServer.
+func (s *service) CreateOrganization(ctx context.Context, req *pb.CreateOrganizationRequest) (*pb.CreateOrganizationResponse, error) {
+	caller := authz.Caller(ctx)
+	fresh := &pb.Organization{
+		Id: s.newID(), Name: req.GetName(), TimeZone: req.GetTimeZone(), CurrencyCode: req.GetCurrencyCode(),
+	}
+	if err := checkOrganization(fresh, ""); err != nil {
+		return nil, err
+	}
+	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.CreateOrganizationResponse, error) {
+		home, err := own(tx, caller.Organization)
+		if err != nil {
+			return nil, err
+		}
+		owner, ok := profiles.Get(tx, caller.ID)
+		if !ok {
+			return nil, fault.NotFound("profile", caller.ID)
+		}
+		fresh.BrandId = home.GetBrandId()
+		_, err = foundOrganization(tx, fresh, owner, caller.Grants.Bytes())
+		return &pb.CreateOrganizationResponse{Organization: fresh}, err
+	})
+	if err != nil || req.GetValidateOnly() {
+		return resp, err
+	}
+	return resp, s.seed(ctx, resp.GetOrganization().GetId())
+}
+
+// foundOrganization keeps a new organization with its first owner, and that
+// permissions is still to be told of both, and of what its maker held.
+func foundOrganization(tx *store.Tx, o *pb.Organization, owner *pb.Profile, makerGrants []byte) (*pb.User, error) {
+	if err := organizations.Put(tx, o); err != nil {
+		return nil, err
+	}
+	seeding := &identitystorepb.Seeding{OrganizationId: o.GetId(), OwnerUserId: owner.GetId(), MakerGrants: makerGrants}
+	if err := seedings.Put(tx, seeding); err != nil {
+		return nil, err
+	}
+	return addMember(tx, o.GetId(), owner, owner.GetDisplayName())
+}
+
+// own finds the organization that a session acts in.
+func own(tx *store.Tx, id string) (*pb.Organization, error) {
+	o, ok := organizations.Get(tx, id)
+	if !ok {
+		return nil, fault.NotFound("organization", id)
+	}
+	return o, nil
+}
+
+// GetOrganization implements pb.OrganizationServiceServer.
+func (s *service) GetOrganization(ctx context.Context, req *pb.GetOrganizationRequest) (*pb.GetOrganizationResponse, error) {
+	id := authz.Caller(ctx).Organization
+	if named := req.GetId(); named != "" && named != id {
+		return nil, fault.NotFound("organization", named)
+	}
+	return read(ctx, s, func(tx *store.Tx) (*pb.GetOrganizationResponse, error) {
+		o, err := own(tx, id)
+		return &pb.GetOrganizationResponse{Organization: o}, err
+	})
+}
+
+// ListOrganizations implements pb.OrganizationServiceServer.
+func (s *service) ListOrganizations(ctx context.Context, req *pb.ListOrganizationsRequest) (*pb.ListOrganizationsResponse, error) {
+	return read(ctx, s, func(tx *store.Tx) (*pb.ListOrganizationsResponse, error) {
+		in := func(u *pb.User) bool { return u.GetState() == active }
+		page, next, err := store.Page(tx, req, in, usersByPerson.Range(authz.Caller(ctx).ID))
+		if err != nil {
+			return nil, err
+		}
+		resp := &pb.ListOrganizationsResponse{NextPageToken: next}
+		for _, u := range page {
+			o, err := own(tx, u.GetOrganizationId())
+			if err != nil {
+				return nil, err
+			}
+			resp.Organizations = append(resp.Organizations, o)
+		}
+		return resp, nil
+	})
+}
+
+// UpdateOrganization implements pb.OrganizationServiceServer.
+func (s *service) UpdateOrganization(ctx context.Context, req *pb.UpdateOrganizationRequest) (*pb.UpdateOrganizationResponse, error) {
+	id := req.GetOrganization().GetId()
+	if id != authz.Caller(ctx).Organization {
+		return nil, fault.NotFound("organization", id)
+	}
+	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateOrganizationResponse, error) {
+		o, err := own(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		if err := organizations.Match(o, req.GetOrganization().GetEtag()); err != nil {
+			return nil, err
+		}
+		if err := mask.Apply(o, req.GetOrganization(), req.GetUpdateMask(), "name", "time_zone", "currency_code"); err != nil {
+			return nil, err
+		}
+		if err := checkOrganization(o, "organization."); err != nil {
+			return nil, err
+		}
+		return &pb.UpdateOrganizationResponse{Organization: o}, organizations.Put(tx, o)
+	})
+}

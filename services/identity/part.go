@@ -1,0 +1,98 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store"
+)
+
+// Part is the service, to be run alone or with others.
+var Part = server.Part{Name: "identity", Schema: schema, Start: start}
+
+type service struct {
+	pb.UnimplementedBootstrapServiceServer
+	pb.UnimplementedBrandServiceServer
+	pb.UnimplementedOrganizationServiceServer
+	pb.UnimplementedProfileServiceServer
+	pb.UnimplementedSessionServiceServer
+	pb.UnimplementedUserServiceServer
+
+	db     *store.DB
+	log    *slog.Logger
+	now    func() time.Time
+	newID  func() string
+	random io.Reader
+	grants permissionspb.GrantServiceClient
+	hub    *lease.Hub
+	hasher *hasher
+
+	wrongCodes     *limiter // of ClaimOwnership
+	wrongPasswords *limiter // of ChangePassword, by user
+}
+
+func start(env *server.Env) error {
+	s := newService(env)
+	env.AddHub(s.hub)
+	pb.RegisterBootstrapServiceServer(env.Registrar, s)
+	pb.RegisterBrandServiceServer(env.Registrar, s)
+	pb.RegisterOrganizationServiceServer(env.Registrar, s)
+	pb.RegisterProfileServiceServer(env.Registrar, s)
+	pb.RegisterSessionServiceServer(env.Registrar, s)
+	pb.RegisterUserServiceServer(env.Registrar, s)
+	env.Go("upkeep", s.upkeep)
+	return s.offerClaim(env.BootstrapCode, env.Addr)
+}
+
+func newService(env *server.Env) *service {
+	return &service{
+		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
+		grants: permissionspb.NewGrantServiceClient(env.Conn("permissions")),
+		hub: lease.NewHub(lease.HubConfig{
+			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log,
+		}),
+		hasher:         newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
+		wrongCodes:     newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
+		wrongPasswords: newLimiter("wrong passwords", 10, time.Minute, env.Now),
+	}
+}
+
+// newPersonID returns the id of a new person.
+//
+// SECURITY: an id that NewID makes tells when it was made. That of a person must
+// not, or an organization could see that a person was known before it added her.
+func (s *service) newPersonID() string {
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(s.newID())).String()
+}
+
+// shutOut runs a change that shuts somebody out, and returns when no service of the
+// suite goes by what was true before it. The tags say what that was. A repeat that
+// changes nothing waits as well.
+//
+// SECURITY: the change runs to its end even if the caller goes away, so that there is
+// no change that was committed and not published.
+func (s *service) shutOut(ctx context.Context, change func(context.Context) error, tags ...string) error {
+	end := s.hub.Begin()
+	defer end()
+	if err := change(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	sequence := s.hub.Publish(tags...)
+	end()
+	return s.hub.Wait(ctx, sequence)
+}
+
+// The tags under which other processes keep what ResolveSession answered.
+func sessionTag(id string) string { return "session:" + id }
+func userTag(id string) string    { return "user:" + id }

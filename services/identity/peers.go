@@ -1,0 +1,83 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
+)
+
+// grantsOf asks permissions what a user may do in an organization.
+func (s *service) grantsOf(ctx context.Context, organization, user string) (catalog.Set, error) {
+	resp, err := s.grants.ResolveGrants(inTenant(ctx, organization), &permissionspb.ResolveGrantsRequest{UserId: user})
+	if err != nil {
+		return catalog.Set{}, unanswered(ctx, "resolve grants", err)
+	}
+	set, err := catalog.SetFromBytes(resp.GetGrants())
+	if err != nil {
+		return catalog.Set{}, fmt.Errorf("resolve grants: %w", err)
+	}
+	return set, nil
+}
+
+// checkWithin returns nil if the user holds no key in the caller's organization that
+// the caller lacks.
+func (s *service) checkWithin(ctx context.Context, user string) error {
+	caller := authz.Caller(ctx)
+	theirs, err := s.grantsOf(ctx, caller.Organization, user)
+	if err != nil {
+		return err
+	}
+	for grant := range theirs.OnlyKeys().Without(caller.Grants).All() {
+		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_BEYOND_OWN_GRANTS,
+			fmt.Sprintf("the user has the permission %s and you do not: only somebody who has it may change this user", grant),
+			map[string]string{"grant": grant.String()})
+	}
+	return nil
+}
+
+// checkRemovable returns nil if the caller's organization keeps an owner without the user.
+func (s *service) checkRemovable(ctx context.Context, user string) error {
+	_, err := s.grants.CheckRemovable(ctx, &permissionspb.CheckRemovableRequest{UserId: user})
+	if status.Code(err) == codes.FailedPrecondition {
+		return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_LAST_OWNER,
+			"the organization would be left without an owner: make somebody else an owner first", nil)
+	}
+	if err != nil {
+		return unanswered(ctx, "check whether a user is removable", err)
+	}
+	return nil
+}
+
+// seedPermissions tells permissions of a new organization and its owner. It may be
+// told again.
+func (s *service) seedPermissions(ctx context.Context, seeding *identitystorepb.Seeding) error {
+	_, err := s.grants.SeedOrganization(inTenant(ctx, seeding.GetOrganizationId()), &permissionspb.SeedOrganizationRequest{
+		OwnerUserId: seeding.GetOwnerUserId(), MakerGrants: seeding.MakerGrants,
+	})
+	if err != nil {
+		return unanswered(ctx, "seed the permissions of a new organization", err)
+	}
+	return nil
+}
+
+// unanswered says what an error of permissions means here: as a rule that it cannot
+// be reached, else that the suite is at fault.
+func unanswered(ctx context.Context, doing string, err error) error {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
+		if ctx.Err() == nil {
+			return fault.Unreachable("permissions")
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,163 @@
+package identity
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// directory is the one tenant of identity's records.
+const directory = "directory"
+
+var (
+	brands        = store.NewCollection("brand", (*pb.Brand).GetId)
+	organizations = store.NewCollection("organization", (*pb.Organization).GetId)
+
+	profiles       = store.NewCollection("profile", (*pb.Profile).GetId)
+	profileByEmail = profiles.Unique("email", func(p *pb.Profile) store.Key {
+		return store.Key{p.GetEmail()}
+	})
+	credentials = store.NewCollection("credential", (*identitystorepb.Credential).GetUserId)
+
+	users = store.NewCollection("user", func(u *pb.User) string {
+		return userKey(u.GetOrganizationId(), u.GetId())
+	})
+	// usersByName and usersByPerson leave out ended memberships, usersByPurge has
+	// only them.
+	usersByName = users.Index("name", func(u *pb.User) store.Key {
+		return current(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
+	})
+	usersByPerson = users.Index("person", func(u *pb.User) store.Key {
+		return current(u, u.GetId(), u.GetCreateTime().AsTime())
+	})
+	usersByPurge = users.Index("purge", func(u *pb.User) store.Key {
+		if u.GetPurgeTime() == nil {
+			return nil
+		}
+		return store.Key{u.GetPurgeTime().AsTime()}
+	})
+
+	sessions       = store.NewCollection("session", (*pb.Session).GetId)
+	sessionsByUser = sessions.Index("user", func(s *pb.Session) store.Key {
+		return store.Key{s.GetUserId(), store.Desc(s.GetCreateTime().AsTime())}
+	})
+	sessionsByExpiry = sessions.Index("expiry", func(s *pb.Session) store.Key {
+		return store.Key{s.GetExpireTime().AsTime()}
+	})
+	tokens          = store.NewCollection("session_token", (*identitystorepb.SessionToken).GetId)
+	tokensBySession = tokens.Index("session", func(t *identitystorepb.SessionToken) store.Key {
+		return store.Key{t.GetSessionId()}
+	})
+
+	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
+	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
+)
+
+var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens, seedings, claims)
+
+// undeleteLife is how long the record of an ended membership is kept.
+const undeleteLife = 28 * 24 * time.Hour
+
+func userKey(organization, user string) string { return organization + "/" + user }
+
+// current is the key of a membership that lasts, and none of one that has ended.
+func current(u *pb.User, parts ...any) store.Key {
+	if u.GetDeleteTime() != nil {
+		return nil
+	}
+	return parts
+}
+
+// tokenID is what a token is found by.
+func tokenID(hash []byte) string { return hex.EncodeToString(hash) }
+
+// inDirectory lets a call reach identity's records. What it then may read and write
+// of them the handlers decide, by the caller's organization.
+func inDirectory(ctx context.Context) context.Context { return inTenant(ctx, directory) }
+
+func inTenant(ctx context.Context, tenant string) context.Context {
+	o := store.OriginOf(ctx)
+	o.Tenant = tenant
+	return store.WithOrigin(ctx, o)
+}
+
+// do is store.Do over identity's records.
+func do[R proto.Message](ctx context.Context, s *service, req proto.Message, f func(*store.Tx) (R, error)) (R, error) {
+	return store.Do(inDirectory(ctx), s.db, withoutSecrets(req), f)
+}
+
+// read is store.Read over identity's records.
+func read[R any](ctx context.Context, s *service, f func(*store.Tx) (R, error)) (R, error) {
+	return store.Read(inDirectory(ctx), s.db, f)
+}
+
+// withoutSecrets returns the request without the fields that are secret.
+//
+// SECURITY: the store keeps a plain SHA-256 of each request with a request_id, by
+// which a password could be guessed a thousand times faster than by its own hash. So
+// a repeat with another secret gets the first answer too; handlers check secrets
+// before they come to the store.
+func withoutSecrets(req proto.Message) proto.Message {
+	switch r := req.(type) {
+	case *pb.CreateSessionRequest:
+		r = proto.CloneOf(r)
+		r.Password = ""
+		return r
+	case *pb.CreateUserRequest:
+		r = proto.CloneOf(r)
+		r.InitialPassword = ""
+		return r
+	case *pb.ChangePasswordRequest:
+		r = proto.CloneOf(r)
+		r.CurrentPassword, r.NewPassword = "", ""
+		return r
+	case *pb.ClaimOwnershipRequest:
+		r = proto.CloneOf(r)
+		r.Code, r.OwnerPassword = "", ""
+		return r
+	}
+	return req
+}
+
+// member finds a user of an organization, whatever the state. A person who is no
+// member, or not any more, is as unknown as one who does not exist.
+func member(tx *store.Tx, organization, id string) (*pb.User, error) {
+	u, ok := users.Get(tx, userKey(organization, id))
+	if !ok || u.GetDeleteTime() != nil {
+		return nil, fault.NotFound("user", id)
+	}
+	return u, nil
+}
+
+// admit is the one gate: it tells whether a person may be in an organization, now.
+// Whatever issues a credential and whatever accepts one asks it.
+func admit(tx *store.Tx, organization, id string) bool {
+	u, err := member(tx, organization, id)
+	return err == nil && u.GetState() == pb.UserState_USER_STATE_ACTIVE
+}
+
+// endSession removes a session and what proves it.
+func endSession(tx *store.Tx, id string) {
+	for t := range tokensBySession.Scan(tx, tokensBySession.Range(id)) {
+		tokens.Delete(tx, t.GetId())
+	}
+	sessions.Delete(tx, id)
+}
+
+// endSessions ends those sessions of a person that which returns true for.
+func endSessions(tx *store.Tx, user string, which func(*pb.Session) bool) {
+	for s := range sessionsByUser.Scan(tx, sessionsByUser.Range(user)) {
+		if which(s) {
+			endSession(tx, s.GetId())
+		}
+	}
+}

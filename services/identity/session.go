@@ -1,0 +1,302 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/token"
+)
+
+const (
+	sessionLife   = 12 * time.Hour
+	sessionPrefix = "lk_"
+	// maxSessions is how many live sessions one person can have. One more ends the oldest.
+	maxSessions = 100
+)
+
+var (
+	webKey = catalog.MustGrant("Web")
+	appKey = catalog.MustGrant("App")
+)
+
+// CreateSession implements pb.SessionServiceServer.
+func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionRequest) (*pb.CreateSessionResponse, error) {
+	email, _ := normalEmail(req.GetEmail())
+	who, err := read(ctx, s, func(tx *store.Tx) (person, error) { return findPerson(tx, email, req.GetOrganizationId()), nil })
+	if err != nil {
+		return nil, err
+	}
+	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), req.GetPassword())
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, signInFailed()
+	}
+	organization, err := who.choose(req.GetOrganizationId())
+	if err != nil {
+		return nil, err
+	}
+	// From here on the person is known: the journal names her, and her answers are hers.
+	o := store.OriginOf(ctx)
+	o.Caller = who.profile.GetId()
+	ctx = store.WithOrigin(ctx, o)
+	grants, err := s.grantsOf(ctx, organization, who.profile.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSurface(req.GetSurface(), grants); err != nil {
+		return nil, err
+	}
+	return s.openSession(ctx, req, proven{
+		credential: who.credential, organization: organization, rehashed: s.rehash(ctx, stale, req.GetPassword()),
+	})
+}
+
+// proven is what a sign-in has shown.
+type proven struct {
+	credential   *identitystorepb.Credential // that the password belongs to
+	organization string
+	rehashed     string // the password's hash at today's price, or empty
+}
+
+// openSession keeps a session, as far as what was proven still holds.
+//
+// SECURITY: the token is no part of the answer that the store keeps. A repeat is
+// answered with the first session, to which the new token does not belong.
+func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest, p proven) (*pb.CreateSessionResponse, error) {
+	id := s.newID()
+	secret, hash := token.New(sessionPrefix, s.random)
+	var evicted []string
+	resp, err := do(context.WithoutCancel(ctx), s, req, func(tx *store.Tx) (*pb.CreateSessionResponse, error) {
+		user := p.credential.GetUserId()
+		if !admit(tx, p.organization, user) {
+			return nil, signInFailed()
+		}
+		if err := confirmPassword(tx, p); err != nil {
+			return nil, err
+		}
+		evicted = evictSessions(tx, user)
+		session := &pb.Session{
+			Id: id, UserId: user, OrganizationId: p.organization, Surface: req.GetSurface(),
+			CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(sessionLife)),
+		}
+		if err := sessions.Put(tx, session); err != nil {
+			return nil, err
+		}
+		err := tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(hash[:]), SessionId: id})
+		return &pb.CreateSessionResponse{Session: session}, err
+	})
+	if err != nil || req.GetValidateOnly() {
+		return resp, err
+	}
+	if len(evicted) > 0 {
+		s.hub.Publish(evicted...)
+	}
+	if resp.GetSession().GetId() == id {
+		resp.Token = secret
+	}
+	return resp, nil
+}
+
+// confirmPassword fails if the password was changed since it was proven, and keeps
+// its new hash if there is one.
+func confirmPassword(tx *store.Tx, p proven) error {
+	kept, ok := credentials.Get(tx, p.credential.GetUserId())
+	if !ok || kept.GetPasswordHash() != p.credential.GetPasswordHash() {
+		return signInFailed()
+	}
+	if p.rehashed == "" {
+		return nil
+	}
+	kept.PasswordHash = p.rehashed
+	return credentials.Put(tx, kept)
+}
+
+// evictSessions makes room for one more session of a person, and returns the tags of
+// what it ended.
+func evictSessions(tx *store.Tx, user string) (tags []string) {
+	n := 0
+	endSessions(tx, user, func(session *pb.Session) bool {
+		if n++; n < maxSessions {
+			return false
+		}
+		tags = append(tags, sessionTag(session.GetId()))
+		return true
+	})
+	return tags
+}
+
+// rehash returns the password's hash at today's price if the kept one had another.
+// It is done at sign-in because only then the password is known, and is left to the
+// next one if the machine is busy.
+func (s *service) rehash(ctx context.Context, stale bool, password string) string {
+	if !stale {
+		return ""
+	}
+	phc, err := s.hasher.hash(ctx, password)
+	if err != nil {
+		return ""
+	}
+	return phc
+}
+
+// person is what a sign-in is decided by.
+type person struct {
+	profile    *pb.Profile
+	credential *identitystorepb.Credential
+	// member tells whether the person may be in the organization that was named.
+	member bool
+	// choices are the organizations to choose from if none was named: all, or more
+	// than one of them.
+	choices []*pb.Organization
+}
+
+// maxChoices is how many organizations a refusal lists.
+const maxChoices = 20
+
+// findPerson reads what there is; of an unknown address that is nothing.
+func findPerson(tx *store.Tx, email, organization string) person {
+	var p person
+	var ok bool
+	if p.profile, ok = profileByEmail.First(tx, email); !ok {
+		return person{}
+	}
+	id := p.profile.GetId()
+	p.credential, _ = credentials.Get(tx, id)
+	if organization != "" {
+		p.member = admit(tx, organization, id)
+		return p
+	}
+	for u := range usersByPerson.Scan(tx, usersByPerson.Range(id)) {
+		if o, ok := organizations.Get(tx, u.GetOrganizationId()); ok && u.GetState() == active {
+			p.choices = append(p.choices, o)
+		}
+		if len(p.choices) == maxChoices {
+			break
+		}
+	}
+	return p
+}
+
+// choose returns the organization to sign in to. Only who has shown the right
+// password comes here, so it may say what there is to choose from.
+func (p person) choose(named string) (string, error) {
+	switch {
+	case named != "" && p.member:
+		return named, nil
+	case named != "" || len(p.choices) == 0:
+		return "", signInFailed()
+	case len(p.choices) == 1:
+		return p.choices[0].GetId(), nil
+	}
+	var list []string
+	for _, o := range p.choices {
+		list = append(list, fmt.Sprintf("%s (%s)", o.GetId(), o.GetName()))
+	}
+	return "", fault.Invalid("organization_id", "must name one of your organizations: %s", strings.Join(list, ", "))
+}
+
+// checkSurface decides by the keys where a session may be opened. A session of a
+// program is for whoever may have a session at all.
+func checkSurface(surface pb.Surface, grants catalog.Set) error {
+	key := appKey // Web includes it
+	if surface == pb.Surface_SURFACE_WEB {
+		key = webKey
+	}
+	if grants.Has(key) {
+		return nil
+	}
+	name := strings.TrimPrefix(surface.String(), "SURFACE_")
+	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_SURFACE_CLOSED,
+		fmt.Sprintf("you cannot sign in here: a %s session needs the permission %s", name, key),
+		map[string]string{"surface": name, "grant": key.String()})
+}
+
+// signInFailed is the one answer to whatever is wrong with who signs in.
+func signInFailed() error {
+	return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_SIGN_IN_FAILED,
+		"e-mail address and password do not belong together, or not to an active member of the organization", nil)
+}
+
+// EndSession implements pb.SessionServiceServer.
+func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*pb.EndSessionResponse, error) {
+	caller := authz.Caller(ctx)
+	id := req.GetId()
+	if id == "" {
+		id = caller.SessionID
+	}
+	resp := &pb.EndSessionResponse{}
+	end := func(ctx context.Context) (err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.EndSessionResponse, error) {
+			session, ok := sessions.Get(tx, id)
+			if !ok || session.GetUserId() != caller.ID {
+				return nil, fault.NotFound("session", id)
+			}
+			if err := sessions.Match(session, req.GetEtag()); err != nil {
+				return nil, err
+			}
+			endSession(tx, id)
+			return resp, nil
+		})
+		return err
+	}
+	if req.GetValidateOnly() {
+		return resp, end(ctx)
+	}
+	if err := s.shutOut(ctx, end, sessionTag(id)); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// ListMySessions implements pb.SessionServiceServer.
+func (s *service) ListMySessions(ctx context.Context, req *pb.ListMySessionsRequest) (*pb.ListMySessionsResponse, error) {
+	return read(ctx, s, func(tx *store.Tx) (*pb.ListMySessionsResponse, error) {
+		live := func(session *pb.Session) bool { return session.GetExpireTime().AsTime().After(tx.Now()) }
+		page, next, err := store.Page(tx, req, live, sessionsByUser.Range(authz.Caller(ctx).ID))
+		return &pb.ListMySessionsResponse{Sessions: page, NextPageToken: next}, err
+	})
+}
+
+// ResolveSession implements pb.SessionServiceServer.
+func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
+	return read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
+		session, ok := liveSession(tx, req.GetTokenHash())
+		if !ok {
+			return nil, fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
+				"the credentials are not valid, or not any more: sign in again", nil)
+		}
+		return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
+			SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
+			Surface: session.GetSurface(), ExpireTime: session.GetExpireTime(),
+		}}, nil
+	})
+}
+
+// liveSession finds the session of a token if it has not expired and its user may be
+// where it acts.
+func liveSession(tx *store.Tx, hash []byte) (*pb.Session, bool) {
+	t, ok := tokens.Get(tx, tokenID(hash))
+	if !ok {
+		return nil, false
+	}
+	session, ok := sessions.Get(tx, t.GetSessionId())
+	if !ok || !session.GetExpireTime().AsTime().After(tx.Now()) {
+		return nil, false
+	}
+	return session, admit(tx, session.GetOrganizationId(), session.GetUserId())
+}

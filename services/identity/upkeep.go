@@ -1,0 +1,109 @@
+package identity
+
+import (
+	"context"
+	"time"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+
+	"latchkey.dev/services/internal/store"
+)
+
+const (
+	upkeepEvery = time.Minute
+	// seedAgain is how soon permissions is tried again where a new organization waits.
+	seedAgain = time.Second
+	// batch bounds what one transaction of upkeep removes.
+	batch = 200
+)
+
+// upkeep finishes what a crash left unfinished and removes what is over, until ctx ends.
+func (s *service) upkeep(ctx context.Context) error {
+	for {
+		wait := upkeepEvery
+		if !s.seedAll(ctx) {
+			wait = seedAgain
+		}
+		s.removeAll(ctx, "expired sessions", s.removeExpired)
+		s.removeAll(ctx, "ended memberships", s.purgeUsers)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// seedAll tells permissions of every organization it has not been told of, and
+// reports whether none is left.
+func (s *service) seedAll(ctx context.Context) bool {
+	pending, err := read(ctx, s, func(tx *store.Tx) (pending []*identitystorepb.Seeding, _ error) {
+		for seeding := range seedings.All(tx) {
+			if pending = append(pending, seeding); len(pending) == batch {
+				break
+			}
+		}
+		return pending, nil
+	})
+	if err == nil {
+		for _, seeding := range pending {
+			if err = s.seed(ctx, seeding.GetOrganizationId()); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "new organizations wait for permissions", "error", err)
+	}
+	return err == nil && len(pending) < batch
+}
+
+// removeAll removes batch by batch until one is not full.
+func (s *service) removeAll(ctx context.Context, what string, remove func(context.Context) (int, error)) {
+	for {
+		n, err := remove(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "some "+what+" were not removed", "error", err)
+		}
+		if err != nil || n < batch {
+			return
+		}
+	}
+}
+
+// removeExpired removes sessions that have expired. Nobody has to be told: what
+// ResolveSession answers names the time itself.
+func (s *service) removeExpired(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(sessionsByExpiry.Scan(tx, sessionsByExpiry.Range().To(tx.Now())))
+		for _, session := range over {
+			endSession(tx, session.GetId())
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// purgeUsers erases the records of memberships that ended long enough ago.
+func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(usersByPurge.Scan(tx, usersByPurge.Range().To(tx.Now())))
+		for _, u := range over {
+			users.Delete(tx, userKey(u.GetOrganizationId(), u.GetId()))
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// take returns the first of a sequence, one batch at most.
+func take[T any](seq func(func(T) bool)) (some []T) {
+	for v := range seq {
+		if some = append(some, v); len(some) == batch {
+			break
+		}
+	}
+	return some
+}

@@ -1,0 +1,284 @@
+package identity
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/mask"
+	"latchkey.dev/services/internal/query"
+	"latchkey.dev/services/internal/store"
+)
+
+// CreateUser implements pb.UserServiceServer.
+//
+// SECURITY: whether the address is known elsewhere in the suite changes neither the
+// answer nor the work: permissions is asked and the password hashed in any case, and
+// the name and the times of the user are this organization's own.
+func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*pb.CreateUserResponse, error) {
+	email, err := newEmail("email", req.GetEmail())
+	if err != nil {
+		return nil, err
+	}
+	var phc string
+	if password := req.GetInitialPassword(); password != "" {
+		if err := checkPassword("initial_password", password); err != nil {
+			return nil, err
+		}
+		if phc, err = s.hasher.hash(ctx, password); err != nil {
+			return nil, err
+		}
+	}
+	newcomer := &pb.Profile{Id: s.newPersonID(), Email: email, DisplayName: req.GetDisplayName()}
+	who, err := read(ctx, s, func(tx *store.Tx) (*pb.Profile, error) { return personOr(tx, newcomer), nil })
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkWithin(ctx, who.GetId()); err != nil {
+		return nil, err
+	}
+	organization := authz.Caller(ctx).Organization
+	return do(ctx, s, req, func(tx *store.Tx) (*pb.CreateUserResponse, error) {
+		if personOr(tx, newcomer).GetId() != who.GetId() {
+			return nil, fault.RaceLost("user", email)
+		}
+		if who == newcomer {
+			if err := putPerson(tx, newcomer, phc); err != nil {
+				return nil, err
+			}
+		}
+		u, err := addMember(tx, organization, who, req.GetDisplayName())
+		if err != nil {
+			return nil, err
+		}
+		return &pb.CreateUserResponse{User: shown(ctx, u)}, nil
+	})
+}
+
+// personOr returns the person who has the newcomer's address, or else the newcomer.
+func personOr(tx *store.Tx, newcomer *pb.Profile) *pb.Profile {
+	if known, ok := profileByEmail.First(tx, newcomer.GetEmail()); ok {
+		return known
+	}
+	return newcomer
+}
+
+// putPerson keeps somebody new. Without a hash the person has no password.
+func putPerson(tx *store.Tx, p *pb.Profile, phc string) error {
+	if err := profiles.Put(tx, p); err != nil {
+		return err
+	}
+	if phc == "" {
+		return nil
+	}
+	return credentials.Put(tx, &identitystorepb.Credential{
+		UserId: p.GetId(), PasswordHash: phc, PasswordTime: timestamppb.New(tx.Now()),
+	})
+}
+
+// addMember makes a person an active member of an organization, in place of what is
+// left of an earlier membership.
+func addMember(tx *store.Tx, organization string, p *pb.Profile, name string) (*pb.User, error) {
+	if _, err := member(tx, organization, p.GetId()); err == nil {
+		return nil, fault.Exists("user", "email")
+	}
+	u := &pb.User{
+		Id: p.GetId(), OrganizationId: organization, Email: p.GetEmail(), DisplayName: name,
+		State: active, CreateTime: timestamppb.New(tx.Now()),
+	}
+	return u, users.Put(tx, u)
+}
+
+// GetUser implements pb.UserServiceServer.
+func (s *service) GetUser(ctx context.Context, req *pb.GetUserRequest) (*pb.GetUserResponse, error) {
+	return read(ctx, s, func(tx *store.Tx) (*pb.GetUserResponse, error) {
+		u, err := member(tx, authz.Caller(ctx).Organization, req.GetId())
+		if err != nil {
+			return nil, err
+		}
+		return &pb.GetUserResponse{User: shown(ctx, u)}, nil
+	})
+}
+
+// ListUsers implements pb.UserServiceServer.
+func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.ListUsersResponse, error) {
+	filter, err := query.Parse(req.GetFilter(), &pb.User{})
+	if err != nil {
+		return nil, err
+	}
+	return read(ctx, s, func(tx *store.Tx) (*pb.ListUsersResponse, error) {
+		keep := func(u *pb.User) bool { return filter.Match(u) }
+		page, next, err := store.Page(tx, req, keep, usersByName.Range(authz.Caller(ctx).Organization))
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range page {
+			shown(ctx, u)
+		}
+		return &pb.ListUsersResponse{Users: page, NextPageToken: next}, nil
+	})
+}
+
+// UpdateUser implements pb.UserServiceServer.
+func (s *service) UpdateUser(ctx context.Context, req *pb.UpdateUserRequest) (*pb.UpdateUserResponse, error) {
+	id := req.GetUser().GetId()
+	if err := s.checkMember(ctx, id); err != nil {
+		return nil, err
+	}
+	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateUserResponse, error) {
+		u, err := s.change(ctx, tx, pb.UserService_UpdateUser_FullMethodName, id, req.GetUser().GetEtag())
+		if err != nil {
+			return nil, err
+		}
+		if err := mask.Apply(u, req.GetUser(), req.GetUpdateMask(), "display_name"); err != nil {
+			return nil, err
+		}
+		if err := checkName("user.display_name", u.GetDisplayName()); err != nil {
+			return nil, err
+		}
+		if err := users.Put(tx, u); err != nil {
+			return nil, err
+		}
+		return &pb.UpdateUserResponse{User: shown(ctx, u)}, nil
+	})
+}
+
+// checkMember returns nil if the caller may change a user of his organization at
+// all: the id is one, and the user holds no more than he.
+func (s *service) checkMember(ctx context.Context, id string) error {
+	_, err := read(ctx, s, func(tx *store.Tx) (*pb.User, error) {
+		return memberOrFormer(tx, authz.Caller(ctx).Organization, id)
+	})
+	if err != nil {
+		return err
+	}
+	return s.checkWithin(ctx, id)
+}
+
+// memberOrFormer is member, but also finds who was one: a repeat of EndMembership has
+// to come as far as the store, which knows its answer.
+func memberOrFormer(tx *store.Tx, organization, id string) (*pb.User, error) {
+	if u, ok := users.Get(tx, userKey(organization, id)); ok {
+		return u, nil
+	}
+	return nil, fault.NotFound("user", id)
+}
+
+// change finds a user of the caller's organization who is to change, in the version
+// that the caller read, and moves the user by the row of the method.
+func (s *service) change(ctx context.Context, tx *store.Tx, method, id, etag string) (*pb.User, error) {
+	u, err := member(tx, authz.Caller(ctx).Organization, id)
+	if err != nil {
+		return nil, err
+	}
+	if etag != "" && etag != u.GetEtag() {
+		return nil, fault.Stale("user", id, u.GetEtag())
+	}
+	return u, userStates.Apply(ctx, method, u)
+}
+
+// DeactivateUser implements pb.UserServiceServer.
+func (s *service) DeactivateUser(ctx context.Context, req *pb.DeactivateUserRequest) (*pb.DeactivateUserResponse, error) {
+	var resp *pb.DeactivateUserResponse
+	err := s.removeUser(ctx, req, func(ctx context.Context) (err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.DeactivateUserResponse, error) {
+			u, err := s.change(ctx, tx, pb.UserService_DeactivateUser_FullMethodName, req.GetId(), req.GetEtag())
+			if err != nil {
+				return nil, err
+			}
+			if err := shutUser(tx, u); err != nil {
+				return nil, err
+			}
+			return &pb.DeactivateUserResponse{User: shown(ctx, u)}, nil
+		})
+		return err
+	})
+	return resp, err
+}
+
+// EndMembership implements pb.UserServiceServer.
+func (s *service) EndMembership(ctx context.Context, req *pb.EndMembershipRequest) (*pb.EndMembershipResponse, error) {
+	var resp *pb.EndMembershipResponse
+	err := s.removeUser(ctx, req, func(ctx context.Context) (err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.EndMembershipResponse, error) {
+			u, err := s.change(ctx, tx, pb.UserService_EndMembership_FullMethodName, req.GetId(), req.GetEtag())
+			if err != nil {
+				return nil, err
+			}
+			u.DeleteTime = timestamppb.New(tx.Now())
+			u.PurgeTime = timestamppb.New(tx.Now().Add(undeleteLife))
+			if err := shutUser(tx, u); err != nil {
+				return nil, err
+			}
+			return &pb.EndMembershipResponse{User: shown(ctx, u)}, nil
+		})
+		return err
+	})
+	return resp, err
+}
+
+// removal is a request that shuts a user out.
+type removal interface {
+	GetId() string
+	GetValidateOnly() bool
+}
+
+// removeUser runs a change that shuts a user out of the caller's organization, if the
+// caller may and an owner stays, and returns when it holds everywhere.
+func (s *service) removeUser(ctx context.Context, req removal, change func(context.Context) error) error {
+	if err := s.checkMember(ctx, req.GetId()); err != nil {
+		return err
+	}
+	if err := s.checkRemovable(ctx, req.GetId()); err != nil {
+		return err
+	}
+	if req.GetValidateOnly() {
+		return change(ctx)
+	}
+	return s.shutOut(ctx, change, userTag(req.GetId()))
+}
+
+// shutUser keeps a user who may no longer come in, and ends the user's sessions in
+// the organization.
+func shutUser(tx *store.Tx, u *pb.User) error {
+	endSessions(tx, u.GetId(), func(session *pb.Session) bool {
+		return session.GetOrganizationId() == u.GetOrganizationId()
+	})
+	return users.Put(tx, u)
+}
+
+// ReactivateUser implements pb.UserServiceServer.
+func (s *service) ReactivateUser(ctx context.Context, req *pb.ReactivateUserRequest) (*pb.ReactivateUserResponse, error) {
+	if err := s.checkMember(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
+	return do(ctx, s, req, func(tx *store.Tx) (*pb.ReactivateUserResponse, error) {
+		u, err := s.change(ctx, tx, pb.UserService_ReactivateUser_FullMethodName, req.GetId(), req.GetEtag())
+		if err != nil {
+			return nil, err
+		}
+		if err := users.Put(tx, u); err != nil {
+			return nil, err
+		}
+		return &pb.ReactivateUserResponse{User: shown(ctx, u)}, nil
+	})
+}
+
+// LookupMembers implements pb.UserServiceServer.
+func (s *service) LookupMembers(ctx context.Context, req *pb.LookupMembersRequest) (*pb.LookupMembersResponse, error) {
+	organization := store.OriginOf(ctx).Tenant
+	return read(ctx, s, func(tx *store.Tx) (*pb.LookupMembersResponse, error) {
+		resp := &pb.LookupMembersResponse{}
+		for _, id := range req.GetUserIds() {
+			if u, err := member(tx, organization, id); err == nil && u.GetState() == active {
+				resp.Members = append(resp.Members, &pb.Member{UserId: id, DisplayName: u.GetDisplayName()})
+			}
+		}
+		return resp, nil
+	})
+}
