@@ -36,6 +36,7 @@ type Config struct {
 	MaxStreams     uint
 	MaxMessage     int
 	Demo           bool
+	Check          check
 }
 
 // peers are the addresses of services in other processes, by service.
@@ -138,6 +139,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.CallTimeout, "call-timeout", 30*time.Second, "longest `duration` of a unary call, whatever deadline its caller set")
 	f.UintVar(&c.MaxStreams, "max-streams", 1000, "calls at once on one connection, a `number`")
 	f.IntVar(&c.MaxMessage, "max-message", 4<<20, "longest message in `bytes`")
+	f.Var(&c.Check, "check", "start nothing, but ask the process that listens on --listen whether it serves (`ready`) or is at least there (live); exit with 0 if so")
 	f.BoolVar(&c.Demo, "demo", false, "on first start, fill in a made-up company with one user per role and print their passwords")
 }
 

@@ -29,6 +29,9 @@ func run(parts []Part, args []string, env func(string) (string, bool), out, errO
 		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
 		return 2
 	}
+	if config.Check != noCheck {
+		return checked(&config, probe.Name(), errOut)
+	}
 	if config.Demo && config.BootstrapCode == "" {
 		config.BootstrapCode = randomSecret()
 	}
@@ -49,6 +52,14 @@ func run(parts []Part, args []string, env func(string) (string, bool), out, errO
 	p.Stop()
 	if err := p.Err(); err != nil {
 		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
+		return 1
+	}
+	return 0
+}
+
+func checked(config *Config, name string, errOut io.Writer) int {
+	if err := ask(context.Background(), config); err != nil {
+		fmt.Fprintf(errOut, "%s: %v\n", name, err)
 		return 1
 	}
 	return 0

@@ -209,6 +209,10 @@ func (p *Process) assemble(o Options) error {
 	p.sessions = newCache(p, identity, source(identity), load.Session)
 	p.grants = newCache(p, permissions, source(permissions), load.Grants)
 	p.guard.Sessions, p.guard.Grants = p.sessions, p.grants
+	if p.metrics != nil {
+		showLease(p.metrics, identity, p.sessions)
+		showLease(p.metrics, permissions, p.grants)
+	}
 	var err error
 	p.guard.Validate, err = newValidate()
 	return err

@@ -19,6 +19,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
+
+	"latchkey.dev/services/internal/lease"
 )
 
 // metrics are served to Prometheus; nil where that is off.
@@ -46,6 +48,18 @@ func listenMetrics(addr string) (*metrics, error) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	m.server = &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
 	return m, nil
+}
+
+// showLease shows the state of a cache of what is known of callers.
+func showLease[V any](m *metrics, source string, c *lease.Cache[V]) {
+	labels := prometheus.Labels{"source": source}
+	m.gauge("latchkey_lease_held", "Whether the lease of a source is held: 1 or 0.", labels, func() float64 {
+		if c.Held() {
+			return 1
+		}
+		return 0
+	})
+	m.gauge("latchkey_lease_entries", "Facts about callers that are cached.", labels, func() float64 { return float64(c.Len()) })
 }
 
 // gauge shows a value that is read when asked for.
