@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"context"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"latchkey.dev/services/demo"
+	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/invoicing"
+	"latchkey.dev/services/permissions"
+	"latchkey.dev/services/scheduling"
+	"latchkey.dev/services/servicerequest"
+)
+
+// services are the parts by name.
+var services = map[string]server.Part{
+	"identity": identity.Part, "permissions": permissions.Part, "servicerequest": servicerequest.Part,
+	"scheduling": scheduling.Part, "invoicing": invoicing.Part,
+}
+
+// names of the services, in order.
+var names = slices.Sorted(maps.Keys(services))
+
+// partsEnv tells a child process of the tests which services to be, with commas between.
+const partsEnv = "LATCHKEY_E2E_PARTS"
+
+// TestMain lets the test binary be the suite's processes too: a child of a test runs
+// as the services that its environment names.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(partsEnv); text != "" {
+		os.Unsetenv(partsEnv)
+		var parts []server.Part
+		for name := range strings.SplitSeq(text, ",") {
+			parts = append(parts, services[name])
+		}
+		server.Main(parts...)
+	}
+	os.Exit(m.Run())
+}
+
+// code is the one-time code of every suite that a test starts.
+const code = "setup-code-of-the-tests"
+
+// suite is a running suite, in one process or in several.
+type suite struct {
+	t         testing.TB
+	folder    string
+	processes map[string]*process // by service; one process may be several services'
+	env       []string            // of every process
+
+	mu    sync.Mutex
+	conns map[string]*grpc.ClientConn // by address
+}
+
+// one starts all services in one process of its own.
+func one(t testing.TB, env ...string) *suite {
+	t.Helper()
+	s := newSuite(t, env)
+	p := s.newProcess(names)
+	for _, name := range names {
+		s.processes[name] = p
+	}
+	s.start(p)
+	s.ready()
+	return s
+}
+
+// five starts each service in a process of its own.
+func five(t testing.TB, env ...string) *suite {
+	t.Helper()
+	s := newSuite(t, env)
+	for _, name := range names {
+		s.processes[name] = s.newProcess([]string{name})
+	}
+	for _, name := range names {
+		s.start(s.processes[name])
+	}
+	s.ready()
+	return s
+}
+
+// topologies runs a test over both.
+func topologies(t *testing.T, test func(t *testing.T, s *suite)) {
+	t.Run("one process", func(t *testing.T) { test(t, one(t)) })
+	t.Run("five processes", func(t *testing.T) { test(t, five(t)) })
+}
+
+func newSuite(t testing.TB, env []string) *suite {
+	return &suite{t: t, folder: t.TempDir(), processes: map[string]*process{}, conns: map[string]*grpc.ClientConn{}, env: env}
+}
+
+// process is one process of a suite. It can be killed and started again.
+type process struct {
+	suite *suite
+	parts []string
+	addr  string
+	cmd   *exec.Cmd
+	log   *tail
+	done  chan struct{} // closed when it has ended
+}
+
+func (s *suite) newProcess(parts []string) *process {
+	return &process{suite: s, parts: parts, addr: freeAddr(s.t), log: &tail{}}
+}
+
+// freeAddr returns a loopback address that was free just now.
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start starts a process, which ends with the test at the latest.
+func (s *suite) start(p *process) {
+	s.t.Helper()
+	var peers []string
+	for _, name := range names {
+		if !slices.Contains(p.parts, name) {
+			peers = append(peers, name+"="+s.processes[name].addr)
+		}
+	}
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(os.Environ(), partsEnv+"="+strings.Join(p.parts, ","),
+		"LATCHKEY_LISTEN="+p.addr, "LATCHKEY_STORE=bolt:"+s.folder, "LATCHKEY_BOOTSTRAP_CODE="+code, "LATCHKEY_LOG_LEVEL=warn")
+	if len(peers) > 0 {
+		p.cmd.Env = append(p.cmd.Env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
+	}
+	p.cmd.Env = append(p.cmd.Env, s.env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, done := p.cmd, make(chan struct{})
+	p.done = done
+	go func() {
+		defer close(done)
+		cmd.Wait()
+	}()
+	s.t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGCONT)
+		cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			cmd.Process.Kill()
+			<-done
+		}
+		if s.t.Failed() && p.cmd == cmd {
+			s.t.Logf("last lines of %s:\n%s", strings.Join(p.parts, ", "), p.log)
+		}
+	})
+}
+
+// signal sends a signal to the process.
+func (p *process) signal(sig os.Signal) {
+	p.suite.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.suite.t.Fatal(err)
+	}
+}
+
+// kill ends the process at once, as a power cut of its program would.
+func (p *process) kill() {
+	p.suite.t.Helper()
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// ready waits until every service says that it serves.
+func (s *suite) ready() {
+	s.t.Helper()
+	for _, name := range names {
+		s.readyOne(name)
+	}
+}
+
+func (s *suite) readyOne(name string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 60*time.Second)
+	defer cancel()
+	p := s.processes[name]
+	client := healthpb.NewHealthClient(s.conn(name))
+	for ctx.Err() == nil {
+		resp, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
+			return
+		}
+		select {
+		case <-p.done:
+			s.t.Fatalf("%s ended before it served:\n%s", name, p.log)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	s.t.Fatalf("%s does not serve:\n%s", name, p.log)
+}
+
+// conn returns a connection to the process of a service, without credentials.
+func (s *suite) conn(service string) *grpc.ClientConn {
+	s.t.Helper()
+	p := s.processes[service]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.conns[p.addr]; ok {
+		return c
+	}
+	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	s.conns[p.addr] = c
+	return c
+}
+
+// Invoke and NewStream make the suite a connection to all of its services: a call
+// goes to the process of the service that its method's name says.
+func (s *suite) Invoke(ctx context.Context, method string, req, resp any, opts ...grpc.CallOption) error {
+	return s.conn(serviceOf(method)).Invoke(ctx, method, req, resp, opts...)
+}
+
+func (s *suite) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return s.conn(serviceOf(method)).NewStream(ctx, desc, method, opts...)
+}
+
+// serviceOf returns "invoicing" for "/latchkey.invoicing.v1.InvoiceService/VoidInvoice".
+func serviceOf(method string) string {
+	part := strings.Split(method, ".")
+	if len(part) < 2 || services[part[1]].Name == "" {
+		return names[0]
+	}
+	return part[1]
+}
+
+// fill makes the demonstration company in the suite.
+func (s *suite) fill() *demo.Company {
+	s.t.Helper()
+	c, err := demo.Fill(s.t.Context(), s, code)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// tail keeps the last lines that a process printed.
+type tail struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+const tailLines = 60
+
+func (l *tail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(string(p)) {
+		l.lines = append(l.lines, line)
+	}
+	l.lines = l.lines[max(0, len(l.lines)-tailLines):]
+	return len(p), nil
+}
+
+func (l *tail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "")
+}
+
+// quick lets a connection come back soon after its process did.
+var quick = backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}
