@@ -1,0 +1,9 @@
+// Command servicerequest runs the servicerequest service in a process of its own.
+package main
+
+import (
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/servicerequest"
+)
+
+func main() { server.Main(servicerequest.Part) }

@@ -1,0 +1,164 @@
+package servicerequest
+
+import (
+	"slices"
+
+	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// circle is a set of service requests that exist for the same callers, such as those
+// assigned to one user. It is the first part of the keys of the index "sight", and so
+// never changes its form.
+type circle string
+
+func assignedTo(user string) circle        { return circle("assigned " + user) }
+func writtenBy(user string) circle         { return circle("written " + user) }
+func openAt(property string) circle        { return circle("open " + property) }
+func ownedAt(property string) circle       { return circle("owned " + property) }
+func unownedAt(property string) circle     { return circle("unowned " + property) }
+func ownedBy(user, property string) circle { return circle("owned " + property + " by " + user) }
+
+// circles returns the circles that a service request is in.
+func circles(r *pb.ServiceRequest) []circle {
+	var in []circle
+	switch r.GetState() {
+	case documented, recommended, denied:
+		if r.GetAuthorId() != "" {
+			in = append(in, writtenBy(r.GetAuthorId()))
+		}
+	}
+	if r.GetState() != drafted && r.GetAssigneeId() != "" {
+		in = append(in, assignedTo(r.GetAssigneeId()))
+	}
+	if claimable(r) {
+		in = append(in, openAt(r.GetPropertyId()))
+	}
+	switch {
+	case r.GetState() == documented:
+	case r.GetOwnerId() == "":
+		in = append(in, unownedAt(r.GetPropertyId()))
+	default:
+		in = append(in, ownedAt(r.GetPropertyId()), ownedBy(r.GetOwnerId(), r.GetPropertyId()))
+	}
+	return in
+}
+
+// claimable tells whether the request waits for one of the team to claim it.
+func claimable(r *pb.ServiceRequest) bool {
+	return r.GetState() == requested && r.GetOpenToTeam() && r.GetAssigneeId() == ""
+}
+
+// sight is which service requests exist for a caller. It is made in one place, from
+// his grants and teams, and answers for one request as for the ranges of a list, so
+// that the two cannot differ.
+type sight struct {
+	circles []circle
+	but     string // an owner whose requests he sees by no circle of a property
+	deleted bool   // whether deleted ones exist for him
+}
+
+// sightOf returns what the caller sees, as one of the teams of the properties.
+func sightOf(p *authz.Principal, properties ...string) sight {
+	s := sight{deleted: p.Has("ServiceRequests:Delete")}
+	me, others := p.Has("View:OwnedBy:Me"), p.Has("View:OwnedBy:Others")
+	if p.Has("ServiceRequests:View:Assigned") {
+		s.circles = append(s.circles, assignedTo(p.ID))
+	}
+	if me {
+		s.circles = append(s.circles, writtenBy(p.ID))
+	} else {
+		s.but = p.ID
+	}
+	claims, views, unowned := p.Has("ServiceRequests:Claim"), p.Has("ServiceRequests:View:Property"), p.Has("View:OwnedBy:Nobody")
+	for _, property := range properties {
+		if claims {
+			s.circles = append(s.circles, openAt(property))
+		}
+		switch {
+		case !views:
+			continue
+		case others:
+			s.circles = append(s.circles, ownedAt(property))
+		case me:
+			s.circles = append(s.circles, ownedBy(p.ID, property))
+		}
+		if unowned {
+			s.circles = append(s.circles, unownedAt(property))
+		}
+	}
+	return s
+}
+
+// sees tells whether the request exists for the caller.
+func (s sight) sees(r *pb.ServiceRequest) bool {
+	if r.GetDeleteTime() != nil && !s.deleted {
+		return false
+	}
+	return slices.ContainsFunc(circles(r), func(c circle) bool {
+		hidden := s.but != "" && r.GetOwnerId() == s.but && c == ownedAt(r.GetPropertyId())
+		return !hidden && slices.Contains(s.circles, c)
+	})
+}
+
+// sightKeys are the keys of a request in the index "sight".
+func sightKeys(r *pb.ServiceRequest) []store.Key {
+	var keys []store.Key
+	for _, c := range circles(r) {
+		keys = append(keys, store.Key{c, viewOf(r), r.GetCreateTime().AsTime()})
+	}
+	return keys
+}
+
+// ranges returns the ranges that hold, newest first, every request of the view that
+// the caller sees, and beside them only those that keeps leaves out.
+func (s sight) ranges(view pb.ServiceRequestView) []store.Range[*pb.ServiceRequest] {
+	ranges := make([]store.Range[*pb.ServiceRequest], len(s.circles))
+	for i, c := range s.circles {
+		ranges[i] = requestSight.Range(c, view).Reverse()
+	}
+	return ranges
+}
+
+// keeps tells whether a request of the ranges exists for the caller.
+func (s sight) keeps(r *pb.ServiceRequest) bool {
+	return s.but == "" || r.GetOwnerId() != s.but || s.sees(r)
+}
+
+// viewOf returns the one view that holds the request.
+func viewOf(r *pb.ServiceRequest) pb.ServiceRequestView {
+	if r.GetDeleteTime() != nil {
+		return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_DELETED
+	}
+	switch r.GetState() {
+	case accepted:
+		return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_OPEN
+	case completed:
+		return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_COMPLETE
+	case onHold:
+		return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_ON_HOLD
+	case archived:
+		return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_ARCHIVE
+	}
+	return pb.ServiceRequestView_SERVICE_REQUEST_VIEW_NEW
+}
+
+// findRequest returns the request if it exists for the caller.
+func findRequest(tx *store.Tx, p *authz.Principal, id string) (*pb.ServiceRequest, error) {
+	r, ok := requests.Get(tx, id)
+	if !ok || !sightAt(tx, p, r.GetPropertyId()).sees(r) {
+		return nil, fault.NotFound(requests.Name(), id)
+	}
+	return r, nil
+}
+
+// sightAt returns what the caller sees of the requests of one property.
+func sightAt(tx *store.Tx, p *authz.Principal, property string) sight {
+	if onTeam(tx, property, p.ID) {
+		return sightOf(p, property)
+	}
+	return sightOf(p)
+}

@@ -1,0 +1,48 @@
+package servicerequest
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/fault"
+)
+
+// people are users of whom identity said that they are active members of the
+// organization.
+type people map[string]bool
+
+// lookup asks identity which of the users are active members. Empty ids are left out.
+// It calls another service, so it is called before a transaction and not in one.
+func (s *service) lookup(ctx context.Context, users ...string) (people, error) {
+	users = slices.DeleteFunc(users, func(id string) bool { return id == "" })
+	if len(users) == 0 {
+		return nil, nil
+	}
+	resp, err := s.users.LookupMembers(ctx, &identitypb.LookupMembersRequest{UserIds: users})
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.Unavailable, codes.DeadlineExceeded:
+		return nil, fault.Unreachable("identity")
+	default:
+		return nil, err
+	}
+	found := people{}
+	for _, m := range resp.GetMembers() {
+		found[m.GetUserId()] = true
+	}
+	return found, nil
+}
+
+// mustHold answers for a user who is not among the people as for one that there is
+// not. An empty id stands for nobody and always passes.
+func (p people) mustHold(user string) error {
+	if user != "" && !p[user] {
+		return fault.NotFound("user", user)
+	}
+	return nil
+}
