@@ -41,6 +41,9 @@ type DB struct {
 // indexes that the schema declares and the engine lacks, and drops those no
 // longer declared. It fails if the data was written by a newer version.
 func Open(ctx context.Context, engine Engine, schema *Schema, cfg Config) (*DB, error) {
+	if cfg.Now == nil {
+		panic("store: Config.Now is nil")
+	}
 	db := &DB{engine: engine, schema: schema, cfg: cfg}
 	if db.cfg.MaxRead == 0 {
 		db.cfg.MaxRead = time.Second

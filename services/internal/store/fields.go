@@ -35,12 +35,18 @@ func fieldsOf(d protoreflect.MessageDescriptor) fields {
 
 // bytes returns what is stored of m: all but what is computed on leaving.
 func (f *fields) bytes(m protoreflect.Message) ([]byte, error) {
-	if f.actions != nil && m.Has(f.actions) {
-		actions := m.Get(f.actions)
-		m.Clear(f.actions)
-		defer m.Set(f.actions, actions)
+	if f.actions == nil || !m.Has(f.actions) {
+		return encode(m.Interface())
 	}
-	return encode(m.Interface())
+	rest := m.New()
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd != f.actions {
+			rest.Set(fd, v)
+		}
+		return true
+	})
+	rest.SetUnknown(m.GetUnknown())
+	return encode(rest.Interface())
 }
 
 // adopt gives m what old has of the fields that change with each write, so that

@@ -87,21 +87,34 @@ func (db *DB) VerifyJournal(ctx context.Context, tenant string) error {
 		if err != nil {
 			return err
 		}
-		if fault := verifyEntry(e, last); fault != "" {
-			return fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, fault)
+		if wrong := verifyEntry(e, last); wrong != "" {
+			return fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong)
 		}
 		last = &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()}
 	}
 	return db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
-		head := tx.journalHead()
-		if head.GetRevision() < last.GetRevision() || head.GetRevision() == last.GetRevision() && !bytes.Equal(head.GetHash(), last.GetHash()) {
-			return fmt.Errorf("journal of %s is damaged at revision %d: its head differs", tenant, last.GetRevision())
-		}
-		if head.GetRevision() > last.GetRevision() && tx.get(tx.row(spaceJournal, last.GetRevision()+1)) == nil {
-			return fmt.Errorf("journal of %s is damaged at revision %d: entry is missing", tenant, last.GetRevision()+1)
+		if wrong := tx.verifyHead(last); wrong != "" {
+			return fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong)
 		}
 		return nil
 	})
+}
+
+// verifyHead says what is wrong with the journal's head if last is the last entry that
+// was found before. More may have come since.
+func (tx *Tx) verifyHead(last *storepb.Head) string {
+	head := tx.journalHead()
+	switch {
+	case head.GetRevision() < last.GetRevision():
+		return "head is behind"
+	case head.GetRevision() > last.GetRevision():
+		if tx.get(tx.row(spaceJournal, last.GetRevision()+1)) == nil {
+			return "entry is missing"
+		}
+	case !bytes.Equal(head.GetHash(), last.GetHash()):
+		return "head has another hash"
+	}
+	return ""
 }
 
 // verifyEntry says what is wrong with the entry that follows last, if anything.

@@ -184,7 +184,11 @@ func (tx *Tx) save(key []byte, m proto.Message) {
 
 // encode never returns nil without an error, because nil would delete.
 func encode(m proto.Message) ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, proto.Size(m)), m)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if b == nil && err == nil {
+		return present, nil
+	}
+	return b, err
 }
 
 // journalHead returns the end of the journal, which is read once.
