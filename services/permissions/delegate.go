@@ -1,0 +1,201 @@
+package permissions
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
+)
+
+// delegation decides what one caller may do to the access of others. It compares what
+// a user has before and after an edit with what the caller has, now and at each later
+// instant at which an override ends, as if the plan had every feature, so that neither
+// waiting nor buying one gives more than was decided.
+//
+// The rules, each of them needed so that no sequence of edits raises anybody:
+//
+//   - Rank: all that the user has or will have, before and after, the caller has now.
+//   - Time: what the edit adds at an instant, the caller has at that instant. For
+//     oneself this means that an edit adds nothing.
+//   - Names: a key that an edit grants or denies by name, the caller holds now.
+//   - Denies: an edit neither takes away a deny nor makes a denied key count, unless all
+//     that the deny's author has, the caller has.
+//   - Settings: an edit raises no setting above the caller's own. Those of service agents
+//     may be raised for others, because who is no agent has none.
+type delegation struct {
+	caller string
+	own    *access // the caller's, before the edit
+	now    time.Time
+	limit  catalog.Set // what the caller's session carries
+	// author returns the access of whoever put a deny.
+	author func(user string) *access
+
+	present catalog.Set // what the caller can hand out now
+}
+
+func newDelegation(caller string, own *access, now time.Time, limit catalog.Set, author func(string) *access) *delegation {
+	d := &delegation{caller: caller, own: own, now: now, limit: limit, author: author}
+	d.present = d.heldAt(now)
+	return d
+}
+
+// edit is a change of one user's access.
+type edit struct {
+	user          string
+	before, after *access
+}
+
+// held returns the keys that the caller can hand out at an instant. What the session
+// does not carry is not handed out, be it that it was opened with less, or that the
+// caller got it only just now.
+func (d *delegation) heldAt(at time.Time) catalog.Set {
+	if at.Equal(d.now) && !d.present.Empty() {
+		return d.present
+	}
+	carried := d.own.keys(at, d.own.plan)
+	return d.own.keys(at, allFeatures).Without(carried.Without(d.limit))
+}
+
+// check returns nil if the caller may make the edit.
+func (d *delegation) check(e edit) error {
+	for _, at := range instants(d.now, e.before, e.after, d.own) {
+		was, is := e.before.keys(at, allFeatures), e.after.keys(at, allFeatures)
+		if err := within(was, d.present, "the user has %s"); err != nil {
+			return err
+		}
+		if err := within(is, d.present, "the user would have %s"); err != nil {
+			return err
+		}
+		added := is.Without(was)
+		if err := within(added, d.heldAt(at), "the user would have %s for longer than you"); err != nil {
+			return err
+		}
+		if err := d.checkAdded(e, added, at); err != nil {
+			return err
+		}
+	}
+	if err := d.checkLifted(e); err != nil {
+		return err
+	}
+	return d.checkSettings(e)
+}
+
+// assignable returns the keys that the caller may grant or deny by name: those he holds.
+func (d *delegation) assignable() catalog.Set {
+	keys := d.own.keys(d.now, d.own.plan)
+	return keys.Without(keys.Without(d.limit))
+}
+
+// names returns nil if the caller may grant or deny these keys by name.
+func (d *delegation) names(keys catalog.Set) error {
+	for b := range keys.Without(d.assignable()).All() {
+		if !d.present.Has(b) {
+			return beyond(b, "%s is not yours to give")
+		}
+		for need := range catalog.Needs(b).Without(d.own.plan).All() {
+			if feature, ok := strings.CutPrefix(need.String(), "feature:"); ok {
+				return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_FEATURE_NOT_IN_PLAN,
+					fmt.Sprintf("the organization's plan does not include %q, which %s needs", feature, b),
+					map[string]string{"feature": feature, "grant": b.String()})
+			}
+		}
+	}
+	return nil
+}
+
+// checkAdded guards the denies on keys that the edit makes count at an instant.
+func (d *delegation) checkAdded(e edit, added catalog.Set, at time.Time) error {
+	if added.Empty() {
+		return nil
+	}
+	for _, a := range []*access{e.before, e.after} {
+		for b := range a.group.denies.All() {
+			if added.Has(b) {
+				if err := d.mayLift(b, a.group.authors[b.String()]); err != nil {
+					return err
+				}
+			}
+		}
+		for i := range a.overrides {
+			if o := &a.overrides[i]; o.deny && o.counts(at) && added.Has(o.bit) {
+				if err := d.mayLift(o.bit, o.author); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkLifted guards the denies that were there before the edit and are not after it.
+func (d *delegation) checkLifted(e edit) error {
+	for i := range e.before.overrides {
+		if o := &e.before.overrides[i]; o.deny && o.counts(d.now) && !e.after.hasOverride(o) {
+			if err := d.mayLift(o.bit, o.author); err != nil {
+				return err
+			}
+		}
+	}
+	was, is := &e.before.group, &e.after.group
+	lifted := was.denies
+	if was.id == is.id {
+		lifted = lifted.Without(is.denies)
+	}
+	for b := range lifted.All() {
+		if err := d.mayLift(b, was.authors[b.String()]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasOverride reports whether there is an equal one.
+func (a *access) hasOverride(o *override) bool {
+	for i := range a.overrides {
+		p := &a.overrides[i]
+		if p.bit == o.bit && p.deny == o.deny && p.until.Equal(o.until) && p.author == o.author {
+			return true
+		}
+	}
+	return false
+}
+
+// mayLift returns nil if the caller may lift a deny of this author.
+func (d *delegation) mayLift(b catalog.Bit, author string) error {
+	if author == "" || author == d.caller {
+		return nil
+	}
+	a := d.author(author)
+	for _, at := range instants(d.now, a) {
+		if err := within(a.keys(at, allFeatures), d.present, "the deny of "+b.String()+" is by somebody who has %s"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// within returns nil if the keys are among those held. Why says in what the first that
+// is not matters, with %s for its name.
+func within(keys, held catalog.Set, why string) error {
+	if held.Contains(keys) {
+		return nil
+	}
+	for b := range keys.Without(held).All() {
+		return beyond(b, why)
+	}
+	return nil
+}
+
+func beyond(b catalog.Bit, why string) error { return beyondGrant(b.String(), why) }
+
+func beyondGrant(name, why string) error {
+	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_BEYOND_OWN_GRANTS,
+		fmt.Sprintf(why, name)+": ask somebody who holds it and may hand it out",
+		map[string]string{"grant": name})
+}

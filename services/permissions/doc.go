@@ -1,0 +1,49 @@
+// Package permissions is the service that says who may do what.
+//
+// # What is on disk
+//
+// Each organization has, under its own id as the tenant:
+//
+//   - a [permissionspb.Plan]: the add-on features it has bought, and its first owner;
+//   - [permissionspb.Role] records: the roles it made itself. The built-in ones are
+//     data of package catalog and are not stored;
+//   - [permissionspb.Group] records;
+//   - a [permissionspb.UserAccess] record for each user that somebody gave something:
+//     role, group, overrides and settings.
+//
+// Keys are stored by their exact name, so that the journal can be read; what a
+// person typed is looked up tolerantly and stored as the catalog spells it. A name that the
+// catalog no longer has counts for nothing.
+//
+// # The order of evaluation
+//
+//  1. The role grants. It is the group's role if the user is in a group, else his own. A
+//     regional manager with the role PM or PM+ has the keys of that setting in addition.
+//  2. The group's grants are added, then its denies taken away.
+//  3. The user's overrides that have not ended are applied the same way. An override
+//     counts before its expire_time, and no more at that instant.
+//  4. Who holds Web holds App.
+//  5. A key stays only if every key in its chain of required keys is there, and the
+//     plan has the add-on features of the chain.
+//
+// A setting is the user's own, else the group's, else the role's, else off or the
+// least there is. Settings 9 to 16 exist only for a user who is linked to a service
+// agent. The link is asked for when such a setting is written, and when a user
+// joins a group that sets one, and is kept in the record as it was then.
+//
+// # What is always true
+//
+//   - [access] and its evaluation are pure: records and an instant in, a set out. A
+//     naive second evaluator in the tests says the same.
+//   - Nobody gives anybody a key that he does not hold himself, at any instant that is
+//     already decided, and nobody raises himself: see [delegation].
+//   - As the printed roles go, nobody who edits users holds what technicians do, and so
+//     nobody could appoint one. Therefore the first owner holds every key, by
+//     overrides that say so, and can pass them on to administrators.
+//   - An organization that was seeded has at least one owner: an active member who holds
+//     `Organization: Owner` and `Organization: Users`, now and at each instant at which an
+//     override of his ends.
+//   - A change has been announced to every subscriber of the feed "permissions", and
+//     each has carried it out or lost its lease, when the call that made it returns; see
+//     [change].
+package permissions

@@ -1,0 +1,87 @@
+package permissions
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/store"
+)
+
+// The collections of an organization.
+var (
+	accesses = store.NewCollection("user_access", (*pb.UserAccess).GetId)
+	roles    = store.NewCollection("role", (*pb.Role).GetId)
+	groups   = store.NewCollection("group", (*pb.Group).GetId)
+	plans    = store.NewCollection("plan", (*pb.Plan).GetId)
+)
+
+// Who has a role, is in a group, has an override of a key.
+var (
+	accessByRole = accesses.Index("role", func(a *pb.UserAccess) store.Key { return unlessEmpty(a.GetRoleId()) })
+
+	accessByGroup = accesses.Index("group", func(a *pb.UserAccess) store.Key { return unlessEmpty(a.GetGroupId()) })
+
+	accessByOverride = accesses.MultiIndex("override", func(a *pb.UserAccess) (keys []store.Key) {
+		for _, o := range a.GetOverrides() {
+			keys = append(keys, store.Key{o.GetKey()})
+		}
+		return keys
+	})
+)
+
+// Roles and groups by name, the deleted ones apart, and by the time to purge them. A
+// name is taken only by those that are not deleted.
+var (
+	roleByName = roles.Index("by_name", func(r *pb.Role) store.Key {
+		return store.Key{r.GetDeleteTime() != nil, foldName(r.GetName())}
+	})
+	_ = roles.Unique("name", func(r *pb.Role) store.Key {
+		return nameUnlessDeleted(r.GetName(), r.GetDeleteTime())
+	})
+	roleByPurge = roles.Index("purge", func(r *pb.Role) store.Key { return purgeKey(r.GetPurgeTime()) })
+
+	groupByName = groups.Index("by_name", func(g *pb.Group) store.Key {
+		return store.Key{g.GetDeleteTime() != nil, foldName(g.GetName())}
+	})
+	_ = groups.Unique("name", func(g *pb.Group) store.Key {
+		return nameUnlessDeleted(g.GetName(), g.GetDeleteTime())
+	})
+	groupByPurge = groups.Index("purge", func(g *pb.Group) store.Key { return purgeKey(g.GetPurgeTime()) })
+
+	// groupByRole holds the groups that are not deleted.
+	groupByRole = groups.Index("role", func(g *pb.Group) store.Key {
+		if g.GetDeleteTime() != nil {
+			return nil
+		}
+		return store.Key{g.GetRoleId()}
+	})
+)
+
+var schema = store.NewSchema(accesses, roles, groups, plans)
+
+func unlessEmpty(id string) store.Key {
+	if id == "" {
+		return nil
+	}
+	return store.Key{id}
+}
+
+func nameUnlessDeleted(name string, deleted *timestamppb.Timestamp) store.Key {
+	if deleted != nil {
+		return nil
+	}
+	return store.Key{foldName(name)}
+}
+
+func purgeKey(at *timestamppb.Timestamp) store.Key {
+	if at == nil {
+		return nil
+	}
+	return store.Key{at.AsTime()}
+}
+
+// foldName makes names equal that differ in case and in blanks around them.
+func foldName(name string) string { return strings.ToLower(strings.TrimSpace(name)) }
