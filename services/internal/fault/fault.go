@@ -2,6 +2,7 @@ package fault
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -38,21 +39,18 @@ func (e *Error) Error() string { return e.Message }
 func (e *Error) ReasonName() string { return ReasonName(e.Reason) }
 
 // ReasonName returns a reason as it stands on the wire, "GRANT_MISSING".
-func ReasonName(r faultpb.Reason) string {
-	const prefix = len("REASON_")
-	return r.String()[prefix:]
-}
+func ReasonName(r faultpb.Reason) string { return strings.TrimPrefix(r.String(), "REASON_") }
 
 // GRPCStatus makes the error a status with its details, as grpc-go wants it.
 func (e *Error) GRPCStatus() *status.Status {
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{
-		Reason: e.ReasonName(), Domain: Domain, Metadata: e.Metadata,
+		Reason: e.ReasonName(), Domain: Domain, Metadata: e.metadata(),
 	}}
 	if len(e.Violations) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, v := range e.Violations {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: v.Field, Description: v.Expected, Reason: e.ReasonName(),
+				Field: encodable(v.Field), Description: encodable(v.Expected), Reason: e.ReasonName(),
 			})
 		}
 		details = append(details, bad)
@@ -60,12 +58,24 @@ func (e *Error) GRPCStatus() *status.Status {
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
-	st := status.New(e.Code, e.Message)
+	st := status.New(e.Code, encodable(e.Message))
 	if full, err := st.WithDetails(details...); err == nil {
 		return full
 	}
 	return st
 }
+
+func (e *Error) metadata() map[string]string {
+	m := make(map[string]string, len(e.Metadata))
+	for name, value := range e.Metadata {
+		m[name] = encodable(value)
+	}
+	return m
+}
+
+// encodable returns the text with a mark in place of what is not UTF-8. An error
+// may quote what a caller sent, and one such byte would cost it all its details.
+func encodable(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // New returns an error of any reason; the constructors below are for the usual ones.
 func New(code codes.Code, reason faultpb.Reason, message string, metadata map[string]string) error {

@@ -35,18 +35,30 @@ func Seal(ctx context.Context, err error, requestID string) (sealed, broken erro
 // The end of another call's context is not: then the suite is at fault.
 func ended(ctx context.Context, err error) *Error {
 	switch {
-	case ctx.Err() == nil:
+	case ctx.Err() == nil || !tellsOfEnd(err):
 		return nil
-	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return &Error{
 			Code: codes.DeadlineExceeded, Reason: faultpb.Reason_REASON_DEADLINE_PASSED,
 			Message: "the call's deadline passed; whether it took effect is unknown: repeat it with the same request_id",
 		}
-	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
-		return &Error{
-			Code: codes.Canceled, Reason: faultpb.Reason_REASON_CALL_CANCELLED,
-			Message: "the caller cancelled the call",
-		}
 	}
-	return nil
+	return &Error{
+		Code: codes.Canceled, Reason: faultpb.Reason_REASON_CALL_CANCELLED,
+		Message: "the caller cancelled the call",
+	}
+}
+
+// tellsOfEnd reports whether err is what comes of an ended context.
+func tellsOfEnd(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded:
+		return true
+	case codes.Unavailable: // the caller closed the connection while a stream was sent
+		return true
+	}
+	return false
 }
