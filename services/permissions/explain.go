@@ -15,15 +15,16 @@ type verdict struct {
 	*access
 	at      time.Time
 	next    time.Time   // when it can change by itself, or zero
-	layered catalog.Set // after the layers and what keys include, before gates
+	plain   catalog.Set // after the layers
+	layered catalog.Set // and with what keys include and the plan, before gates
 	set     catalog.Set // keys, settings and features that count
 }
 
 func (a *access) judge(at time.Time) verdict {
 	v := verdict{access: a, at: at}
 	v.set, v.next = a.grants(at)
-	layered, _ := a.layers(at)
-	v.layered = catalog.Implied(layered.Union(a.plan))
+	v.plain, _ = a.layers(at)
+	v.layered = catalog.Implied(v.plain.Union(a.plan))
 	return v
 }
 
@@ -49,8 +50,7 @@ func (v *verdict) explain(b catalog.Bit) reason {
 
 // decided returns the most specific layer that speaks about the key.
 func (v *verdict) decided(b catalog.Bit) reason {
-	plain, _ := v.layers(v.at)
-	if v.layered.Has(b) && !plain.Has(b) {
+	if v.layered.Has(b) && !v.plain.Has(b) {
 		return reason{layer: pb.Layer_LAYER_IMPLIED, source: web.String()}
 	}
 	if o := v.overrideOf(b); o != nil {
