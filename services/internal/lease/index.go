@@ -98,20 +98,21 @@ func (x *index[V]) remove(e *Entry[V]) {
 }
 
 // victim returns the entry to evict: one not used since the hand last came by and
-// whose Stale nobody asked for, if a short search finds one.
+// whose Stale nobody asked for, if a short search finds one, else the next in turn.
 func (x *index[V]) victim() *Entry[V] {
-	var e *Entry[V]
-	for range handSteps {
-		if x.hand >= len(x.slots) {
-			x.hand = 0
-		}
-		e = x.slots[x.hand]
-		x.hand++
-		if !e.used.Swap(false) && !e.watched() {
-			break
+	if x.hand >= len(x.slots) {
+		x.hand = 0
+	}
+	first := x.hand
+	x.hand++
+	for i := range min(handSteps, len(x.slots)) {
+		at := (first + i) % len(x.slots)
+		if e := x.slots[at]; !e.used.Swap(false) && !e.watched() {
+			x.hand = at + 1
+			return e
 		}
 	}
-	return e
+	return x.slots[first]
 }
 
 // invalidate drops every entry with the tag.

@@ -20,6 +20,9 @@ type flight[V any] struct {
 
 // fetch is Get when the fact is not in memory, or not to be relied on.
 func (c *Cache[V]) fetch(ctx context.Context, key string) (*Entry[V], error) {
+	if !c.hold.held() {
+		return nil, c.lost // without meeting on mu
+	}
 	for range maxAttempts {
 		e, f, err := c.seek(ctx, key)
 		if err != nil {
