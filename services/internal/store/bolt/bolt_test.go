@@ -4,14 +4,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/bolt"
 	"latchkey.dev/services/internal/store/storetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBolt(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) func() store.Engine {

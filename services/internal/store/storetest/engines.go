@@ -173,20 +173,22 @@ func (s *memoryState) with(writes []store.Write) *memoryState {
 	if len(writes) == 0 {
 		return s
 	}
-	pairs := slices.Clone(s.pairs)
-	for _, w := range writes {
-		i, found := find(pairs, w.Key)
-		switch {
-		case w.Value == nil && found:
-			pairs = slices.Delete(pairs, i, i+1)
-		case w.Value == nil:
-		case found:
-			pairs[i].Value = bytes.Clone(w.Value)
-		default:
-			pairs = slices.Insert(pairs, i, store.Pair{Key: bytes.Clone(w.Key), Value: bytes.Clone(w.Value)})
+	writes = slices.Clone(writes)
+	slices.SortStableFunc(writes, func(a, b store.Write) int { return bytes.Compare(a.Key, b.Key) })
+	pairs := make([]store.Pair, 0, len(s.pairs)+len(writes))
+	old := s.pairs
+	for i, w := range writes {
+		at, found := find(old, w.Key)
+		pairs = append(pairs, old[:at]...)
+		if old = old[at:]; found {
+			old = old[1:]
+		}
+		overwritten := i+1 < len(writes) && bytes.Equal(w.Key, writes[i+1].Key)
+		if w.Value != nil && !overwritten {
+			pairs = append(pairs, store.Pair{Key: bytes.Clone(w.Key), Value: bytes.Clone(w.Value)})
 		}
 	}
-	return &memoryState{pairs: pairs}
+	return &memoryState{pairs: append(pairs, old...)}
 }
 
 func find(pairs []store.Pair, key []byte) (int, bool) {

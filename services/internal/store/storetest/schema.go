@@ -200,7 +200,7 @@ func newerFormat(t *test) {
 func manyIndexed(t *test) {
 	bare := declare()
 	t.openAs(bare)
-	const n = 4500
+	const n = 2100
 	t.update(t.ctx, func(tx *store.Tx) error {
 		for i := range n {
 			if err := bare.samples.Put(tx, sample("g", i)); err != nil {
