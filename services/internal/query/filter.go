@@ -2,9 +2,11 @@ package query
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -28,7 +30,7 @@ const maxConditions = 20
 // Parse reads a filter over messages of the type of sample. Its error is a
 // fault.Invalid of the field "filter" that says where the text is wrong.
 func Parse(text string, sample proto.Message) (*Filter, error) {
-	p := &parser{tokens: scan(text)}
+	p := &parser{text: text, tokens: scan(text)}
 	f := &Filter{}
 	for p.peek().kind != end {
 		if len(f.conditions) == maxConditions {
@@ -53,12 +55,8 @@ func (f *Filter) Match(m proto.Message) bool {
 	if f == nil {
 		return true
 	}
-	for _, c := range f.conditions {
-		if !c.match(m.ProtoReflect()) {
-			return false
-		}
-	}
-	return true
+	r := m.ProtoReflect()
+	return !slices.ContainsFunc(f.conditions, func(c condition) bool { return !c.match(r) })
 }
 
 func (c condition) match(m protoreflect.Message) bool {
@@ -90,6 +88,7 @@ func (c condition) match(m protoreflect.Message) bool {
 }
 
 type parser struct {
+	text   string
 	tokens []token
 	i      int
 }
@@ -104,12 +103,19 @@ func (p *parser) take() token {
 	return t
 }
 
+// maxQuoted is how many characters of a wrong text are said back.
+const maxQuoted = 40
+
 func (p *parser) expected(t token, what string) error {
 	found := strconv.Quote(t.text)
-	if t.kind == end {
+	switch r := []rune(t.text); {
+	case t.kind == end:
 		found = "the end"
+	case len(r) > maxQuoted:
+		found = strconv.Quote(string(r[:maxQuoted]) + "...")
 	}
-	return fault.Invalid("filter", "at character %d: expected %s, found %s", t.at+1, what, found)
+	at := utf8.RuneCountInString(p.text[:t.at]) + 1
+	return fault.Invalid("filter", "at character %d: expected %s, found %s", at, what, found)
 }
 
 func (p *parser) condition(d protoreflect.MessageDescriptor) (condition, error) {
@@ -156,8 +162,7 @@ func testOf(fd protoreflect.FieldDescriptor, op string, t token) (test, bool) {
 	case protoreflect.StringKind:
 		return textTest(op, t)
 	case protoreflect.BoolKind:
-		want, err := strconv.ParseBool(t.text)
-		return func(v protoreflect.Value) (int, bool) { return boolOrder(v.Bool(), want), true }, err == nil && (op == "=" || op == "!=")
+		return boolTest(op, t)
 	case protoreflect.EnumKind:
 		return enumTest(fd, op, t)
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
@@ -167,6 +172,17 @@ func testOf(fd protoreflect.FieldDescriptor, op string, t token) (test, bool) {
 		return timeTest(fd, t)
 	}
 	return nil, false
+}
+
+func boolTest(op string, t token) (test, bool) {
+	want := t.text == "true"
+	ok := t.kind == word && (want || t.text == "false") && (op == "=" || op == "!=")
+	return func(v protoreflect.Value) (int, bool) {
+		if v.Bool() == want {
+			return 0, true
+		}
+		return 1, true
+	}, ok
 }
 
 func textTest(op string, t token) (test, bool) {
@@ -212,11 +228,4 @@ func timeTest(fd protoreflect.FieldDescriptor, t token) (test, bool) {
 		}
 		return got.AsTime().Compare(want), true
 	}, err == nil && t.kind == quoted
-}
-
-func boolOrder(a, b bool) int {
-	if a == b {
-		return 0
-	}
-	return 1
 }

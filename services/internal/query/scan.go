@@ -23,8 +23,15 @@ const (
 	wrong
 )
 
+// maxLength bounds the text, in bytes. It is looked at before the bounds of the
+// request are, since who may not see what it names is not told that it is too long.
+const maxLength = 10_000
+
 // scan cuts a text into tokens; the last is end or wrong.
 func scan(s string) []token {
+	if len(s) > maxLength {
+		return []token{{kind: wrong, text: s[:maxLength]}}
+	}
 	var tokens []token
 	for at := 0; ; {
 		at += len(s[at:]) - len(strings.TrimLeft(s[at:], " \t\r\n"))
