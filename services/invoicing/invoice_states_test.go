@@ -2,7 +2,9 @@ package invoicing_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -146,7 +148,8 @@ func TestPaidInvoiceStays(t *testing.T) {
 }
 
 func TestDeletedInvoiceIsHiddenAndRestored(t *testing.T) {
-	s := start(t)
+	var later atomic.Int64 // how far the clock is ahead
+	s := startAt(t, func() time.Time { return time.Now().Add(time.Duration(later.Load())) })
 	u := s.office()
 	clerk := s.as(without(officeKeys, "Invoices:Delete")...)
 	open1, open2 := u.create(t, 100), u.create(t, 200)
@@ -177,4 +180,11 @@ func TestDeletedInvoiceIsHiddenAndRestored(t *testing.T) {
 	back := must(u.invoices.UndeleteInvoice(t.Context(), &pb.UndeleteInvoiceRequest{Id: open1.GetId()}))(t).GetInvoice()
 	back.Etag, back.UpdateTime = open1.GetEtag(), open1.GetUpdateTime()
 	equal(t, "restored", back, open1)
+	must(u.invoices.DeleteInvoice(t.Context(), &pb.DeleteInvoiceRequest{Id: open1.GetId()}))(t)
+	later.Store(int64(28 * 24 * time.Hour))
+	_, err = u.invoices.UndeleteInvoice(t.Context(), &pb.UndeleteInvoiceRequest{Id: open1.GetId()})
+	fails(t, "restoring after 28 days", err, codes.NotFound, "RECORD_NOT_FOUND", "")
+	if got := u.list(t, &pb.ListInvoicesRequest{View: pb.InvoiceView_INVOICE_VIEW_ALL, ShowDeleted: proto.Bool(true), Filter: "state = DELETED"}); len(got) != 0 {
+		t.Errorf("list of the deleted after 28 days: got %v, want none", got)
+	}
 }

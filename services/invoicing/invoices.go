@@ -107,7 +107,7 @@ func (s *service) ListInvoices(ctx context.Context, req *pb.ListInvoicesRequest)
 	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.ListInvoicesResponse, error) {
 		keep := func(v *pb.Invoice) bool {
 			v.Overdue = overdue(v, tx.Now())
-			return scope.sees(v) && filter.Match(v)
+			return scope.sees(v, tx.Now()) && filter.Match(v)
 		}
 		page, next, err := store.Page(tx, req, keep, ranges...)
 		for _, v := range page {

@@ -84,11 +84,11 @@ func inViews(value func(*pb.Invoice) any) func(*pb.Invoice) []store.Key {
 func viewsOf(v *pb.Invoice) []pb.InvoiceView {
 	const all = pb.InvoiceView_INVOICE_VIEW_ALL
 	switch v.GetState() {
-	case pb.InvoiceState_INVOICE_STATE_DELETED:
+	case deleted:
 		return []pb.InvoiceView{deletedView}
-	case pb.InvoiceState_INVOICE_STATE_UNAPPROVED:
+	case unapproved:
 		return []pb.InvoiceView{all, pb.InvoiceView_INVOICE_VIEW_UNAPPROVED}
-	case pb.InvoiceState_INVOICE_STATE_OPEN:
+	case open:
 		if v.GetPaymentState() == pb.InvoicePaymentState_INVOICE_PAYMENT_STATE_PAID {
 			return []pb.InvoiceView{all, pb.InvoiceView_INVOICE_VIEW_PAID}
 		}
@@ -111,7 +111,7 @@ func vendorOwnerKey(v *pb.VendorInvoice) store.Key {
 
 // vendorPropertyKey keeps drafts out: only their vendor sees them.
 func vendorPropertyKey(v *pb.VendorInvoice) store.Key {
-	if v.GetState() == pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DRAFT {
+	if v.GetState() == vendorDraft {
 		return nil
 	}
 	return store.Key{v.GetPropertyId(), closed(v), v.GetCreateTime().AsTime()}
@@ -119,6 +119,5 @@ func vendorPropertyKey(v *pb.VendorInvoice) store.Key {
 
 // closed tells which of the two views holds the vendor invoice.
 func closed(v *pb.VendorInvoice) bool {
-	return v.GetState() == pb.VendorInvoiceState_VENDOR_INVOICE_STATE_PAID ||
-		v.GetState() == pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DECLINED
+	return v.GetState() == vendorPaid || v.GetState() == vendorDeclined
 }

@@ -2,6 +2,7 @@ package invoicing
 
 import (
 	"context"
+	"time"
 
 	pb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 
@@ -28,8 +29,10 @@ func scopeOf(ctx context.Context) scope {
 	}
 }
 
-func (s scope) sees(v *pb.Invoice) bool {
-	if v.GetState() == deleted && !s.deleted {
+// sees tells whether the invoice exists for the caller now. One that can no longer be
+// restored does not, though it may wait for its purge.
+func (s scope) sees(v *pb.Invoice, now time.Time) bool {
+	if v.GetState() == deleted && (!s.deleted || !now.Before(v.GetPurgeTime().AsTime())) {
 		return false
 	}
 	switch v.GetOwnerId() {
@@ -59,7 +62,7 @@ func (s scope) ranges(index *store.Index[*pb.Invoice], view pb.InvoiceView) []st
 
 // find returns the invoice if it exists for the caller.
 func (s scope) find(tx *store.Tx, id string) (*pb.Invoice, error) {
-	if v, ok := invoices.Get(tx, id); ok && s.sees(v) {
+	if v, ok := invoices.Get(tx, id); ok && s.sees(v, tx.Now()) {
 		return v, nil
 	}
 	return nil, fault.NotFound(invoices.Name(), id)

@@ -14,13 +14,13 @@ const (
 	void       = pb.InvoiceState_INVOICE_STATE_VOID
 	deleted    = pb.InvoiceState_INVOICE_STATE_DELETED
 
-	draft     = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DRAFT
-	submitted = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_SUBMITTED
-	inReview  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_IN_REVIEW
-	hold      = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_HOLD
-	approved  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_APPROVED
-	declined  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DECLINED
-	paid      = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_PAID
+	vendorDraft     = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DRAFT
+	vendorSubmitted = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_SUBMITTED
+	vendorInReview  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_IN_REVIEW
+	vendorHold      = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_HOLD
+	vendorApproved  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_APPROVED
+	vendorDeclined  = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_DECLINED
+	vendorPaid      = pb.VendorInvoiceState_VENDOR_INVOICE_STATE_PAID
 )
 
 type (
@@ -97,13 +97,13 @@ func nothingPaid(_ *authz.Principal, v *pb.Invoice) error {
 // vendorStates is what can be done with a vendor invoice.
 var vendorStates = states.New("vendor_invoice", (*pb.VendorInvoice).GetId, (*pb.VendorInvoice).GetState,
 	func(v *pb.VendorInvoice, state pb.VendorInvoiceState) { v.State = state },
-	vendorAction{Method: pb.VendorInvoiceService_UpdateVendorInvoice_FullMethodName, From: vendorFrom{draft, hold}, Check: isVendor},
-	vendorAction{Method: pb.VendorInvoiceService_SubmitVendorInvoice_FullMethodName, From: vendorFrom{draft, hold}, To: submitted, Check: submittable},
-	vendorAction{Method: pb.VendorInvoiceService_StartVendorInvoiceReview_FullMethodName, From: vendorFrom{submitted}, To: inReview},
-	vendorAction{Method: pb.VendorInvoiceService_HoldVendorInvoice_FullMethodName, From: vendorFrom{submitted, inReview}, To: hold},
-	vendorAction{Method: pb.VendorInvoiceService_ApproveVendorInvoice_FullMethodName, From: vendorFrom{submitted, inReview}, To: approved, Check: isNotVendor},
-	vendorAction{Method: pb.VendorInvoiceService_DeclineVendorInvoice_FullMethodName, From: vendorFrom{submitted, inReview, hold}, To: declined},
-	vendorAction{Method: pb.VendorInvoiceService_MarkVendorInvoicePaid_FullMethodName, From: vendorFrom{approved}, To: paid},
+	vendorAction{Method: pb.VendorInvoiceService_UpdateVendorInvoice_FullMethodName, From: vendorFrom{vendorDraft, vendorHold}, Check: isVendor},
+	vendorAction{Method: pb.VendorInvoiceService_SubmitVendorInvoice_FullMethodName, From: vendorFrom{vendorDraft, vendorHold}, To: vendorSubmitted, Check: submittable},
+	vendorAction{Method: pb.VendorInvoiceService_StartVendorInvoiceReview_FullMethodName, From: vendorFrom{vendorSubmitted}, To: vendorInReview},
+	vendorAction{Method: pb.VendorInvoiceService_HoldVendorInvoice_FullMethodName, From: vendorFrom{vendorSubmitted, vendorInReview}, To: vendorHold},
+	vendorAction{Method: pb.VendorInvoiceService_ApproveVendorInvoice_FullMethodName, From: vendorFrom{vendorSubmitted, vendorInReview}, To: vendorApproved, Check: isNotVendor},
+	vendorAction{Method: pb.VendorInvoiceService_DeclineVendorInvoice_FullMethodName, From: vendorFrom{vendorSubmitted, vendorInReview, vendorHold}, To: vendorDeclined},
+	vendorAction{Method: pb.VendorInvoiceService_MarkVendorInvoicePaid_FullMethodName, From: vendorFrom{vendorApproved}, To: vendorPaid},
 )
 
 func isVendor(c *authz.Principal, v *pb.VendorInvoice) error {

@@ -25,7 +25,7 @@ func (s *service) CreateVendorInvoice(ctx context.Context, req *pb.CreateVendorI
 			return nil, refused
 		}
 		v := &pb.VendorInvoice{
-			Id: s.newID(), OwnerId: authz.Caller(ctx).ID, State: draft,
+			Id: s.newID(), OwnerId: authz.Caller(ctx).ID, State: vendorDraft,
 			ServiceRequestId: work.GetId(), PropertyId: work.GetPropertyId(), UnitId: work.GetUnitId(),
 			PurchaseOrderNumber: work.GetPurchaseOrderNumber(),
 			Reference:           unlessEmpty(req.GetReference()), Description: unlessEmpty(req.GetDescription()),

@@ -46,7 +46,7 @@ func (s vendorScope) sees(v *pb.VendorInvoice) bool {
 	if v.GetOwnerId() == s.caller {
 		return s.own
 	}
-	return v.GetState() != draft && s.teams[v.GetPropertyId()]
+	return v.GetState() != vendorDraft && s.teams[v.GetPropertyId()]
 }
 
 // ranges returns what a list reads, the latest first: all that the scope sees. Of what

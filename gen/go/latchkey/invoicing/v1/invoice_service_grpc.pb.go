@@ -41,6 +41,11 @@ const (
 // decides who sees it, by View:OwnedBy:Me, :Others and :Nobody. One that the caller
 // may not see is answered as one that does not exist. A deleted one is seen by
 // holders of Invoices:Delete alone.
+//
+// The end of an appointment drafts one, once, with the agent as its author: a line for
+// each part at the price that the book has at that moment. A part that has no price, or
+// none in the currency of the parts before it, makes a line without one, and no parts
+// make no lines; such a draft cannot be approved until somebody has completed it.
 type InvoiceServiceClient interface {
 	// Creates an invoice. It waits for approval if the caller's setting "Send
 	// Invoice Approvals To" names somebody, who becomes its approver; else it is open
@@ -256,6 +261,11 @@ func (c *invoiceServiceClient) UndeleteInvoice(ctx context.Context, in *Undelete
 // decides who sees it, by View:OwnedBy:Me, :Others and :Nobody. One that the caller
 // may not see is answered as one that does not exist. A deleted one is seen by
 // holders of Invoices:Delete alone.
+//
+// The end of an appointment drafts one, once, with the agent as its author: a line for
+// each part at the price that the book has at that moment. A part that has no price, or
+// none in the currency of the parts before it, makes a line without one, and no parts
+// make no lines; such a draft cannot be approved until somebody has completed it.
 type InvoiceServiceServer interface {
 	// Creates an invoice. It waits for approval if the caller's setting "Send
 	// Invoice Approvals To" names somebody, who becomes its approver; else it is open
