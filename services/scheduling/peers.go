@@ -118,7 +118,7 @@ func (p *peers) checkPlace(ctx context.Context, asked place) (place, error) {
 // always has an answer.
 func unanswered(service string, err error) error {
 	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 		return fault.Unreachable(service)
 	}
 	return fmt.Errorf("ask %s: %w", service, err)

@@ -77,7 +77,7 @@ func TestListsAndGetAgree(t *testing.T) {
 		"Appointments:Grid:InProgress", "Appointments:Grid:Upcoming",
 	}
 	r := rand.New(rand.NewPCG(7, 7))
-	for round := range 60 {
+	for round := range 40 {
 		caller := as(s.As())
 		switch a := all[r.IntN(len(all))]; {
 		case round%3 == 0 && a.GetOwnerId() != "":
