@@ -95,7 +95,7 @@ func (s *service) ClaimOwnership(ctx context.Context, req *pb.ClaimOwnershipRequ
 		case !ok || !codeMatches(claim, req.GetCode()):
 			return nil, wrongCode()
 		case claim.GetFinishTime() != nil:
-			return nil, fault.Refused("the suite has an owner already: sign in")
+			return nil, claimed()
 		case claim.GetBrandId() != "":
 			return begun(tx, claim)
 		}
@@ -125,16 +125,21 @@ func (s *service) checkCode(ctx context.Context, code string) error {
 	if err != nil {
 		return err
 	}
-	if !codeMatches(claim, code) {
-		return wrongCode()
+	switch {
+	case codeMatches(claim, code):
+		succeeded()
+		return nil
+	case claim.GetFinishTime() != nil:
+		return claimed()
 	}
-	succeeded()
-	return nil
+	return wrongCode()
 }
 
 func codeMatches(claim *identitystorepb.Claim, code string) bool {
 	return subtle.ConstantTimeCompare(claim.GetCodeHash(), codeHash(code)) == 1
 }
+
+func claimed() error { return fault.Refused("the suite has an owner already: sign in") }
 
 func wrongCode() error {
 	return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,

@@ -42,8 +42,9 @@ type service struct {
 	wrongPasswords *limiter // of ChangePassword, by user
 }
 
-func start(env *server.Env) error {
-	s := newService(env)
+func start(env *server.Env) error { return newService(env).serve(env) }
+
+func (s *service) serve(env *server.Env) error {
 	env.AddHub(s.hub)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
