@@ -58,15 +58,33 @@ func TestAppointmentIsDraftedOnce(t *testing.T) {
 	}
 	equal(t, "draft", v, want)
 
-	// Neither can be approved before somebody has completed it, and never by the agent.
-	_, err := u.invoices.ApproveInvoice(t.Context(), &pb.ApproveInvoiceRequest{Id: v.GetId()})
-	fails(t, "approval without prices", err, codes.FailedPrecondition, "PRECONDITION_FAILED", "")
 	empty := drafts[1]
 	if len(empty.GetLines()) != 0 || empty.GetTotal() != nil {
 		t.Errorf("draft without parts: got %v, want no lines and no total", empty)
 	}
-	_, err = u.invoices.ApproveInvoice(t.Context(), &pb.ApproveInvoiceRequest{Id: empty.GetId()})
+	_, err := u.invoices.ApproveInvoice(t.Context(), &pb.ApproveInvoiceRequest{Id: empty.GetId()})
 	fails(t, "approval without lines", err, codes.FailedPrecondition, "PRECONDITION_FAILED", "")
+	v = completeAndApprove(t, u, agent, v, valve)
+
+	// An event that comes when its invoice is approved already changes nothing.
+	s.emit(done)
+	s.emit(&schedulingpb.AppointmentFinished{AppointmentId: servertest.UUID(55), AgentUserId: agent.ID})
+	eventually(t, "third draft", func() bool { drafts = u.drafts(t); return len(drafts) == 2 })
+	equal(t, "approved invoice", u.get(t, v.GetId()), v)
+	if drafts[1].GetAppointmentId() != servertest.UUID(55) {
+		t.Errorf("third draft: got %v, want one for the third appointment", drafts[1])
+	}
+	if got := clients(s.InOrganization(servertest.UUID(9)).As(officeKeys...)).drafts(t); len(got) != 0 {
+		t.Errorf("drafts of another organization: got %v, want none", got)
+	}
+}
+
+// completeAndApprove shows that a draft without all prices cannot be approved before
+// somebody has completed it, and never by the agent.
+func completeAndApprove(t *testing.T, u, agent *user, v *pb.Invoice, valve *pb.Part) *pb.Invoice {
+	t.Helper()
+	_, err := u.invoices.ApproveInvoice(t.Context(), &pb.ApproveInvoiceRequest{Id: v.GetId()})
+	fails(t, "approval without prices", err, codes.FailedPrecondition, "PRECONDITION_FAILED", "")
 	must(u.updatePart(t, &pb.Part{Id: valve.GetId(), Price: eur(1)}, "price"))(t)
 	for i, l := range v.GetLines() {
 		if l.GetUnpriced() {
@@ -83,16 +101,5 @@ func TestAppointmentIsDraftedOnce(t *testing.T) {
 	if v.GetState() != open || v.GetNumber() != "INV-000001" {
 		t.Errorf("approved: got %v, want it OPEN as INV-000001", v)
 	}
-
-	// An event that comes when its invoice is approved already changes nothing.
-	s.emit(done)
-	s.emit(&schedulingpb.AppointmentFinished{AppointmentId: servertest.UUID(55), AgentUserId: agent.ID})
-	eventually(t, "third draft", func() bool { drafts = u.drafts(t); return len(drafts) == 2 })
-	equal(t, "approved invoice", u.get(t, v.GetId()), v)
-	if drafts[1].GetAppointmentId() != servertest.UUID(55) {
-		t.Errorf("third draft: got %v, want one for the third appointment", drafts[1])
-	}
-	if got := clients(s.InOrganization(servertest.UUID(9)).As(officeKeys...)).drafts(t); len(got) != 0 {
-		t.Errorf("drafts of another organization: got %v, want none", got)
-	}
+	return v
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "latchkey.dev/gen/go/latchkey/invoicing/v1"
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/internal/servertest"
 )
@@ -98,6 +99,8 @@ func TestEachFieldOfAPartAsksForItsKey(t *testing.T) {
 	_, err = u.updatePart(t, &pb.Part{Id: p.GetId()}, "name")
 	fails(t, "no name", err, codes.InvalidArgument, "FIELD_INVALID", "part.name")
 	_, err = u.updatePart(t, &pb.Part{Id: p.GetId()}, "price.currency_code")
+	fails(t, "change of a part of the price", err, codes.InvalidArgument, "FIELD_INVALID", "update_mask")
+	_, err = u.updatePart(t, &pb.Part{Id: p.GetId(), Price: &typepb.Money{MinorUnits: 5}}, "price")
 	fails(t, "price without a currency", err, codes.InvalidArgument, "FIELD_INVALID", "part.price.currency_code")
 	_, err = u.updatePart(t, &pb.Part{Id: p.GetId()}, "id")
 	fails(t, "change of the id", err, codes.InvalidArgument, "FIELD_INVALID", "update_mask")

@@ -79,7 +79,7 @@ func checkDate(path string, d *typepb.Date) error {
 		return nil
 	}
 	t := time.Date(int(d.GetYear()), time.Month(d.GetMonth()), int(d.GetDay()), 0, 0, 0, 0, time.UTC)
-	if t.Year() != int(d.GetYear()) || t.Month() != time.Month(d.GetMonth()) || t.Day() != int(d.GetDay()) || t.Year() < 1900 {
+	if t.Month() != time.Month(d.GetMonth()) || t.Day() != int(d.GetDay()) {
 		return fault.Invalid(path, "must be a day of the calendar")
 	}
 	return nil

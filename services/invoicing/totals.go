@@ -87,15 +87,8 @@ func (t *totals) add(l *pb.InvoiceLine, path string) error {
 
 // checkPrice refuses an amount that cannot be the price of something. Absent is fine.
 func checkPrice(path string, m *typepb.Money) error {
-	switch {
-	case m == nil:
-		return nil
-	case m.GetMinorUnits() < 0:
+	if m.GetMinorUnits() < 0 {
 		return fault.Invalid(path, "must not be negative")
-	case m.GetMinorUnits() > maxAmount:
-		return fault.Invalid(path, "must be at most 10^15")
-	case len(m.GetCurrencyCode()) != 3:
-		return fault.Invalid(path+".currency_code", "must be the code of a currency, such as EUR")
 	}
 	return nil
 }
