@@ -2,12 +2,10 @@ package permissions
 
 import "math"
 
-// checkSettings guards against raising settings. Which ones exist is judged by the
-// link to a service agent after the edit, because the link is not the caller's doing.
+// checkSettings guards against raising settings. It takes the user for one who is
+// linked to a service agent, because he may become one later.
 func (d *delegation) checkSettings(e edit) error {
-	linked := *e.before
-	linked.agent = e.after.agent
-	was, is, own := linked.settings(), e.after.settings(), d.own.settings()
+	was, is, own := e.before.settingsOf(true), e.after.settingsOf(true), d.own.settings()
 	own.on &^= d.uncarried(own)
 	self := e.user == d.caller
 	for i, name := range settingNames {

@@ -101,9 +101,12 @@ func (a *access) grants(at time.Time) (set catalog.Set, next time.Time) {
 }
 
 // settings returns the settings that exist for the user.
-func (a *access) settings() values {
+func (a *access) settings() values { return a.settingsOf(a.agent) }
+
+// settingsOf returns those that would exist were the user linked to a service agent or not.
+func (a *access) settingsOf(agent bool) values {
 	v := a.own.over(a.group.settings.over(a.role.settings))
-	if !a.agent {
+	if !agent {
 		v = v.withoutAgent()
 	}
 	return v

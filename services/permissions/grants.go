@@ -43,25 +43,29 @@ func (s *service) SeedOrganization(ctx context.Context, req *pb.SeedOrganization
 		brand = brand.Without(brand.Without(made))
 	}
 	return change(ctx, s, userTag(ctx, req.GetOwnerUserId()), req, func(tx *store.Tx) (*pb.SeedOrganizationResponse, error) {
-		if p, ok := plans.Get(tx, tx.Tenant()); ok {
-			if p.GetFirstOwnerId() != req.GetOwnerUserId() {
-				return nil, fault.Refused("the organization has its first owner already")
-			}
-			return &pb.SeedOrganizationResponse{}, nil
-		}
-		u := newLoader(tx).user(req.GetOwnerUserId())
-		u.RoleId = ownerRole
-		for b := range firstOwnerKeys(brand).All() {
-			setOverride(u, &pb.Override{
-				Key: b.String(), Effect: pb.Effect_EFFECT_GRANT, Reason: firstOwnerReason, SetTime: timestamppb.New(tx.Now()),
-			})
-		}
-		if err := accesses.Put(tx, u); err != nil {
-			return nil, err
-		}
-		plan := &pb.Plan{Id: tx.Tenant(), FirstOwnerId: req.GetOwnerUserId()}
-		return &pb.SeedOrganizationResponse{}, plans.Put(tx, plan)
+		return &pb.SeedOrganizationResponse{}, newLoader(tx).seed(req.GetOwnerUserId(), brand)
 	})
+}
+
+// seed makes a user the first owner. Of the brand's keys he gets the given ones.
+func (l *loader) seed(owner string, brand catalog.Set) error {
+	if p, ok := plans.Get(l.tx, l.tx.Tenant()); ok {
+		if p.GetFirstOwnerId() != owner {
+			return fault.Refused("the organization has its first owner already")
+		}
+		return nil
+	}
+	u := l.user(owner)
+	u.RoleId = ownerRole
+	for b := range firstOwnerKeys(brand).All() {
+		setOverride(u, &pb.Override{
+			Key: b.String(), Effect: pb.Effect_EFFECT_GRANT, Reason: firstOwnerReason, SetTime: timestamppb.New(l.now),
+		})
+	}
+	if err := accesses.Put(l.tx, u); err != nil {
+		return err
+	}
+	return plans.Put(l.tx, &pb.Plan{Id: l.tx.Tenant(), FirstOwnerId: owner})
 }
 
 // firstOwnerKeys returns the keys that the first owner gets in addition to his role:

@@ -21,6 +21,14 @@ type world struct {
 	plan   *pb.Plan
 }
 
+var keyByName = func() map[string]catalog.Key {
+	byName := map[string]catalog.Key{}
+	for _, k := range catalog.Keys() {
+		byName[k.Name] = k
+	}
+	return byName
+}()
+
 func (w *world) layersOf(user string) (*pb.UserAccess, *pb.Group, *pb.Role) {
 	u := w.users[user]
 	g := w.groups[u.GetGroupId()]
@@ -39,7 +47,7 @@ func (w *world) keys(user string, at time.Time, features []string) map[string]bo
 	for removed := true; removed; {
 		removed = false
 		for name := range counts {
-			k, _ := catalog.Lookup(name)
+			k := keyByName[name]
 			lost := k.AddOn != "" && !slices.Contains(features, k.AddOn)
 			for _, parent := range k.Requires {
 				lost = lost || !counts[parent]
