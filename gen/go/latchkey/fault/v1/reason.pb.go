@@ -90,8 +90,8 @@ const (
 	Reason_REASON_DOUBLE_BOOKING Reason = 42
 	// FAILED_PRECONDITION. The organization would be left without an owner.
 	Reason_REASON_LAST_OWNER Reason = 43
-	// FAILED_PRECONDITION. The setting exists only for a user who is linked to a
-	// service agent. Metadata: `setting`.
+	// FAILED_PRECONDITION. What was asked for exists only for a user who is linked to
+	// a service agent: a schedule, or a setting. Metadata: `setting`, if it is one.
 	Reason_REASON_NO_SERVICE_AGENT Reason = 44
 	// RESOURCE_EXHAUSTED. A bound was reached; try later. Metadata: `limit`.
 	Reason_REASON_LIMIT_REACHED Reason = 50
