@@ -8,18 +8,21 @@ import (
 	"testing"
 	"time"
 
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
+	storepb "latchkey.dev/gen/go/latchkey/servicerequest/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/internal/store"
@@ -30,10 +33,11 @@ import (
 // is asked in peers_test.go.
 type suite struct {
 	*servertest.Server
-	t     testing.TB
-	db    *store.DB
-	clock *clock
-	users *roll
+	t      testing.TB
+	db     *store.DB
+	folder string // of the files of attachments
+	clock  *clock
+	users  *roll
 }
 
 // noon is what the clock of a suite shows at first.
@@ -41,10 +45,13 @@ var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
 func newSuite(t testing.TB) *suite {
 	t.Helper()
-	s := &suite{t: t, clock: &clock{now: noon}, users: &roll{gone: map[string]bool{}}}
+	s := &suite{t: t, folder: t.TempDir(), clock: &clock{now: noon}, users: &roll{gone: map[string]bool{}}}
 	part := Part
 	part.Start = func(env *server.Env) error {
 		s.db = env.Store
+		env.Blobs = func(context.Context) (*blob.Bucket, error) {
+			return fileblob.OpenBucket(s.folder, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
+		}
 		return start(env)
 	}
 	identity := server.Part{Name: "identity", Start: func(env *server.Env) error {
@@ -85,7 +92,7 @@ func (r *roll) LookupMembers(_ context.Context, req *identitypb.LookupMembersReq
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.down {
-		return nil, status.Error(codes.DeadlineExceeded, "too slow")
+		return nil, fault.Unreachable("identity")
 	}
 	resp := &identitypb.LookupMembersResponse{}
 	for _, id := range req.GetUserIds() {
@@ -200,6 +207,18 @@ func (s *suite) counted() string {
 	return text
 }
 
+// orphan puts an orphan into the store, as an upload does that has just begun.
+func (s *suite) orphan(id string) {
+	s.t.Helper()
+	s.put(func(tx *store.Tx) error {
+		return orphans.Put(tx, &storepb.Orphan{Id: id, SweepTime: stamp(tx.Now().Add(orphanTime))})
+	})
+}
+
+func contextWithCancel(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}
+
 var (
 	idMu   sync.Mutex
 	idLast int
@@ -231,6 +250,13 @@ func (s *suite) property(team ...client) *pb.Property {
 // request puts a request of a state into the store.
 func (s *suite) request(p *pb.Property, state pb.ServiceRequestState, change func(*pb.ServiceRequest)) *pb.ServiceRequest {
 	s.t.Helper()
+	r := s.make(p, state, change)
+	s.putAll(r)
+	return r
+}
+
+// make returns a request that is not yet in the store.
+func (s *suite) make(p *pb.Property, state pb.ServiceRequestState, change func(*pb.ServiceRequest)) *pb.ServiceRequest {
 	r := &pb.ServiceRequest{Id: newID(), PropertyId: p.GetId(), Title: proto.String("Tap drips"), State: state}
 	if state == onHold {
 		r.Hold = &pb.Hold{PreviousState: accepted, Reason: "Waits for a part."}
@@ -238,11 +264,20 @@ func (s *suite) request(p *pb.Property, state pb.ServiceRequestState, change fun
 	if change != nil {
 		change(r)
 	}
-	s.put(func(tx *store.Tx) error {
-		r.CycleTimer = turned(r.GetCycleTimer(), busy(r), tx.Now())
-		return requests.Put(tx, r)
-	})
+	r.CycleTimer = turned(r.GetCycleTimer(), busy(r), s.clock.read())
 	return r
+}
+
+func (s *suite) putAll(all ...*pb.ServiceRequest) {
+	s.t.Helper()
+	s.put(func(tx *store.Tx) error {
+		for _, r := range all {
+			if err := requests.Put(tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // invoke calls a method by its full name.

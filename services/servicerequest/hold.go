@@ -15,6 +15,9 @@ import (
 
 func (s *service) HoldServiceRequest(ctx context.Context, req *pb.HoldServiceRequestRequest) (*pb.HoldServiceRequestResponse, error) {
 	const method = pb.ServiceRequestService_HoldServiceRequest_FullMethodName
+	if t := req.GetExpireTime(); t != nil && !t.IsValid() {
+		return nil, fault.Invalid("expire_time", "must be a time between the years 1 and 9999")
+	}
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.HoldServiceRequestResponse, error) {
 		r, err := move(ctx, tx, method, req, func(r *pb.ServiceRequest) error {
 			if t := req.GetExpireTime(); t != nil && !t.AsTime().After(tx.Now()) {

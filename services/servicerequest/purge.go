@@ -67,23 +67,6 @@ func purgeAttachment(tx *store.Tx, id string) error {
 	return orphans.Put(tx, &storepb.Orphan{Id: id, SweepTime: timestamppb.New(tx.Now())})
 }
 
-// work runs a piece of the upkeep in a transaction, unless the tenant of ctx has
-// nothing that is due: to look costs no turn at writing.
-func (s *service) work(ctx context.Context, piece func(*store.Tx) (more bool, err error)) (more bool, err error) {
-	due, err := store.Read(ctx, s.db, func(tx *store.Tx) (bool, error) {
-		t := nextDue(tx)
-		return !t.IsZero() && !t.After(tx.Now()), nil
-	})
-	if !due || err != nil {
-		return false, err
-	}
-	err = s.db.Update(ctx, func(tx *store.Tx) (err error) {
-		more, err = piece(tx)
-		return err
-	})
-	return more, err
-}
-
 // justAfter returns the end of a range that holds a time and all before it.
 func justAfter(t time.Time) time.Time { return t.Add(time.Nanosecond) }
 

@@ -136,14 +136,14 @@ func newWorld(t *testing.T, seed uint64) *world {
 			v.teams = append(v.teams, p.GetId())
 		}
 	}
-	for range 150 {
-		w.draw()
-		w.clock.advance(time.Duration(w.random.IntN(2)) * time.Second)
+	for range 120 {
+		w.requests = append(w.requests, w.draw())
 	}
+	w.putAll(w.requests...)
 	return w
 }
 
-func (w *world) draw() {
+func (w *world) draw() *pb.ServiceRequest {
 	somebody := func() string {
 		if n := w.random.IntN(len(w.viewers) + 3); n < len(w.viewers) {
 			return w.viewers[n].ID
@@ -151,7 +151,8 @@ func (w *world) draw() {
 		return ""
 	}
 	p := w.properties[w.random.IntN(len(w.properties))]
-	r := w.request(p, allStates[w.random.IntN(len(allStates))], func(r *pb.ServiceRequest) {
+	return w.make(p, allStates[w.random.IntN(len(allStates))], func(r *pb.ServiceRequest) {
+		r.CreateTime = stamp(noon.Add(time.Duration(w.random.IntN(80)) * time.Second))
 		r.OwnerId, r.AuthorId, r.AssigneeId = somebody(), somebody(), somebody()
 		if r.OpenToTeam = w.random.IntN(3) == 0; r.OpenToTeam {
 			r.AssigneeId = ""
@@ -160,7 +161,6 @@ func (w *world) draw() {
 			r.DeleteTime, r.PurgeTime = stamp(w.clock.read()), stamp(w.clock.read().Add(retention))
 		}
 	})
-	w.requests = append(w.requests, r)
 }
 
 // wanted returns the ids that a list should hold: the filter of all records.
@@ -190,7 +190,7 @@ func (w *world) wanted(v *viewer, name, property string) []string {
 }
 
 func TestListAndGetAgreeWithTheSpecification(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			for _, v := range w.viewers {

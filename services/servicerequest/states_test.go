@@ -76,12 +76,16 @@ func withEtag(req proto.Message, etag string) proto.Message {
 // for requests that nobody has.
 func (s *suite) subject(p *pb.Property, c client, state pb.ServiceRequestState, method string) *pb.ServiceRequest {
 	s.t.Helper()
-	return s.request(p, state, func(r *pb.ServiceRequest) {
+	return s.request(p, state, related(c, state, method))
+}
+
+func related(c client, state pb.ServiceRequestState, method string) func(*pb.ServiceRequest) {
+	return func(r *pb.ServiceRequest) {
 		r.OwnerId, r.AuthorId, r.AssigneeId = c.ID, c.ID, c.ID
 		if method == "ClaimServiceRequest" && state == requested {
 			r.AssigneeId, r.OpenToTeam = "", true
 		}
-	})
+	}
 }
 
 func result(resp proto.Message) *pb.ServiceRequest {
@@ -133,28 +137,37 @@ func TestAvailableActions(t *testing.T) {
 			whose = users["PM+"]
 		}
 		for _, state := range allStates {
+			var all []*pb.ServiceRequest
 			for _, row := range rows() {
-				r := s.subject(p, whose, state, row.method)
-				got, err := c.GetServiceRequest(t.Context(), &pb.GetServiceRequestRequest{Id: r.GetId()})
+				all = append(all, s.make(p, state, related(whose, state, row.method)))
+			}
+			s.putAll(all...)
+			for i, row := range rows() {
+				got, err := c.GetServiceRequest(t.Context(), &pb.GetServiceRequestRequest{Id: all[i].GetId()})
 				if outcome(err) == "NotFound RECORD_NOT_FOUND" {
 					break
 				}
-				_, err = invoke(t, c, prefixService+row.method, row.on(r.GetId()))
-				want := strings.TrimPrefix(strings.TrimPrefix(outcome(err), "OK"), " ")
-				if i := strings.IndexByte(want, ' '); i >= 0 {
-					want = want[i+1:]
-				}
-				for _, a := range got.GetServiceRequest().GetAvailableActions() {
-					if a.GetMethod() != prefixService[1:]+row.method {
-						continue
-					}
-					if a.GetReason() != want || a.GetAllowed() != (want == "") || (a.GetExplanation() == "") != (want == "") {
-						t.Errorf("%s, %s, %s: got %v, but the call answers %v", name, state, row.method, a, err)
-					}
-				}
+				_, err = invoke(t, c, prefixService+row.method, row.on(all[i].GetId()))
+				checkAction(t, name, got.GetServiceRequest(), row.method, err)
 			}
 		}
 	}
+}
+
+// checkAction compares what a request says of a method to what the call answered.
+func checkAction(t *testing.T, who string, r *pb.ServiceRequest, method string, err error) {
+	t.Helper()
+	_, want, _ := strings.Cut(outcome(err), " ")
+	for _, a := range r.GetAvailableActions() {
+		if a.GetMethod() != prefixService[1:]+method {
+			continue
+		}
+		if a.GetReason() != want || a.GetAllowed() != (want == "") || (a.GetExplanation() == "") != (want == "") {
+			t.Errorf("%s, %s, %s: got %v, but the call answers %v", who, r.GetState(), method, a, err)
+		}
+		return
+	}
+	t.Errorf("%s: %s is not among the actions", r.GetState(), method)
 }
 
 func TestRelations(t *testing.T) {

@@ -80,6 +80,10 @@ func (s *service) tendAll(ctx context.Context, tenants []string, due map[string]
 // tend does what is due for the tenant of ctx, and returns when something is due next,
 // zero for never.
 func (s *service) tend(ctx context.Context) (next time.Time, err error) {
+	due, next, err := s.due(ctx)
+	if !due || err != nil {
+		return next, err
+	}
 	for _, piece := range []func(context.Context) (bool, error){s.resumeExpired, s.purgeRequests, s.purgeAttachments, s.sweep} {
 		for more := true; more; {
 			if more, err = piece(ctx); err != nil {
@@ -87,7 +91,28 @@ func (s *service) tend(ctx context.Context) (next time.Time, err error) {
 			}
 		}
 	}
-	return store.Read(ctx, s.db, func(tx *store.Tx) (time.Time, error) { return nextDue(tx), nil })
+	_, next, err = s.due(ctx)
+	return next, err
+}
+
+// due tells whether anything is due in the tenant of ctx, and when the first thing is
+// or was.
+func (s *service) due(ctx context.Context) (due bool, next time.Time, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		next = nextDue(tx)
+		due = !next.IsZero() && !next.After(tx.Now())
+		return nil
+	})
+	return due, next, err
+}
+
+// work runs a piece of the upkeep in a transaction.
+func (s *service) work(ctx context.Context, piece func(*store.Tx) (more bool, err error)) (more bool, err error) {
+	err = s.db.Update(ctx, func(tx *store.Tx) (err error) {
+		more, err = piece(tx)
+		return err
+	})
+	return more, err
 }
 
 // nextDue returns when something is due in the tenant of tx, zero for never.

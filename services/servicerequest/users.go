@@ -2,6 +2,7 @@ package servicerequest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -26,10 +27,10 @@ func (s *service) lookup(ctx context.Context, users ...string) (people, error) {
 	resp, err := s.users.LookupMembers(ctx, &identitypb.LookupMembersRequest{UserIds: users})
 	switch status.Code(err) {
 	case codes.OK:
-	case codes.Unavailable, codes.DeadlineExceeded:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 		return nil, fault.Unreachable("identity")
 	default:
-		return nil, err
+		return nil, fmt.Errorf("ask identity who is active: %w", err)
 	}
 	found := people{}
 	for _, m := range resp.GetMembers() {

@@ -44,6 +44,7 @@ const (
 //
 // PropertyService keeps the properties, their units, and the team of each. A
 // property exists only for its team: to everybody else its id is an unknown one.
+// Where a user has to be looked up a method fails with UNAVAILABLE if identity is away.
 type PropertyServiceClient interface {
 	// Creates a property. The caller becomes the first of its team.
 	// Fails with NOT_FOUND if default_assignee_id names no active user of the
@@ -284,6 +285,7 @@ func (c *propertyServiceClient) LookupProperty(ctx context.Context, in *LookupPr
 //
 // PropertyService keeps the properties, their units, and the team of each. A
 // property exists only for its team: to everybody else its id is an unknown one.
+// Where a user has to be looked up a method fails with UNAVAILABLE if identity is away.
 type PropertyServiceServer interface {
 	// Creates a property. The caller becomes the first of its team.
 	// Fails with NOT_FOUND if default_assignee_id names no active user of the

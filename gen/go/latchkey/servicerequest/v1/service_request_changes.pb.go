@@ -2098,7 +2098,7 @@ const file_latchkey_servicerequest_v1_service_request_changes_proto_rawDesc = ""
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"s\n" +
 	"\x1cReviewServiceRequestResponse\x12S\n" +
-	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\x95\x02\n" +
+	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\x84\x02\n" +
 	"\x19HoldServiceRequestRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -2106,8 +2106,8 @@ const file_latchkey_servicerequest_v1_service_request_changes_proto_rawDesc = ""
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12\"\n" +
 	"\x06reason\x18\x05 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xe8\aR\x06reason\x12L\n" +
-	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x0f\xbaH\f\xb2\x01\t\x1a\a\b\xff\x82\xd1\xff\xaf\aR\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xe8\aR\x06reason\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\"q\n" +
 	"\x1aHoldServiceRequestResponse\x12S\n" +
 	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xa5\x01\n" +

@@ -55,6 +55,7 @@ const (
 // Each method that changes a request fails with NOT_FOUND if it does not exist for
 // the caller, ABORTED if an etag was sent that is not the current one, and
 // FAILED_PRECONDITION if its state is not one of those named, or it is deleted.
+// Where a user has to be looked up it fails with UNAVAILABLE if identity is away.
 type ServiceRequestServiceClient interface {
 	// Creates a service request, DRAFTED. The caller becomes its owner.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, it has
@@ -429,6 +430,7 @@ func (c *serviceRequestServiceClient) CancelServiceRequest(ctx context.Context, 
 // Each method that changes a request fails with NOT_FOUND if it does not exist for
 // the caller, ABORTED if an etag was sent that is not the current one, and
 // FAILED_PRECONDITION if its state is not one of those named, or it is deleted.
+// Where a user has to be looked up it fails with UNAVAILABLE if identity is away.
 type ServiceRequestServiceServer interface {
 	// Creates a service request, DRAFTED. The caller becomes its owner.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, it has
