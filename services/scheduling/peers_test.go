@@ -46,12 +46,17 @@ type company struct {
 	invoices     invoicingpb.InvoiceServiceClient
 }
 
-func newCompany(t *testing.T) *company {
+func newCompany(t *testing.T) *company { return newCompanyWith(t, func(*server.Env) {}) }
+
+// newCompanyWith changes what scheduling gets from its process.
+func newCompanyWith(t *testing.T, change func(*server.Env)) *company {
 	c := &company{t: t}
 	part := scheduling.Part
 	part.Start = func(env *server.Env) error {
 		c.db = env.Store
-		return scheduling.Part.Start(env)
+		changed := *env
+		change(&changed)
+		return scheduling.Part.Start(&changed)
 	}
 	c.Server = servertest.Start(t, identity.Part, permissions.Part, servicerequest.Part, part, invoicing.Part)
 	c.office = c.AsRole("OA")
@@ -262,6 +267,16 @@ func TestCancelledServiceRequestCancelsAppointments(t *testing.T) {
 	}
 	_, err = c.create(&pb.CreateAppointmentRequest{ServiceRequestId: request})
 	wantOutcome(t, "one more for it", err, "FailedPrecondition PRECONDITION_FAILED ")
+}
+
+// TestCancellationIsSeenBeforeItIsHeard has a service request cancelled whose event
+// never arrives.
+func TestCancellationIsSeenBeforeItIsHeard(t *testing.T) {
+	c := newCompanyWith(t, func(env *server.Env) { env.Consume = func(string, server.EventHandler, ...string) {} })
+	request := c.request(c.property("Harbour Street 1"), "")
+	c.cancel(request)
+	_, err := c.create(&pb.CreateAppointmentRequest{ServiceRequestId: request})
+	wantOutcome(t, "create", err, "FailedPrecondition PRECONDITION_FAILED ")
 }
 
 // TestCancellationWinsARace has the cancellation arrive between the look at the

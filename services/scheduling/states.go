@@ -58,7 +58,7 @@ func mayMove(c *authz.Principal, a *pb.Appointment) error {
 	}
 	err := needs(c, "setting:reschedule_appointments", pb.AppointmentService_RescheduleAppointment_FullMethodName)
 	if err == nil && a.GetAgentUserId() != c.ID && !c.Has("Appointments:Edit") {
-		return fault.Relation("the service agent of the appointment")
+		return fault.Relation("the appointment's service agent")
 	}
 	return err
 }
@@ -68,7 +68,7 @@ func mayWork(c *authz.Principal, a *pb.Appointment) error {
 	if c.Has("Dispatch") || a.GetAgentUserId() == c.ID && c.Has("My Schedule:Appointments") {
 		return nil
 	}
-	return fault.Relation("the service agent of the appointment, or a dispatcher,")
+	return fault.Relation("the appointment's service agent or a dispatcher")
 }
 
 // needs returns the denial that names the grant if the caller lacks it.
