@@ -147,6 +147,10 @@ func TestRepeatFinishesAClaim(t *testing.T) {
 	dry.ValidateOnly = true
 	begun, err := first.bootstrap().ClaimOwnership(t.Context(), dry)
 	mustNot(t, err)
+	_, err = first.sessions().CreateSession(t.Context(), &pb.CreateSessionRequest{
+		Email: "owner@example.com", Password: "password of the owner", Surface: pb.Surface_SURFACE_WEB,
+	})
+	check(t, "sign in without permissions", err, codes.Unavailable, "SERVICE_UNREACHABLE")
 	other := claimRequest()
 	other.ValidateOnly, other.OwnerEmail, other.BrandName = true, "thief@example.com", "Thieves"
 	got, err := first.bootstrap().ClaimOwnership(t.Context(), other)

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -240,6 +241,69 @@ func TestLastOwnerStays(t *testing.T) {
 	mustNot(t, err)
 	_, err = owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: owner.user.GetId()})
 	check(t, "deactivate the last owner who is active", err, codes.FailedPrecondition, "LAST_OWNER")
+}
+
+// Two owners who shut each other out at the same moment: one of them stays.
+func TestOwnersShutEachOtherOut(t *testing.T) {
+	owner := owned(t)
+	second := owner.hire("second", "OW")
+	pairs := [][2]*caller{{owner, second}, {second, owner}}
+	var all sync.WaitGroup
+	errs := make([]error, len(pairs))
+	for i, p := range pairs {
+		all.Go(func() {
+			_, errs[i] = p[0].users().DeactivateUser(p[0].ctx(), &pb.DeactivateUserRequest{Id: p[1].user.GetId()})
+		})
+	}
+	all.Wait()
+	stayed := 0
+	for _, c := range []*caller{owner, second} {
+		if c.signedIn(c.token) {
+			stayed++
+		}
+	}
+	if stayed == 0 {
+		t.Errorf("nobody is left; the calls returned %v", errs)
+	}
+}
+
+// No sign-in that runs while its user is shut out leaves a session behind.
+func TestSignInDuringDeactivation(t *testing.T) {
+	owner := owned(t)
+	ada := owner.add("ada", "US")
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var tokens []string
+	begun := make(chan struct{}, 1)
+	for range 4 {
+		all.Go(func() {
+			for {
+				resp, err := ada.sessions().CreateSession(t.Context(), &pb.CreateSessionRequest{
+					Email: ada.email, Password: ada.password, Surface: pb.Surface_SURFACE_WEB,
+				})
+				if err != nil {
+					check(t, "sign in", err, codes.Unauthenticated, "SIGN_IN_FAILED")
+					return
+				}
+				mu.Lock()
+				tokens = append(tokens, resp.GetToken())
+				mu.Unlock()
+				select {
+				case begun <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	<-begun
+	_, err := owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: ada.user.GetId()})
+	mustNot(t, err)
+	all.Wait()
+	for i, token := range tokens {
+		if ada.signedIn(token) {
+			t.Errorf("session %d of %d lives on", i, len(tokens))
+		}
+	}
 }
 
 // An administrator cannot touch an owner, who holds more.
