@@ -90,25 +90,21 @@ type Cache[V any] struct {
 
 	index index[V]
 
-	mu      sync.Mutex
-	feeds   []*feed
-	life    context.Context // of Run, without its end; nil when it is not running
-	epoch   epoch
-	recent  tagLog // invalidations carried out
-	flights map[string]*flight[V]
-	gained  chan struct{} // closed while the lease is held
-	missed  chan struct{} // closed while it is not
+	mu    sync.Mutex
+	feeds []*feed
+	life  context.Context // of Run, without its end; nil when it is not running
+	// epoch ends when everything is dropped, and then another begins. It is the context
+	// of the loads that began in it, because they are worthless after it.
+	epoch    context.Context
+	endEpoch context.CancelFunc
+	recent   tagLog // invalidations carried out
+	flights  map[string]*flight[V]
+	gained   chan struct{} // closed while the lease is held
+	missed   chan struct{} // closed while it is not
 
 	// neverLapse is for the test that shows that the other tests can fail: the lease
 	// lasts for ever, and nothing is dropped when it ends.
 	neverLapse bool
-}
-
-// epoch is the time between two moments at which everything was dropped.
-type epoch struct {
-	number uint64
-	ctx    context.Context // of the loads of this epoch, which are worthless after it
-	end    context.CancelFunc
 }
 
 // NewCache returns a cache that holds no lease yet.

@@ -168,8 +168,9 @@ func TestFirstPongThatComesTooLateGrantsNothing(t *testing.T) {
 		w := newWire(t, newTestHub(t, nil))
 		w.delay = func() time.Duration { return DefaultDuration / 2 }
 		c, _ := newTestCache(t, w.dial, newFacts(), nil)
+		ready := c.Ready()
 		time.Sleep(time.Minute)
-		if closed(c.Ready()) {
+		if closed(ready) {
 			t.Fatal("the lease was granted, and had run out by then")
 		}
 		w.mu.Lock()
@@ -235,6 +236,25 @@ func TestRunReleasesTheLeaseAtItsEnd(t *testing.T) {
 		runCache(t, c) // and it can run again
 		held(t, c)
 		want(t, c, "a", 0)
+	})
+}
+
+// The pong to the first ping comes after the lease was released.
+func TestPongAfterTheReleaseGrantsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newTestHub(t, nil)
+		w := newWire(t, h)
+		w.freeze()
+		c, stop := newTestCache(t, w.dial, newFacts(), nil)
+		ready := c.Ready()
+		synctest.Wait()
+		go stop()
+		synctest.Wait()
+		w.thaw()
+		stop()
+		if closed(ready) || c.Held() || len(h.Subscribers()) != 0 {
+			t.Fatal("a lease was granted that had been released")
+		}
 	})
 }
 

@@ -57,7 +57,7 @@ func (c *Cache[V]) open(ctx context.Context) error {
 	}
 	// Loads end with their epoch and not with ctx, so that each is told why.
 	c.life = context.WithoutCancel(ctx)
-	c.epoch.ctx, c.epoch.end = context.WithCancel(c.life)
+	c.epoch, c.endEpoch = context.WithCancel(c.life)
 	return nil
 }
 
@@ -65,7 +65,7 @@ func (c *Cache[V]) open(ctx context.Context) error {
 func (c *Cache[V]) shut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.epoch.end()
+	c.endEpoch()
 	c.life = nil
 }
 

@@ -80,8 +80,8 @@ func (c *Cache[V]) known(key string) (*Entry[V], *flight[V], error) {
 	if !c.hold.held() {
 		return nil, nil, c.lost
 	}
-	if e := c.index.get(key); e != nil && e.Valid() {
-		return e, nil, nil
+	if e := c.index.get(key); e != nil {
+		return e, nil, nil // not dropped: that would take mu
 	}
 	return nil, c.flights[key], nil
 }
@@ -107,7 +107,7 @@ func (c *Cache[V]) land(key string, f *flight[V]) {
 // start is what a load must know of the moment when it began, because what arrived
 // since may have made its answer untrue.
 type start struct {
-	epoch    epoch
+	epoch    context.Context
 	position uint64 // in Cache.recent
 }
 
@@ -129,12 +129,12 @@ func (c *Cache[V]) bring(key string) (*Entry[V], error) {
 		if err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithDeadline(s.epoch.ctx, deadline)
+		ctx, cancel := context.WithDeadline(s.epoch, deadline)
 		value, tags, err := c.load(ctx, key)
 		late := ctx.Err() != nil
 		cancel()
 		switch {
-		case s.epoch.ctx.Err() != nil:
+		case s.epoch.Err() != nil:
 			continue // everything was dropped, this with it
 		case err != nil && late:
 			return nil, fault.Unreachable(c.config.Source)
@@ -171,7 +171,7 @@ func (c *Cache[V]) load(ctx context.Context, key string) (value V, tags []string
 func (c *Cache[V]) keep(s start, key string, value V, tags []string) *Entry[V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.epoch.number != c.epoch.number || !c.recent.knows(s.position) {
+	if s.epoch.Err() != nil || !c.recent.knows(s.position) {
 		return nil
 	}
 	for tag := range c.recent.since(s.position) {
@@ -195,8 +195,7 @@ func (c *Cache[V]) invalidate(tags []string) {
 
 // dropAll drops every fact, the answers to loads under way included. c.mu is held.
 func (c *Cache[V]) dropAll() {
-	c.epoch.end()
-	c.epoch.number++
-	c.epoch.ctx, c.epoch.end = context.WithCancel(c.life)
+	c.endEpoch()
+	c.epoch, c.endEpoch = context.WithCancel(c.life)
 	c.index.clear()
 }

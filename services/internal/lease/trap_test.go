@@ -95,6 +95,58 @@ func TestStaleEntryRacingAWrite(t *testing.T) {
 	}
 }
 
+// Everything is dropped between the end of the load and the keeping of its answer.
+func TestAnswerThatCameBeforeEverythingWasDropped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		_, _, c := pair(t, newFacts(), nil)
+		s, err := c.begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		c.dropAll()
+		c.mu.Unlock()
+		if e := c.keep(s, "a", 0, []string{"a"}); e != nil {
+			t.Fatal("the answer was kept")
+		}
+	})
+}
+
+// The answer is kept, and invalidated before those who wait for it have seen it.
+func TestAnswerThatIsInvalidatedBeforeItIsSeen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFacts()
+		h, _, c := pair(t, f, nil)
+		old := want(t, c, "a", 0)
+		version := revoke(t, h, f, "a")
+		landed := &flight[int]{done: make(chan struct{}), entry: old}
+		c.mu.Lock()
+		c.flights["a"] = landed
+		c.mu.Unlock()
+		got := ask(background(), c, "a")
+		synctest.Wait()
+		c.mu.Lock()
+		delete(c.flights, "a")
+		c.mu.Unlock()
+		close(landed.done)
+		if a := <-got; a.err != nil || a.entry.Value != version {
+			t.Fatalf("got %v, want version %d", a, version)
+		}
+	})
+}
+
+// The lease ends between the two looks that Get takes at it.
+func TestNoLoadBeginsWithoutTheLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFacts()
+		w := newWire(t, nil)
+		c, _ := newTestCache(t, w.dial, f, nil)
+		if e, flight, err := c.seek(background(), "a"); !errors.Is(err, c.lost) {
+			t.Fatalf("got %v, %v, %v, want LEASE_LOST", e, flight, err)
+		}
+	})
+}
+
 // An invalidation of something else does not make the load repeat itself.
 func TestLoadRacingAnotherWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
