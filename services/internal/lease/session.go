@@ -164,8 +164,11 @@ func (s *session[V]) grant(res *leasepb.WatchResponse) error {
 	if c.neverLapse {
 		until = math.MaxInt64 / 2
 	}
+	if s.over {
+		return nil // released; the hub will hear it
+	}
 	now := c.config.Clock()
-	if s.over || now >= until || s.granted && now >= s.feed.until {
+	if now >= until || s.granted && now >= s.feed.until {
 		return errLapsed
 	}
 	s.feed.until = until
