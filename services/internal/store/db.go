@@ -125,7 +125,7 @@ func (db *DB) read(ctx context.Context, o Origin, writable bool, f func(*Tx) err
 	defer db.stopTimer(timer)
 	return db.engine.View(ctx, func(s Snapshot) error {
 		tx := db.begin(ctx, s, o)
-		tx.writable, tx.deadline = writable, timer.C
+		tx.writable, tx.timer, tx.expiry, tx.slices = writable, timer, timer.C, readSlices
 		return tx.run(f)
 	})
 }
@@ -156,9 +156,9 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 }
 
 func (db *DB) begin(ctx context.Context, s Snapshot, o Origin) *Tx {
-	tx := &Tx{db: db, ctx: ctx, snap: s, origin: o, now: db.cfg.Now().UTC()}
-	tx.scratch = make([]byte, 0, 192)
-	tx.prefix = appendString(make([]byte, 0, len(o.Tenant)+3), o.Tenant)
+	tx := &Tx{db: db, ctx: ctx, done: ctx.Done(), snap: s, origin: o, now: db.cfg.Now().UTC()}
+	tx.prefix = appendString(tx.room[:0:64], o.Tenant)
+	tx.scratch = tx.room[64:64]
 	return tx
 }
 
@@ -172,12 +172,17 @@ func (tx *Tx) run(f func(*Tx) error) error {
 	return err
 }
 
+// readSlices is how many slices the time of a read is divided into.
+const readSlices = 4
+
+func (db *DB) slice() time.Duration { return db.cfg.MaxRead / readSlices }
+
 func (db *DB) startTimer() *time.Timer {
 	if t, ok := db.timers.Get().(*time.Timer); ok {
-		t.Reset(db.cfg.MaxRead)
+		t.Reset(db.slice())
 		return t
 	}
-	return time.NewTimer(db.cfg.MaxRead)
+	return time.NewTimer(db.slice())
 }
 
 func (db *DB) stopTimer(t *time.Timer) {

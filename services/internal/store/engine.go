@@ -31,8 +31,9 @@ type Engine interface {
 	Close() error
 }
 
-// Snapshot is what a transaction reads. It and all bytes got from it are valid
-// until the transaction's function returns; the bytes must not be changed.
+// Snapshot is what a transaction reads. It is used by one goroutine. It and all bytes
+// got from it are valid until the transaction's function returns; the bytes must
+// not be changed.
 type Snapshot interface {
 	// Get returns the value of the key, or nil if there is none.
 	Get(key []byte) ([]byte, error)

@@ -23,11 +23,14 @@ var errTooLong = errors.New("read transaction lives too long: read in pages")
 type Tx struct {
 	db       *DB
 	ctx      context.Context // of the call that the transaction lives in
+	done     <-chan struct{} // the ctx's
 	snap     Snapshot
 	prefix   []byte // the tenant's
 	origin   Origin
 	now      time.Time
-	deadline <-chan time.Time // nil in an Update
+	expiry   <-chan time.Time // nil in an Update
+	timer    *time.Timer      // the expiry's
+	slices   int              // left
 	writable bool
 	ended    bool
 	entered  bool  // the journal got an entry
@@ -38,7 +41,8 @@ type Tx struct {
 	head      *storepb.Head // once it was read
 	erased    map[string]bool
 	requestID string
-	scratch   []byte
+	scratch   []byte    // the last key made
+	room      [256]byte // for prefix and scratch
 }
 
 // Now returns the time of the transaction, the same at each call, in UTC.
@@ -77,14 +81,26 @@ func (tx *Tx) alive() bool {
 		return false
 	}
 	select {
-	case <-tx.ctx.Done():
+	case <-tx.done:
 		tx.fail("use transaction", tx.ctx.Err())
-	case <-tx.deadline:
-		tx.fail("use transaction", errTooLong)
+	case <-tx.expiry:
+		return tx.spend()
 	default:
 		return true
 	}
 	return false
+}
+
+// spend ends one of the slices that the time of a read is divided into. A process
+// that was not running for a while has lost one of them; a read that has lost
+// all of them was at work, or waited for something it should not.
+func (tx *Tx) spend() bool {
+	if tx.slices--; tx.slices == 0 {
+		tx.fail("use transaction", errTooLong)
+		return false
+	}
+	tx.timer.Reset(tx.db.slice())
+	return true
 }
 
 // get returns the value of the key as the transaction sees it, or nil.

@@ -24,7 +24,7 @@ const (
 
 // group is the Updates that share a commit.
 type group struct {
-	bucket  *bbolt.Bucket
+	seen    *snapshot // what the next member sees
 	waiting []*update // have run, and share the outcome
 	bytes   int
 	dirty   bool // something was written
@@ -48,11 +48,11 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 	}()
 	tx, err := e.db.Begin(true)
 	if err != nil {
-		first.turn <- snapshot{}
+		first.turn <- nil
 		g.waiting = append(g.waiting, first)
 		return e.fail(err)
 	}
-	g.bucket = tx.Bucket(bucket)
+	g.seen = newSnapshot(tx)
 	for u := first; u != nil; u = e.next(g) {
 		if err := g.run(u); err != nil {
 			return e.fail(errors.Join(err, tx.Rollback()))
@@ -71,7 +71,7 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 // run gives the Update its turn and applies what it wrote. One that fails, or
 // writes nothing, waits all the same if it saw what is not yet on disk.
 func (g *group) run(u *update) error {
-	u.turn <- snapshot{bucket: g.bucket, writable: true}
+	u.turn <- g.seen
 	<-u.ran
 	if len(u.writes) == 0 && !g.dirty {
 		u.outcome <- nil
@@ -81,7 +81,7 @@ func (g *group) run(u *update) error {
 	for _, w := range u.writes {
 		g.dirty = true
 		g.bytes += len(w.Key) + len(w.Value)
-		if err := apply(g.bucket, w); err != nil {
+		if err := apply(g.seen.bucket, w); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

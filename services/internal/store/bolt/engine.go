@@ -26,9 +26,9 @@ type Engine struct {
 
 // update is one call of Update, on its way from its caller to the committer and back.
 type update struct {
-	turn    chan snapshot // gets one when the function may run
-	ran     chan struct{} // closed when it has
-	outcome chan error    // gets the outcome
+	turn    chan *snapshot // gets one when the function may run, nil if it never may
+	ran     chan struct{}  // closed when it has
+	outcome chan error     // gets the outcome
 
 	writes []store.Write // set before ran is closed, if the function was content
 	failed bool
@@ -68,7 +68,7 @@ func (e *Engine) View(ctx context.Context, f func(store.Snapshot) error) error {
 		return fmt.Errorf("begin read: %w", err)
 	}
 	defer tx.Rollback() // its only error is that it was done
-	return f(snapshot{tx.Bucket(bucket), false})
+	return f(newSnapshot(tx))
 }
 
 // Update implements store.Engine.
@@ -76,7 +76,7 @@ func (e *Engine) Update(ctx context.Context, f func(store.Snapshot) ([]store.Wri
 	if err := e.refusal(ctx); err != nil {
 		return err
 	}
-	u := &update{turn: make(chan snapshot, 1), ran: make(chan struct{}), outcome: make(chan error, 1)}
+	u := &update{turn: make(chan *snapshot, 1), ran: make(chan struct{}), outcome: make(chan error, 1)}
 	select {
 	case e.line <- u:
 	case <-ctx.Done():
@@ -85,7 +85,7 @@ func (e *Engine) Update(ctx context.Context, f func(store.Snapshot) ([]store.Wri
 		return store.ErrClosed
 	}
 	s := <-u.turn
-	if s.bucket == nil {
+	if s == nil {
 		return <-u.outcome
 	}
 	err := u.run(s, f)
@@ -97,7 +97,7 @@ func (e *Engine) Update(ctx context.Context, f func(store.Snapshot) ([]store.Wri
 
 // run calls f and tells the committer when it is done, even if f panics or ends
 // the goroutine.
-func (u *update) run(s snapshot, f func(store.Snapshot) ([]store.Write, error)) error {
+func (u *update) run(s *snapshot, f func(store.Snapshot) ([]store.Write, error)) error {
 	u.failed = true
 	defer close(u.ran)
 	writes, err := f(s)

@@ -12,12 +12,23 @@ import (
 // snapshot is a bbolt transaction as its reader sees it.
 type snapshot struct {
 	bucket   *bbolt.Bucket
-	writable bool // the transaction also has writes
+	point    *bbolt.Cursor // for Get: a cursor keeps its memory from search to search
+	writable bool          // the transaction also has writes
 }
 
-func (s snapshot) Get(key []byte) ([]byte, error) { return s.bucket.Get(key), nil }
+func newSnapshot(tx *bbolt.Tx) *snapshot {
+	b := tx.Bucket(bucket)
+	return &snapshot{bucket: b, point: b.Cursor(), writable: tx.Writable()}
+}
 
-func (s snapshot) Scan(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error] {
+func (s *snapshot) Get(key []byte) ([]byte, error) {
+	if k, v := s.point.Seek(key); bytes.Equal(k, key) {
+		return v, nil
+	}
+	return nil, nil
+}
+
+func (s *snapshot) Scan(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error] {
 	if reverse {
 		return s.backward(lo, hi)
 	}
@@ -31,7 +42,7 @@ func (s snapshot) Scan(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error]
 	}
 }
 
-func (s snapshot) backward(lo, hi []byte) iter.Seq2[store.Pair, error] {
+func (s *snapshot) backward(lo, hi []byte) iter.Seq2[store.Pair, error] {
 	return func(yield func(store.Pair, error) bool) {
 		c := s.bucket.Cursor()
 		var k, v []byte
@@ -41,7 +52,7 @@ func (s snapshot) backward(lo, hi []byte) iter.Seq2[store.Pair, error] {
 			k, v = s.previous(c, at)
 		}
 		for k != nil && bytes.Compare(k, lo) >= 0 {
-			if bytes.Compare(k, hi) < 0 && !yield(store.Pair{Key: k, Value: v}, nil) {
+			if !yield(store.Pair{Key: k, Value: v}, nil) {
 				return
 			}
 			k, v = s.previous(c, k)
@@ -52,7 +63,7 @@ func (s snapshot) backward(lo, hi []byte) iter.Seq2[store.Pair, error] {
 // previous moves the cursor from the key at to the one before. Prev returns nil not
 // only at the beginning, but also in a page that this transaction has emptied and
 // not yet removed; there it must be called again.
-func (s snapshot) previous(c *bbolt.Cursor, at []byte) (k, v []byte) {
+func (s *snapshot) previous(c *bbolt.Cursor, at []byte) (k, v []byte) {
 	k, v = c.Prev()
 	if k != nil || !s.writable {
 		return k, v
