@@ -51,7 +51,12 @@ func TestComments(t *testing.T) {
 	}
 	equal(t, "for PM", &pb.ListCommentsResponse{Comments: pages(pm, 3)}, &pb.ListCommentsResponse{Comments: all})
 	equal(t, "for SP", &pb.ListCommentsResponse{Comments: pages(sp, 2)}, &pb.ListCommentsResponse{Comments: public})
+}
 
+func TestCommentRefusals(t *testing.T) {
+	s := newSuite(t)
+	pm, sp := s.role("PM"), s.role("SP")
+	r := s.request(s.property(pm), accepted, func(r *pb.ServiceRequest) { r.OwnerId, r.AssigneeId = pm.ID, sp.ID })
 	before := s.counted()
 	refusals := []struct {
 		name string
