@@ -2,8 +2,11 @@ package lease
 
 import (
 	"fmt"
+	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // BenchmarkGet is the check of a fact in memory under a held lease.
@@ -54,8 +57,7 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// BenchmarkRevoke is Publish and Wait with that many live subscribers, each of which
-// holds the entry that is revoked.
+// BenchmarkRevoke is Publish and Wait with that many live subscribers.
 func BenchmarkRevoke(b *testing.B) {
 	for _, subscribers := range []int{1, 5, 50} {
 		b.Run(fmt.Sprint(subscribers, " subscribers"), func(b *testing.B) {
@@ -65,12 +67,19 @@ func BenchmarkRevoke(b *testing.B) {
 				c := NewCache(CacheConfig[int]{Source: "permissions", Dial: dialTo(b, s.addr), Load: f.load, Log: quiet()})
 				runCache(b, c)
 				held(b, c)
+				want(b, c, "a", 0)
 			}
+			var took []time.Duration
 			for b.Loop() {
+				began := time.Now()
 				if err := s.hub.Wait(background(), s.hub.Publish(tagOf("a"))); err != nil {
 					b.Fatal(err)
 				}
+				took = append(took, time.Since(began))
 			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 		})
 	}
 }
@@ -85,5 +94,32 @@ func TestGetDoesNotAllocate(t *testing.T) {
 	ctx := background()
 	if n := testing.AllocsPerRun(1000, func() { _, _ = c.Get(ctx, "a") }); n != 0 {
 		t.Fatalf("Get of what is in memory allocates %v times", n)
+	}
+}
+
+// BenchmarkMemory fills a cache to its bound, and then on.
+func BenchmarkMemory(b *testing.B) {
+	x, h := newIndex(DefaultMaxEntries)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	put := func(i int) {
+		key := fmt.Sprintf("organization-%d/user-%d", i%100, i)
+		x.put(&Entry[int]{key: key, tags: []string{key, key[:15]}, hold: h})
+	}
+	for i := range DefaultMaxEntries {
+		put(i)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	i := DefaultMaxEntries
+	b.ReportAllocs()
+	for b.Loop() {
+		put(i)
+		i++
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/DefaultMaxEntries, "B/entry")
+	if len(x.slots) != DefaultMaxEntries {
+		b.Fatalf("the cache holds %d entries", len(x.slots))
 	}
 }

@@ -140,9 +140,10 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (*Entry[V], error) {
 }
 
 // Check returns nil if the entry may be used for a decision now, and UNAVAILABLE
-// (LEASE_LOST) if the caller must ask Get again.
+// (LEASE_LOST) if the caller must ask Get again. It counts as a use.
 func (c *Cache[V]) Check(e *Entry[V]) error {
 	if e.Valid() {
+		e.touch()
 		return nil
 	}
 	return c.lost

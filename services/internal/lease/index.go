@@ -1,22 +1,14 @@
 package lease
 
-import (
-	"hash/maphash"
-	"sync"
-)
+import "sync"
 
-const (
-	// shardCount keeps readers on different keys from meeting on one lock.
-	shardCount = 64
-	// handSteps bounds the search for an entry to evict.
-	handSteps = 32
-)
+// handSteps bounds the search for an entry to evict.
+const handSteps = 32
 
-// index holds the entries by key and by tag. Its get may be called at any time; the
-// other methods under the cache's mu.
+// index holds the entries by key and by tag. Its get may be called at any time, and
+// takes no lock that readers would meet on; the other methods under the cache's mu.
 type index[V any] struct {
-	seed   maphash.Seed
-	shards [shardCount]shard[V]
+	entries sync.Map // from key to *Entry[V]
 
 	max   int
 	slots []*Entry[V] // all entries, in no order
@@ -24,32 +16,16 @@ type index[V any] struct {
 	byTag map[string]map[*Entry[V]]struct{}
 }
 
-type shard[V any] struct {
-	mu      sync.RWMutex
-	entries map[string]*Entry[V]
-	_       [64]byte // readers of neighbouring shards do not share a cache line
-}
-
 func (x *index[V]) init(max int) {
-	x.seed = maphash.MakeSeed()
 	x.max = max
 	x.byTag = make(map[string]map[*Entry[V]]struct{})
-	for i := range x.shards {
-		x.shards[i].entries = make(map[string]*Entry[V])
-	}
-}
-
-func (x *index[V]) shard(key string) *shard[V] {
-	return &x.shards[maphash.String(x.seed, key)%shardCount]
 }
 
 // get returns the entry of the key, or nil. It may have been dropped since.
 func (x *index[V]) get(key string) *Entry[V] {
-	s := x.shard(key)
-	s.mu.RLock()
-	e := s.entries[key]
-	s.mu.RUnlock()
-	return e
+	e, _ := x.entries.Load(key)
+	entry, _ := e.(*Entry[V])
+	return entry
 }
 
 // put adds an entry in place of the one with its key, if there is one.
@@ -70,19 +46,13 @@ func (x *index[V]) put(e *Entry[V]) {
 		}
 		entries[e] = struct{}{}
 	}
-	s := x.shard(e.key)
-	s.mu.Lock()
-	s.entries[e.key] = e
-	s.mu.Unlock()
+	x.entries.Store(e.key, e)
 }
 
 // remove drops an entry of the index and forgets it.
 func (x *index[V]) remove(e *Entry[V]) {
 	e.drop()
-	s := x.shard(e.key)
-	s.mu.Lock()
-	delete(s.entries, e.key)
-	s.mu.Unlock()
+	x.entries.Delete(e.key)
 	for _, tag := range e.tags {
 		entries := x.byTag[tag]
 		delete(entries, e)
@@ -129,10 +99,5 @@ func (x *index[V]) clear() {
 	}
 	x.slots, x.hand = nil, 0
 	clear(x.byTag)
-	for i := range x.shards {
-		s := &x.shards[i]
-		s.mu.Lock()
-		clear(s.entries)
-		s.mu.Unlock()
-	}
+	x.entries.Clear()
 }

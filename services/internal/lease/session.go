@@ -239,8 +239,7 @@ func (s *session[V]) expire() {
 		s.lapse.Reset(left)
 		return
 	}
-	s.drop()
-	s.cancel(errLapsed)
+	s.cancel(errLapsed) // and with the stream watch ends, and drops everything
 }
 
 // end drops everything unless that was done, stops to look at the lease, and reports

@@ -26,6 +26,8 @@ type wire struct {
 	open  chan struct{} // closed while messages pass
 	delay func() time.Duration
 	calls map[*call]struct{}
+	// sending is called with each message of a subscriber before it leaves.
+	sending func(*leasepb.WatchRequest)
 }
 
 func newWire(t *testing.T, h *Hub) *wire {
@@ -176,6 +178,9 @@ func (c *call) abort() {
 func (c *call) SendMsg(m any) error {
 	if c.client.Err() != nil {
 		return io.EOF
+	}
+	if c.wire.sending != nil {
+		c.wire.sending(m.(*leasepb.WatchRequest))
 	}
 	c.up <- item{proto.Clone(m.(proto.Message)), c.wire.due()}
 	return nil
