@@ -70,11 +70,6 @@ func (s *session[V]) open(life context.Context) error {
 	if conn == nil {
 		return errNoConn
 	}
-	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
-		// Our own pauses are short. The connection's grow to minutes, for which no call
-		// of this process would be answered.
-		c.ResetConnectBackoff()
-	}
 	var err error
 	if s.stream, err = leasepb.NewLeaseServiceClient(conn).Watch(life); err != nil {
 		return err

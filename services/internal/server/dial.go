@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -29,6 +30,13 @@ const serviceConfig = `{
 		}
 	}]
 }`
+
+// connectParams bring a connection back soon after its service did: without it no
+// caller can be let in.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
 
 // dialer connects the parts of this process to the services of the suite.
 type dialer struct {
@@ -62,6 +70,7 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	c, err := grpc.NewClient(addr, append(d.options,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithConnectParams(connectParams),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithChainUnaryInterceptor(d.asUnary(from)),
 		grpc.WithChainStreamInterceptor(d.asStream(from)),
