@@ -45,9 +45,13 @@ func (s *service) checkWithin(ctx context.Context, user string) error {
 	return nil
 }
 
-// checkRemovable returns nil if the caller's organization keeps an owner without the user.
-func (s *service) checkRemovable(ctx context.Context, user string) error {
-	_, err := s.grants.CheckRemovable(ctx, &permissionspb.CheckRemovableRequest{UserId: user})
+// checkRemovable returns nil if the caller's organization keeps an owner without the
+// user of a removal. From then on the user counts as leaving for a minute, so that two
+// owners cannot shut each other out.
+func (s *service) checkRemovable(ctx context.Context, req removal) error {
+	_, err := s.grants.CheckRemovable(ctx, &permissionspb.CheckRemovableRequest{
+		UserId: req.GetId(), ValidateOnly: req.GetValidateOnly(),
+	})
 	if status.Code(err) == codes.FailedPrecondition {
 		return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_LAST_OWNER,
 			"the organization would be left without an owner: make somebody else an owner first", nil)

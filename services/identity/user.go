@@ -234,7 +234,7 @@ func (s *service) removeUser(ctx context.Context, req removal, change func(conte
 	if err := s.checkMember(ctx, req.GetId()); err != nil {
 		return err
 	}
-	if err := s.checkRemovable(ctx, req.GetId()); err != nil {
+	if err := s.checkRemovable(ctx, req); err != nil {
 		return err
 	}
 	if req.GetValidateOnly() {

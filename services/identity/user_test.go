@@ -237,6 +237,11 @@ func TestLastOwnerStays(t *testing.T) {
 		t.Error("a refused call ended the owner's session")
 	}
 	second := owner.hire("second", "OW")
+	// Trying it out on one does not make the other the last.
+	for _, id := range []string{owner.user.GetId(), second.user.GetId()} {
+		_, err = owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: id, ValidateOnly: true})
+		mustNot(t, err)
+	}
 	_, err = owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: second.user.GetId()})
 	mustNot(t, err)
 	_, err = owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: owner.user.GetId()})

@@ -246,7 +246,9 @@ func (*SeedOrganizationResponse) Descriptor() ([]byte, []int) {
 type CheckRemovableRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who is to be removed.
-	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Checks as usual, but the user goes on to count as an owner (AIP-163).
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +288,13 @@ func (x *CheckRemovableRequest) GetUserId() string {
 		return x.UserId
 	}
 	return ""
+}
+
+func (x *CheckRemovableRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // Response of GrantService.CheckRemovable.
@@ -342,9 +351,10 @@ const file_latchkey_permissions_v1_grant_proto_rawDesc = "" +
 	"\rowner_user_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\vownerUserId\x12/\n" +
 	"\fmaker_grants\x18\x02 \x01(\fB\a\xbaH\x04z\x02h(H\x00R\vmakerGrants\x88\x01\x01B\x0f\n" +
 	"\r_maker_grants\"\x1a\n" +
-	"\x18SeedOrganizationResponse\":\n" +
+	"\x18SeedOrganizationResponse\"_\n" +
 	"\x15CheckRemovableRequest\x12!\n" +
-	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"\x18\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\x18\n" +
 	"\x16CheckRemovableResponse2\x82\x03\n" +
 	"\fGrantService\x12v\n" +
 	"\rResolveGrants\x12-.latchkey.permissions.v1.ResolveGrantsRequest\x1a..latchkey.permissions.v1.ResolveGrantsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12\x7f\n" +
