@@ -34,7 +34,7 @@ func TestRandomWalksRaiseNobody(t *testing.T) {
 	for seed := range walks {
 		err := db.Update(tenant(t.Context()), func(tx *store.Tx) error {
 			w := newWalk(tx, uint64(seed))
-			if err := w.run(25); err != nil {
+			if err := w.run(40); err != nil {
 				return fmt.Errorf("walk %d: %w", seed, err)
 			}
 			edits += w.made
@@ -82,21 +82,23 @@ type walk struct {
 	users  []string
 	active map[string]bool
 	keys   []string // what the edits are about
-	ids    int
-	made   int // edits let through
+	roles  []string // ids, of the built-in ones too
+	groups []string // ids
+	made   int      // edits let through
 	last   *world
 }
 
 func newWalk(tx *store.Tx, seed uint64) *walk {
 	w := &walk{Rand: rand.New(rand.NewPCG(seed, 1)), tx: tx, now: noon, active: map[string]bool{}}
-	for i := range 6 {
+	for i := range 5 {
 		w.users = append(w.users, fmt.Sprint("user", i))
 		w.active[w.users[i]] = true
 	}
 	w.keys = []string{
 		"Organization", "Organization: Users", "Organization: Owner", "Organizations: Roles", "Web", "App",
-		"Invoices", "Invoices:Void", "Campaigns", "Campaigns:Create", "ServiceRequests:Work", "Insights:Portfolio",
+		"Invoices", "Invoices:Void", "Campaigns", "Campaigns:Create",
 	}
+	w.roles = []string{"OW", "SP"}
 	return w
 }
 
@@ -106,43 +108,55 @@ func (w *walk) loader() *loader {
 	return l
 }
 
-// run seeds the organization, lets its owner give out ranks, and then everybody edit.
+// run seeds the organization, lets its owner make roles, groups and ranks, and then
+// everybody edit.
 func (w *walk) run(steps int) error {
 	if err := w.loader().seed(w.users[0], builtIn["BA"].keys); err != nil {
 		return err
 	}
 	w.last = w.snapshot()
+	setup := []int{planEdit, roleMade, roleMade, groupMade, groupMade, roleSet, roleSet, groupSet, groupSet}
 	for i := range steps {
-		caller := w.users[0]
-		for n := 0; i >= 6 && n < 4; n++ {
-			if caller = pick(w, w.users); w.last.keys(caller, w.now, nil)["Organization: Users"] {
-				break
-			}
+		caller, n := w.users[0], w.IntN(kinds)
+		if i < len(setup) {
+			n = setup[i]
+		} else {
+			caller = w.editor()
 		}
-		if err := w.step(caller); err != nil {
+		if err := w.step(caller, n); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
+// editor picks somebody who as a rule may edit users.
+func (w *walk) editor() (user string) {
+	for range 4 {
+		if user = pick(w, w.users); w.last.keys(user, w.now, nil)["Organization: Users"] {
+			break
+		}
+	}
+	return user
+}
+
 func pick[T any](w *walk, from []T) T { return from[w.IntN(len(from))] }
 
 // step makes one edit, and checks what it did if it was let through.
-func (w *walk) step(caller string) error {
+func (w *walk) step(caller string, n int) error {
 	before := w.last
 	set, _ := w.loader().access(w.loader().user(caller)).grants(w.now)
-	what, key, err := w.edit(granter{caller, set}, set)
-	if _, ok := errors.AsType[*fault.Error](err); ok || what == "" {
+	if key := keyOf(n); !set.Has(catalog.MustGrant(key)) {
+		return nil
+	}
+	what, err := w.edit(granter{caller, set}, n)
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%s by %s: %w", what, caller, err)
 	}
 	w.made++
-	if !before.keys(caller, w.now, before.plan.GetFeatures())[key] {
-		return fmt.Errorf("%s was let through without %s", what, key)
-	}
 	w.last = w.snapshot()
 	if err := w.checkStep(before, w.last, caller); err != nil {
 		return fmt.Errorf("%s by %s: %w", what, caller, err)
@@ -150,57 +164,76 @@ func (w *walk) step(caller string) error {
 	return nil
 }
 
-// edit makes a random edit as a granter, if he may call the method at all. It returns
-// the edit in words, or "", and the key that the method asks for.
-func (w *walk) edit(by granter, holds catalog.Set) (what, key string, err error) {
-	users, rolesKey := "Organization: Users", "Organizations: Roles"
-	n := w.IntN(14)
-	if key = users; n >= 10 {
-		key = rolesKey
+// The kinds of edits.
+const (
+	timePasses = iota
+	planEdit
+	roleMade
+	roleEdit
+	groupMade
+	groupEdit
+	settingsEdit
+	groupSet
+	roleSet
+	overrideEdit
+	kinds = overrideEdit + 4 // overrides are edited most
+)
+
+// keyOf returns the key that the method of an edit asks for.
+func keyOf(n int) string {
+	switch n {
+	case planEdit, roleMade, roleEdit:
+		return "Organizations: Roles"
 	}
-	if n == 13 {
-		w.now = w.now.Add(time.Duration(w.IntN(3)) * time.Hour)
-		return "", "", nil
-	}
-	if !holds.Has(catalog.MustGrant(key)) {
-		return "", "", nil
-	}
+	return "Organization: Users"
+}
+
+// edit makes a random edit and returns it in words.
+func (w *walk) edit(by granter, n int) (what string, err error) {
 	l, user := w.loader(), pick(w, w.users)
 	switch n {
-	case 0, 1:
-		what, err = w.editRole(l, by, user)
-	case 2, 3, 4, 5:
-		what, err = w.editOverride(l, by, user)
-	case 6:
-		what, err = w.editSettings(l, by, user)
-	case 7:
-		req := &pb.SetUserGroupRequest{UserId: user, GroupId: w.anyID("group")}
-		what = fmt.Sprint("SetUserGroup", req)
-		_, err = l.editUser(by, user, "", w.active, setGroup(req, link{}))
-	case 8:
-		g := &pb.Group{Id: w.newID("group"), Name: fmt.Sprint(w.ids), RoleId: w.anyRole(), Grants: w.some(), Denies: w.some(), Settings: w.settings()}
-		what, err = fmt.Sprint("CreateGroup", g), l.createGroup(by, g)
-	case 9:
-		g := &pb.Group{Id: w.anyID("group"), RoleId: w.anyRole(), Grants: w.some(), Denies: w.some(), Settings: w.settings()}
-		what = fmt.Sprint("UpdateGroup", g)
-		_, err = l.updateGroup(by, g, &fieldmaskpb.FieldMask{Paths: []string{pick(w, []string{"role_id", "grants", "denies", "settings"})}}, w.active)
-	case 10:
-		r := &pb.Role{Id: w.newID("role"), Name: fmt.Sprint(w.ids), Keys: w.some(), Settings: w.settings()}
-		what, err = fmt.Sprint("CreateRole", r), l.createRole(by, r)
-	case 11:
-		r := &pb.Role{Id: w.anyID("role"), Keys: w.some(), Settings: w.settings()}
-		what = fmt.Sprint("UpdateRole", r)
-		_, err = l.updateRole(by, r, &fieldmaskpb.FieldMask{Paths: []string{"keys", "settings"}}, w.active)
-	case 12:
+	case timePasses:
+		w.now = w.now.Add(time.Duration(w.IntN(3)) * time.Hour)
+	case planEdit:
 		p, _ := plans.Get(w.tx, w.tx.Tenant())
-		p.Features = [][]string{nil, {"campaigns"}}[w.IntN(2)]
-		what, err = fmt.Sprint("UpdateBillingPlan", p), plans.Put(w.tx, p)
+		p.Features = [][]string{nil, {"campaigns"}, {"campaigns"}}[w.IntN(3)]
+		return fmt.Sprint("UpdateBillingPlan", p), plans.Put(w.tx, p)
+	case roleMade:
+		w.roles = append(w.roles, fmt.Sprint("role", len(w.roles)))
+		r := &pb.Role{Id: w.roles[len(w.roles)-1], Name: w.roles[len(w.roles)-1], Keys: w.some(), Settings: w.settings()}
+		return fmt.Sprint("CreateRole", r), l.createRole(by, r)
+	case roleEdit:
+		r := &pb.Role{Id: pick(w, w.roles), Keys: w.some(), Settings: w.settings()}
+		_, err = l.updateRole(by, r, &fieldmaskpb.FieldMask{Paths: []string{pick(w, []string{"keys", "settings"})}}, w.active)
+		return fmt.Sprint("UpdateRole", r), err
+	case groupMade:
+		w.groups = append(w.groups, fmt.Sprint("group", len(w.groups)))
+		g := w.group(w.groups[len(w.groups)-1])
+		return fmt.Sprint("CreateGroup", g), l.createGroup(by, g)
+	case groupEdit:
+		g := w.group(pick(w, w.groups))
+		_, err = l.updateGroup(by, g, &fieldmaskpb.FieldMask{Paths: []string{pick(w, []string{"role_id", "grants", "denies", "settings"})}}, w.active)
+		return fmt.Sprint("UpdateGroup", g), err
+	case settingsEdit:
+		return w.editSettings(l, by, user)
+	case groupSet:
+		req := &pb.SetUserGroupRequest{UserId: user, GroupId: pick(w, append(w.groups, ""))}
+		_, err = l.editUser(by, user, "", w.active, setGroup(req, link{}))
+		return fmt.Sprint("SetUserGroup", req), err
+	case roleSet:
+		return w.editRole(l, by, user)
+	default:
+		return w.editOverride(l, by, user)
 	}
-	return what, key, err
+	return "", nil
+}
+
+func (w *walk) group(id string) *pb.Group {
+	return &pb.Group{Id: id, Name: id, RoleId: pick(w, w.roles), Grants: w.some(), Denies: w.some(), Settings: w.settings()}
 }
 
 func (w *walk) editRole(l *loader, by granter, user string) (string, error) {
-	req := &pb.SetUserRoleRequest{UserId: user, RoleId: w.anyRole(), RegionalManager: w.IntN(2) == 0}
+	req := &pb.SetUserRoleRequest{UserId: user, RoleId: pick(w, w.roles)}
 	_, err := l.editUser(by, user, "", w.active, setRole(req))
 	return fmt.Sprint("SetUserRole", req), err
 }
@@ -230,26 +263,18 @@ func (w *walk) settings() *pb.UserSettings {
 	return &pb.UserSettings{SeePricing: &a, LimitSlots: &b, PullFromQueue: &c, SearchScope: search(pb.SearchScope(1 + w.IntN(3)))}
 }
 
+// some returns a few keys, often those that let edit users.
 func (w *walk) some() (keys []string) {
 	for range w.IntN(4) {
 		keys = append(keys, pick(w, w.keys))
 	}
-	return keyNames(keySet(keys))
-}
-
-func (w *walk) newID(kind string) string {
-	w.ids++
-	return fmt.Sprint(kind, w.ids)
-}
-
-// anyID returns an id of the kind that may exist.
-func (w *walk) anyID(kind string) string { return fmt.Sprint(kind, 1+w.IntN(w.ids+1)) }
-
-func (w *walk) anyRole() string {
-	if w.IntN(3) == 0 {
-		return w.anyID("role")
+	switch w.IntN(4) {
+	case 0:
+		keys = append(keys, "Organization", "Organization: Users", "Invoices")
+	case 1:
+		keys = append(keys, "Organization", "Organization: Users", "Organization: Owner", "Organizations: Roles")
 	}
-	return pick(w, []string{"OA", "OW", "US", "SA", "PM", "SP", "PM+", "BA"})
+	return keyNames(keySet(keys))
 }
 
 // snapshot reads every record for the reference.
@@ -320,17 +345,25 @@ func (w *walk) instants(before, after *world, users ...string) []time.Time {
 	return slices.CompactFunc(all, time.Time.Equal)
 }
 
-// checkDenies checks that no deny by somebody who holds more was lifted.
+// checkDenies checks that no deny by somebody who holds more was lifted, or overcome by
+// what is more specific.
 func (w *walk) checkDenies(before, after *world, caller, user string) error {
-	now := before.keys(caller, w.now, featureNames())
-	for k, authors := range w.denies(before, user) {
+	for k, authors := range w.denies(before, user, w.now) {
 		for _, author := range authors {
-			if slices.Contains(w.denies(after, user)[k], author) || author == caller {
+			if slices.Contains(w.denies(after, user, w.now)[k], author) {
 				continue
 			}
-			for held := range before.keys(author, w.now, featureNames()) {
-				if !now[held] {
-					return fmt.Errorf("the deny of %s to %s by %s was lifted, who holds %s", k, user, author, held)
+			if err := w.mayLift(before, caller, author); err != nil {
+				return fmt.Errorf("the deny of %s to %s was lifted: %w", k, user, err)
+			}
+		}
+	}
+	for _, at := range w.instants(before, after, user) {
+		was, is := before.keys(user, at, featureNames()), after.keys(user, at, featureNames())
+		for k, authors := range w.denies(after, user, at) {
+			for _, author := range authors {
+				if err := w.mayLift(before, caller, author); err != nil && is[k] && !was[k] {
+					return fmt.Errorf("the deny of %s to %s was overcome: %w", k, user, err)
 				}
 			}
 		}
@@ -338,15 +371,25 @@ func (w *walk) checkDenies(before, after *world, caller, user string) error {
 	return nil
 }
 
-// denies returns who denies what to a user, now.
-func (w *walk) denies(v *world, user string) map[string][]string {
+func (w *walk) mayLift(before *world, caller, author string) error {
+	now := before.keys(caller, w.now, featureNames())
+	for k := range before.keys(author, w.now, featureNames()) {
+		if !now[k] {
+			return fmt.Errorf("%s holds %s, which the caller lacks", author, k)
+		}
+	}
+	return nil
+}
+
+// denies returns who denies what to a user at an instant.
+func (w *walk) denies(v *world, user string, at time.Time) map[string][]string {
 	u, g, _ := v.layersOf(user)
 	all := map[string][]string{}
 	for _, k := range g.GetDenies() {
 		all[k] = append(all[k], g.GetDenyAuthors()[k])
 	}
 	for _, o := range u.GetOverrides() {
-		if o.GetEffect() == pb.Effect_EFFECT_DENY && (o.ExpireTime == nil || w.now.Before(o.ExpireTime.AsTime())) {
+		if o.GetEffect() == pb.Effect_EFFECT_DENY && (o.ExpireTime == nil || at.Before(o.ExpireTime.AsTime())) {
 			all[o.GetKey()] = append(all[o.GetKey()], o.GetSetBy())
 		}
 	}
