@@ -24,8 +24,10 @@ const answerLife = 24 * time.Hour
 // mutating handler. If the request has the fields:
 //
 //   - request_id: a repeat by the same caller gets the first answer, and f does not
-//     run. A different request under the same id is refused. Errors are not kept.
-//   - validate_only: f runs and its result is returned, but nothing is changed.
+//     run. A different request under the same id is refused. Errors are not kept,
+//     and answers not for longer than a day.
+//   - validate_only: f runs and its result is returned, but nothing is changed or
+//     kept, and the request_id is not looked at.
 func Do[R proto.Message](ctx context.Context, db *DB, req proto.Message, f func(*Tx) (R, error)) (R, error) {
 	var result, none R
 	o, err := origin(ctx)
@@ -65,7 +67,8 @@ func requestFields(m protoreflect.Message) (requestID string, validateOnly bool)
 // once runs f unless its answer is kept, and keeps its answer.
 //
 // SECURITY: answers are kept by caller and method, so that nobody gets another's
-// answer by knowing its request id.
+// answer by knowing its request id. Those who have not signed in are one caller: an
+// answer to them must not hold what its request did not prove.
 func once[R proto.Message](ctx context.Context, db *DB, o Origin, requestID string, req proto.Message, f func(*Tx) (R, error)) (R, error) {
 	var result R
 	request, err := encode(req)

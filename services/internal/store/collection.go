@@ -40,11 +40,7 @@ func (c *Collection[T]) Name() string { return c.name }
 // Get returns the record with the id, or false.
 func (c *Collection[T]) Get(tx *Tx, id string) (v T, ok bool) {
 	c.check(tx)
-	b := tx.get(tx.under(c.prefix, id))
-	if b == nil {
-		return v, false
-	}
-	return c.decode(tx, b)
+	return c.decodeAny(tx, tx.get(tx.under(c.prefix, id)))
 }
 
 // Has reports whether there is a record with the id, and does not decode it.
@@ -55,6 +51,13 @@ func (c *Collection[T]) Has(tx *Tx, id string) bool {
 
 // All yields every record in the order of the ids.
 func (c *Collection[T]) All(tx *Tx) iter.Seq[T] { return c.Range().scan(tx) }
+
+// Scan yields the records of the range, one of c.Range's, as they were when the
+// scan began.
+func (c *Collection[T]) Scan(tx *Tx, r Range[T]) iter.Seq[T] { return r.of(c, nil).scan(tx) }
+
+// Count returns how many records the range has, without decoding them.
+func (c *Collection[T]) Count(tx *Tx, r Range[T]) int { return r.of(c, nil).count(tx) }
 
 // Match returns nil if etag is empty or that of v, and fault.Stale if v has
 // changed since the caller read it.
@@ -84,11 +87,10 @@ func (c *Collection[T]) Put(tx *Tx, v T) error {
 	}
 	m := v.ProtoReflect()
 	stored := tx.get(tx.under(c.prefix, id))
-	old, exists := c.decodeOld(tx, stored)
+	old, exists := c.decodeAny(tx, stored)
 	if exists {
 		c.fields.adopt(m, old.ProtoReflect())
-		b, err := c.fields.bytes(m)
-		if err == nil && bytes.Equal(b, stored) {
+		if b, err := c.fields.bytes(m); err == nil && bytes.Equal(b, stored) {
 			return tx.err
 		}
 	}
@@ -97,7 +99,7 @@ func (c *Collection[T]) Put(tx *Tx, v T) error {
 	if err != nil {
 		return fmt.Errorf("encode %s %q: %w", c.name, id, err)
 	}
-	if err := c.reindex(tx, id, old, exists, v, true); err != nil {
+	if err := c.reindex(tx, id, c.entries(tx, old, exists, id), c.entries(tx, v, true, id)); err != nil {
 		return err
 	}
 	tx.put(tx.under(c.prefix, id), b)
@@ -108,15 +110,18 @@ func (c *Collection[T]) Put(tx *Tx, v T) error {
 func (c *Collection[T]) Delete(tx *Tx, id string) {
 	c.check(tx)
 	tx.mustWrite()
-	var none T
-	if old, ok := c.decodeOld(tx, tx.get(tx.under(c.prefix, id))); ok {
-		// Without a new record no key can be taken, so there is no error.
-		_ = c.reindex(tx, id, old, true, none, false)
+	old, exists := c.decodeAny(tx, tx.get(tx.under(c.prefix, id)))
+	if !exists {
+		return
+	}
+	// An error is the transaction's own: no key is added that could be taken.
+	if c.reindex(tx, id, c.entries(tx, old, true, id), c.entries(tx, old, false, id)) == nil {
 		tx.del(tx.under(c.prefix, id))
 	}
 }
 
-func (c *Collection[T]) decodeOld(tx *Tx, b []byte) (v T, ok bool) {
+// decodeAny decodes what get returned, which is nil if there is nothing.
+func (c *Collection[T]) decodeAny(tx *Tx, b []byte) (v T, ok bool) {
 	if b == nil {
 		return v, false
 	}
@@ -133,37 +138,41 @@ func (c *Collection[T]) decode(tx *Tx, b []byte) (v T, ok bool) {
 	return v, true
 }
 
-// reindex writes the entries that differ between old and v.
-func (c *Collection[T]) reindex(tx *Tx, id string, old T, hadOld bool, v T, hasNew bool) error {
-	type edit struct{ key, value []byte }
-	var edits []edit
-	for _, ix := range c.indexes {
-		var was, is [][]byte
-		if hadOld {
-			was = ix.entries(tx, old, id)
-		}
-		if hasNew {
-			is = ix.entries(tx, v, id)
-		}
-		for _, key := range is {
-			if contains(was, key) {
-				continue
-			}
-			if ix.unique && tx.get(key) != nil {
+// reindex writes what differs between the entries that were and those that are to be,
+// in the order of c.indexes. If a key is taken it writes nothing.
+func (c *Collection[T]) reindex(tx *Tx, id string, was, is [][][]byte) error {
+	for i, ix := range c.indexes {
+		for _, key := range is[i] {
+			if ix.unique && !contains(was[i], key) && tx.get(key) != nil {
 				return fault.Exists(c.name, ix.short)
 			}
-			edits = append(edits, edit{key, ix.value(id)})
 		}
-		for _, key := range was {
-			if !contains(is, key) {
-				edits = append(edits, edit{key, nil})
+	}
+	for i, ix := range c.indexes {
+		for _, key := range is[i] {
+			if !contains(was[i], key) {
+				tx.set(key, ix.value(id))
+			}
+		}
+		for _, key := range was[i] {
+			if !contains(is[i], key) {
+				tx.set(key, nil)
 			}
 		}
 	}
-	for _, e := range edits {
-		tx.put(e.key, e.value)
+	return tx.err
+}
+
+// entries returns the keys of the entries of a record in each index, or none if there
+// is no record.
+func (c *Collection[T]) entries(tx *Tx, v T, exists bool, id string) [][][]byte {
+	all := make([][][]byte, len(c.indexes))
+	if exists {
+		for i, ix := range c.indexes {
+			all[i] = ix.entries(tx, v, id)
+		}
 	}
-	return nil
+	return all
 }
 
 func contains(keys [][]byte, key []byte) bool {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type DB struct {
 	sealer  *sealer
 	changes changes
 	timers  sync.Pool // of *time.Timer, stopped
+	seed    maphash.Seed
 	fatal   sync.Once
 	stop    context.CancelFunc
 	pruner  sync.WaitGroup
@@ -44,7 +46,7 @@ func Open(ctx context.Context, engine Engine, schema *Schema, cfg Config) (*DB, 
 	if cfg.Now == nil {
 		panic("store: Config.Now is nil")
 	}
-	db := &DB{engine: engine, schema: schema, cfg: cfg}
+	db := &DB{engine: engine, schema: schema, cfg: cfg, seed: maphash.MakeSeed()}
 	if db.cfg.MaxRead == 0 {
 		db.cfg.MaxRead = time.Second
 	}
@@ -116,7 +118,8 @@ func origin(ctx context.Context) (Origin, error) {
 }
 
 func (db *DB) view(ctx context.Context, o Origin, f func(*Tx) error) error {
-	return db.read(ctx, o, false, f)
+	const writable = false
+	return db.read(ctx, o, writable, f)
 }
 
 // read runs f over a snapshot. If writable, f may write, and nothing comes of it.
@@ -157,6 +160,7 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 
 func (db *DB) begin(ctx context.Context, s Snapshot, o Origin) *Tx {
 	tx := &Tx{db: db, ctx: ctx, done: ctx.Done(), snap: s, origin: o, now: db.cfg.Now().UTC()}
+	tx.overlay.seed = db.seed
 	tx.prefix = appendString(tx.room[:0:64], o.Tenant)
 	tx.scratch = tx.room[64:64]
 	return tx

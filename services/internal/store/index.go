@@ -71,24 +71,26 @@ func (c *Collection[T]) declare(name string, keys func(T) []Key, unique bool, op
 
 // First returns the first record whose key starts with the parts, or false.
 func (ix *Index[T]) First(tx *Tx, parts ...any) (v T, ok bool) {
+	ix.c.check(tx)
+	if ix.unique { // as a rule the parts are the whole key
+		key := Key(parts).appendTo(append(append(tx.scratch[:0], tx.prefix...), ix.prefix...))
+		tx.scratch = key
+		if id := tx.get(key); id != nil {
+			return ix.c.Get(tx, string(id))
+		}
+	}
 	for v := range ix.Scan(tx, ix.Range(parts...)) {
 		return v, true
 	}
 	return v, false
 }
 
-// Scan yields the records of the range in the order of the index, as they were
-// when the scan began.
-func (ix *Index[T]) Scan(tx *Tx, r Range[T]) iter.Seq[T] { return r.scan(tx) }
+// Scan yields the records of the range, one of ix.Range's, as they were when the scan
+// began.
+func (ix *Index[T]) Scan(tx *Tx, r Range[T]) iter.Seq[T] { return r.of(ix.c, ix).scan(tx) }
 
 // Count returns how many entries the range has, without decoding the records.
-func (ix *Index[T]) Count(tx *Tx, r Range[T]) int {
-	n := 0
-	for range tx.scan(r.bounds(tx)) {
-		n++
-	}
-	return n
-}
+func (ix *Index[T]) Count(tx *Tx, r Range[T]) int { return r.of(ix.c, ix).count(tx) }
 
 // Range selects the entries whose key starts with the parts.
 func (ix *Index[T]) Range(parts ...any) Range[T] {
@@ -124,6 +126,22 @@ func (r Range[T]) To(parts ...any) Range[T] {
 func (r Range[T]) Reverse() Range[T] {
 	r.reverse = !r.reverse
 	return r
+}
+
+// of returns r, and panics if it is a range of another collection or index.
+func (r Range[T]) of(c *Collection[T], ix *Index[T]) Range[T] {
+	if r.c != c || r.index != ix {
+		panic("store: a range of another index")
+	}
+	return r
+}
+
+func (r Range[T]) count(tx *Tx) int {
+	n := 0
+	for range tx.scan(r.bounds(tx)) {
+		n++
+	}
+	return n
 }
 
 // bounds returns the arguments of a scan over the range.

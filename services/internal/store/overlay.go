@@ -11,6 +11,7 @@ import (
 type overlay struct {
 	root  *node
 	epoch int // nodes of an older epoch may be part of a walk
+	seed  maphash.Seed
 }
 
 // node is one write; a nil value deletes the key.
@@ -21,13 +22,11 @@ type node struct {
 	epoch       int
 }
 
-var prioritySeed = maphash.MakeSeed()
-
 // set keeps both slices.
 func (o *overlay) set(key, value []byte) {
 	o.root = o.insert(o.root, &node{
 		key: key, value: value,
-		priority: maphash.Bytes(prioritySeed, key), epoch: o.epoch,
+		priority: maphash.Bytes(o.seed, key), epoch: o.epoch,
 	})
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"testing"
@@ -36,7 +37,7 @@ func wantWalk(model map[string]string, lo, hi string, reverse bool) []string {
 func TestOverlay(t *testing.T) {
 	key := rapid.StringMatching(`[a-e]{1,2}`)
 	rapid.Check(t, func(t *rapid.T) {
-		var o overlay
+		o := overlay{seed: maphash.MakeSeed()}
 		model := map[string]string{}
 		type pending struct {
 			walk walk

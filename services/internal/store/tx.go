@@ -119,15 +119,18 @@ func (tx *Tx) getIn(writes *node, key []byte) []byte {
 	return v
 }
 
-// put keeps the value and copies the key.
-func (tx *Tx) put(key, value []byte) {
-	tx.mustWrite()
-	if tx.alive() {
-		tx.overlay.set(bytes.Clone(key), value)
-	}
-}
+// put keeps the value and copies the key, which may be scratch.
+func (tx *Tx) put(key, value []byte) { tx.set(bytes.Clone(key), value) }
 
 func (tx *Tx) del(key []byte) { tx.put(key, nil) }
+
+// set keeps both.
+func (tx *Tx) set(key, value []byte) {
+	tx.mustWrite()
+	if tx.alive() {
+		tx.overlay.set(key, value)
+	}
+}
 
 func (tx *Tx) mustWrite() {
 	if !tx.writable {

@@ -143,7 +143,7 @@ func verifyKilled(t *testing.T, path string, acknowledged []string) {
 				t.Errorf("%s has lost its index entry", id)
 			}
 		}
-		all := byGroup.Count(tx, samples.Range())
+		all := samples.Count(tx, samples.Range())
 		indexed := byGroup.Count(tx, byGroup.Range("g"))
 		if int64(all) != tx.Revision() || indexed != all || all < len(acknowledged) {
 			t.Errorf("got %d records, %d entries, revision %d, %d acknowledged", all, indexed, tx.Revision(), len(acknowledged))

@@ -37,7 +37,7 @@ func (t *test) save(ctx context.Context, requestID, note string, validateOnly bo
 
 func (t *test) count(ctx context.Context) (n int) {
 	t.Helper()
-	t.view(ctx, func(tx *store.Tx) { n = byGroup.Count(tx, samples.Range()) })
+	t.view(ctx, func(tx *store.Tx) { n = samples.Count(tx, samples.Range()) })
 	return n
 }
 

@@ -173,7 +173,7 @@ func (r *run) compareTx(tx *store.Tx, m model, op operation) {
 		return inGroup(v) && v.GetRank() >= int64(op.from) && v.GetRank() < int64(op.to)
 	}
 	r.same("all", ids(samples.All(tx)), m.sorted(all, byID))
-	r.same("all, reverse", ids(byGroup.Scan(tx, samples.Range().Reverse())), m.sorted(all, func(a, b *storepb.Sample) int { return byID(b, a) }))
+	r.same("all, reverse", ids(samples.Scan(tx, samples.Range().Reverse())), m.sorted(all, func(a, b *storepb.Sample) int { return byID(b, a) }))
 	r.same("group", ids(byGroup.Scan(tx, group)), m.sorted(inGroup, byRankThenID))
 	r.same("group, reverse", ids(byGroup.Scan(tx, group.Reverse())), m.sorted(inGroup, down))
 	r.same("part", ids(byGroup.Scan(tx, group.From(op.from).To(op.to))), m.sorted(within, byRankThenID))

@@ -278,6 +278,8 @@ func misusePanics(t *test) {
 		{"declared twice", func() { foreign.Index("x", groupKey); foreign.Index("x", groupKey) }},
 		{"no etag to match", func() { _ = notes.Match(&storepb.Answer{}, "1") }},
 		{"several collections or directions", func() { t.page(&storepb.ListSamplesRequest{}, byGroup.Range("g"), byGroup.Range("h").Reverse()) }},
+		{"range of another index", func() { t.view(t.ctx, func(tx *store.Tx) { byGroup.Scan(tx, byRank.Range()) }) }},
+		{"range of another index", func() { t.view(t.ctx, func(tx *store.Tx) { samples.Count(tx, byRank.Range()) }) }},
 		{"cannot be part of a key", func() { byGroup.Range(1.5) }},
 	} {
 		if p := fmt.Sprint(panics(c.f)); !strings.Contains(p, c.want) {
