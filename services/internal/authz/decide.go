@@ -3,6 +3,7 @@ package authz
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -18,71 +19,138 @@ var (
 	appKey = catalog.MustGrant("App")
 )
 
-// permits decides by the rule alone. The path that allows compares words of bits and
-// allocates nothing.
+// permits decides by the rule alone. It allocates nothing: what allows compares words
+// of bits, and what denies was made when the rules were compiled, since a page of
+// records asks for the same denials again and again.
 func (m *method) permits(p *Principal) error {
-	switch m.kind {
-	case byAnyone:
+	switch {
+	case m.kind == byAnyone:
 		return nil
-	case byInternal:
-		if p.Service != "" {
-			return nil
+	case m.kind == byInternal:
+		if p.Service == "" {
+			return m.denials.notService
 		}
-		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_INTERNAL_ONLY,
-			short(m.name)+" is for the services of the suite only", map[string]string{"method": m.name[1:]})
-	case bySignedIn:
-		if p.ID != "" {
-			return nil
-		}
-		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_INTERNAL_ONLY,
-			short(m.name)+" is for people and not for services", map[string]string{"method": m.name[1:]})
+		return nil
+	case p.ID == "":
+		return m.denyNobody(p)
+	case m.kind == bySignedIn:
+		return nil
 	}
-	if err := m.checkSurface(p); err != nil {
+	if err := checkSurface(p); err != nil {
 		return err
 	}
-	if m.kind == byAll && p.Grants.Contains(m.grants) || m.kind == byAny && p.Grants.Intersects(m.grants) || m.kind == byContent {
-		return nil
-	}
-	return m.refuse(p)
-}
-
-func (m *method) checkSurface(p *Principal) error {
-	key := webKey
-	switch p.Surface {
-	case SurfaceWeb:
-	case SurfaceApp:
-		key = appKey
-	default:
-		return nil
-	}
-	if p.Grants.Has(key) {
-		return nil
-	}
-	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_SURFACE_CLOSED,
-		fmt.Sprintf("you no longer have the permission %s, so this %s session is closed to you: sign in where you may", key, p.Surface),
-		map[string]string{"surface": p.Surface.String(), "grant": key.String()})
-}
-
-// refuse says why the rule does not let the caller in: the plan before the keys.
-func (m *method) refuse(p *Principal) error {
-	for _, n := range m.features {
-		if !p.Grants.Has(n.feature) {
-			feature := strings.TrimPrefix(n.feature.String(), "feature:")
-			return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_FEATURE_NOT_IN_PLAN,
-				fmt.Sprintf("the organization's plan does not include %q, which %s needs", feature, n.key),
-				map[string]string{"feature": feature, "grant": n.key.String()})
+	switch m.kind {
+	case byAll:
+		if !p.Grants.Contains(m.grants) {
+			return m.denyAll(p)
+		}
+	case byAny:
+		if !p.Grants.Intersects(m.grants) {
+			return m.denyAny(p)
 		}
 	}
-	for _, bit := range m.order {
-		if m.kind == byAll && !p.Grants.Has(bit) {
-			return m.missing(bit, "", "")
-		}
-	}
+	return nil
+}
+
+// denials are what a method answers to whom its rule does not let in.
+type denials struct {
+	notService error // to people, where the suite's services alone may call
+	service    error // to services, where people alone may call
+	any        error // to holders of none of the grants
+}
+
+func (m *method) prepareDenials() {
+	of := map[string]string{"method": m.name[1:]}
+	m.denials.notService = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_INTERNAL_ONLY,
+		short(m.name)+" is for the services of the suite only", of)
+	m.denials.service = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_PEOPLE_ONLY,
+		short(m.name)+" is for people and not for services", of)
 	var others []string
-	for _, bit := range m.order[1:] {
-		others = append(others, bit.String())
+	for i := range m.named {
+		n := &m.named[i]
+		n.features = m.featuresOf(n.bit)
+		n.denial = m.missing(n.bit, "", "")
+		if i > 0 {
+			others = append(others, n.bit.String())
+		}
 	}
-	return m.missing(m.order[0], "", strings.Join(others, " or "))
+	if m.kind == byAny {
+		m.denials.any = m.missing(m.named[0].bit, "", strings.Join(others, " or "))
+	}
+}
+
+// featuresOf returns the add-on features that the grant and the keys above it need.
+func (m *method) featuresOf(bit catalog.Bit) []feature {
+	needs := catalog.Needs(bit)
+	var found []feature
+	for _, f := range catalog.Features() {
+		if needs.Has(f.Bit()) {
+			found = append(found, feature{f.Bit(), fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_FEATURE_NOT_IN_PLAN,
+				fmt.Sprintf("the organization's plan does not include %q, which %s needs", f.Name, bit),
+				map[string]string{"feature": f.Name, "grant": bit.String()})})
+		}
+	}
+	return found
+}
+
+// closed are the answers to sessions whose surface is closed to their user.
+var closed = map[Surface]error{
+	SurfaceWeb: closedSurface(SurfaceWeb, webKey),
+	SurfaceApp: closedSurface(SurfaceApp, appKey),
+}
+
+func closedSurface(s Surface, key catalog.Bit) error {
+	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_SURFACE_CLOSED,
+		fmt.Sprintf("you no longer have the permission %s, so this %s session is closed to you: sign in where you may", key, s),
+		map[string]string{"surface": s.String(), "grant": key.String()})
+}
+
+func checkSurface(p *Principal) error {
+	switch {
+	case p.Surface == SurfaceWeb && !p.Grants.Has(webKey),
+		p.Surface == SurfaceApp && !p.Grants.Has(appKey):
+		return closed[p.Surface]
+	}
+	return nil
+}
+
+// denyNobody answers whoever is no user.
+func (m *method) denyNobody(p *Principal) error {
+	if p.Service == "" {
+		return missingCredentials()
+	}
+	return m.denials.service
+}
+
+// denyAll says which of all grants is missing: the plan's before the caller's.
+func (m *method) denyAll(p *Principal) error {
+	for _, n := range m.named {
+		if err := n.notInPlan(p); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(m.named, func(n named) bool { return !p.Grants.Has(n.bit) })
+	return m.named[i].denial
+}
+
+// denyAny says that one of the grants is needed; or that the plan lacks something, if
+// with it none of them could count.
+func (m *method) denyAny(p *Principal) error {
+	for _, n := range m.named {
+		if n.notInPlan(p) == nil {
+			return m.denials.any
+		}
+	}
+	return m.named[0].notInPlan(p)
+}
+
+func (n *named) notInPlan(p *Principal) error {
+	for _, f := range n.features {
+		if !p.Grants.Has(f.bit) {
+			return f.denial
+		}
+	}
+	return nil
 }
 
 // missing is the denial that names a grant, the field that asked for it, and the
@@ -107,17 +175,26 @@ func (m *method) missing(bit catalog.Bit, field, instead string) error {
 		fmt.Sprintf("%s needs %s, which you do not have: ask an administrator for it, or sign in as somebody who has it", by, what), metadata)
 }
 
+// lacks is the denial of a request that asks for a grant which the caller lacks.
+func (m *method) lacks(p *Principal, bit catalog.Bit, field string) error {
+	n := named{bit: bit, features: m.featuresOf(bit)}
+	if err := n.notInPlan(p); err != nil {
+		return err
+	}
+	return m.missing(bit, field, "")
+}
+
 // checkContent decides by what the request carries. Where the rule is by_content, a
-// request that carries nothing that asks for a grant is denied to who holds none of
+// request that does nothing that asks for a grant is denied to who holds none of
 // the possible ones; for others it is merely incomplete, which empty says.
 func (m *method) checkContent(p *Principal, a *asked) (empty bool, err error) {
 	if a.missing {
-		return false, m.missing(a.first.bit, a.first.field, "")
+		return false, m.lacks(p, a.bit, a.field)
 	}
-	if m.kind != byContent || a.any {
+	if m.kind != byContent || a.acts {
 		return false, nil
 	}
-	possible := m.content.possible()
+	possible := m.content.actions()
 	if p.Grants.Intersects(possible) {
 		return true, nil
 	}
@@ -127,24 +204,16 @@ func (m *method) checkContent(p *Principal, a *asked) (empty bool, err error) {
 	return true, nil
 }
 
-// possible returns every grant that a request of a by_content method could ask for.
-func (c *content) possible() catalog.Set {
-	set := c.within
-	if c.update != nil {
-		set = set.Union(c.update.inner.within)
-	}
-	for _, f := range c.fields {
-		for _, bit := range f.choose {
-			set.Add(bit)
-		}
-	}
-	return set
-}
-
 func unknownMethod(fullMethod string) error {
+	if len(fullMethod) > maxSaid {
+		fullMethod = fullMethod[:maxSaid] + "..."
+	}
 	return fault.New(codes.Unimplemented, faultpb.Reason_REASON_METHOD_UNKNOWN,
 		fmt.Sprintf("there is no method %q here", fullMethod), map[string]string{"method": strings.TrimPrefix(fullMethod, "/")})
 }
+
+// maxSaid is how much of a wrong name is said back.
+const maxSaid = 200
 
 // short returns "VoidInvoice" for "/latchkey.invoicing.v1.InvoiceService/VoidInvoice".
 func short(fullMethod string) string { return path.Base(fullMethod) }

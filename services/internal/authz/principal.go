@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"latchkey.dev/services/internal/catalog"
@@ -11,8 +12,9 @@ import (
 // Surface is where a session was opened.
 type Surface int
 
-// The surfaces. A session of the web needs the key Web at every call, one of the app
-// App; Web includes App. SurfaceAPI needs neither.
+// The surfaces. A session of the web needs the key Web at every call whose rule names
+// grants, one of the app App; Web includes App. SurfaceAPI needs neither. What every
+// signed-in person may do, as ending the session, needs no key and so no surface.
 const (
 	SurfaceNone Surface = iota
 	SurfaceWeb
@@ -20,7 +22,18 @@ const (
 	SurfaceAPI
 )
 
-func (s Surface) String() string { return [...]string{"NONE", "WEB", "APP", "API"}[s] }
+// String returns "WEB" for SurfaceWeb.
+func (s Surface) String() string {
+	switch s {
+	case SurfaceWeb:
+		return "WEB"
+	case SurfaceApp:
+		return "APP"
+	case SurfaceAPI:
+		return "API"
+	}
+	return "NONE"
+}
 
 // Session is a live session, as identity tells it.
 type Session struct {
@@ -30,6 +43,21 @@ type Session struct {
 	Actor        string // who acts in the user's name; empty but under impersonation
 	Surface      Surface
 	Expires      time.Time
+
+	last *atomic.Pointer[known] // its user as last looked up; nil without Remember
+}
+
+func (s *Session) remembered() *known {
+	if s.last == nil {
+		return nil
+	}
+	return s.last.Load()
+}
+
+func (s *Session) remember(who *known) {
+	if s.last != nil {
+		s.last.Store(who)
+	}
 }
 
 // Grants is what a user may do in an organization, as permissions computes it.
@@ -40,7 +68,10 @@ type Grants struct {
 	Expires  time.Time         // when the set changes by itself; zero if never
 }
 
-// Principal is who calls. Handlers read it and never change it.
+func (g *Grants) expired(now time.Time) bool { return !g.Expires.IsZero() && !now.Before(g.Expires) }
+
+// Principal is who calls. It is shared by all calls of a session: handlers read it and
+// never change it.
 type Principal struct {
 	ID           string // the user; empty for a service of the suite
 	Organization string
@@ -70,22 +101,40 @@ type callKey struct{}
 
 // call is what the guard leaves in the context of a call it let through.
 type call struct {
-	principal *Principal
 	rules     *Rules
+	principal atomic.Pointer[Principal] // changes while a stream is open
+}
+
+func newCall(rules *Rules, p *Principal) *call {
+	c := &call{rules: rules}
+	c.principal.Store(p)
+	return c
+}
+
+// call returns what the guard leaves in the context of the caller's unary calls.
+func (who *known) call(rules *Rules) *call {
+	if c := who.entered.Load(); c != nil && c.rules == rules {
+		return c
+	}
+	c := newCall(rules, who.Principal)
+	who.entered.Store(c)
+	return c
 }
 
 // Caller returns who calls. It is never nil; its ID is empty where the rule of the
-// method lets anyone in, and outside calls.
+// method lets anyone in, and outside calls. In a stream it is who calls as he is known
+// now, so ask again after waiting.
 func Caller(ctx context.Context) *Principal {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		return c.principal
+		return c.principal.Load()
 	}
 	return nobody
 }
 
 // Permits tells whether the caller's grants satisfy the rule of a method, whatever
 // the content of a request would ask for on top: nil, or the denial that a call would
-// get. It is what available actions are made from.
+// get. It is what available actions are made from. The same denial is returned to many,
+// and must not be changed.
 func Permits(ctx context.Context, fullMethod string) error {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
@@ -95,5 +144,5 @@ func Permits(ctx context.Context, fullMethod string) error {
 	if !ok {
 		return unknownMethod(fullMethod)
 	}
-	return m.permits(c.principal)
+	return m.permits(c.principal.Load())
 }

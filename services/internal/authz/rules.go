@@ -3,6 +3,7 @@ package authz
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -29,23 +30,31 @@ const (
 
 // method is one method's rule, compiled.
 type method struct {
-	name     string // "/latchkey.invoicing.v1.InvoiceService/VoidInvoice"
-	kind     kind
-	grants   catalog.Set // of byAll and byAny
-	order    []catalog.Bit
-	features []featureNeed // add-on features without which the grants of byAll cannot count
-	content  *content      // nil if no request of this method can ask for a grant
-	redact   *redaction    // nil if no response of this method has a guarded field
+	name    string // "/latchkey.invoicing.v1.InvoiceService/VoidInvoice"
+	kind    kind
+	grants  catalog.Set // of byAll and byAny
+	named   []named     // the same in the order of the rule
+	denials denials
+	content *content // nil if no request of this method can ask for a grant
+	redact  *shape   // nil if no response of this method has a guarded field
 }
 
-type featureNeed struct{ feature, key catalog.Bit }
+// named is a grant that a rule names.
+type named struct {
+	bit      catalog.Bit
+	features []feature // of the plan, without which it cannot count
+	denial   error     // for want of it
+}
+
+// feature is an add-on that a grant needs.
+type feature struct {
+	bit    catalog.Bit
+	denial error // for want of it in the plan
+}
 
 // Rules are the compiled rules of every method that a server serves. They are
 // built before serving and only read afterwards.
-type Rules struct {
-	methods map[string]*method
-	plans   *plans
-}
+type Rules struct{ methods map[string]*method }
 
 // open are the services that carry no rules of ours and that anyone may call:
 // health says whether a service is up, reflection what its API is.
@@ -55,66 +64,61 @@ var open = []string{
 	"grpc.reflection.v1alpha.ServerReflection",
 }
 
-// Compile reads the rules of every registered method. Its error names each method,
-// field and value that is wrong, and where it stands.
+// Compile reads the rules of every registered method. Its error has a line for each
+// method, field and value that is wrong, with the file that it stands in.
 func Compile(services map[string]grpc.ServiceInfo) (*Rules, error) {
-	r := &Rules{methods: map[string]*method{}, plans: newPlans()}
+	r := &Rules{methods: map[string]*method{}}
+	p := newPlan()
+	var found []protoreflect.MethodDescriptor
 	var errs []error
-	for name := range services {
+	for _, name := range slices.Sorted(maps.Keys(services)) {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %w", name, err))
+		service, ok := d.(protoreflect.ServiceDescriptor)
+		if err != nil || !ok {
+			errs = append(errs, fmt.Errorf("service %s: its descriptor is not linked into this program", name))
 			continue
 		}
-		methods := d.(protoreflect.ServiceDescriptor).Methods()
-		for i := range methods.Len() {
-			m, err := r.compile(methods.Get(i))
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %s: %w", methods.Get(i).ParentFile().Path(), methods.Get(i).FullName(), err))
-				continue
-			}
-			r.methods[m.name] = m
+		for i := range service.Methods().Len() {
+			m := service.Methods().Get(i)
+			found = append(found, m)
+			_, inputErr := p.shape(m.Input())
+			_, outputErr := p.shape(m.Output())
+			errs = append(errs, inputErr, outputErr)
 		}
 	}
-	slices.SortFunc(errs, func(a, b error) int { return compare(a.Error(), b.Error()) })
+	p.settle()
+	for _, d := range found {
+		m, err := p.method(d)
+		if err != nil {
+			errs = append(errs, wrong(d, "method %s: %w", d.FullName(), err))
+			continue
+		}
+		r.methods[m.name] = m
+	}
 	return r, errors.Join(errs...)
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-func (r *Rules) compile(d protoreflect.MethodDescriptor) (*method, error) {
+func (p *plan) method(d protoreflect.MethodDescriptor) (*method, error) {
 	m := &method{name: fmt.Sprintf("/%s/%s", d.Parent().FullName(), d.Name())}
 	if slices.Contains(open, string(d.Parent().FullName())) {
 		m.kind = byAnyone
 		return m, nil
 	}
-	if err := m.setRule(ruleOf(d)); err != nil {
+	rule, _ := proto.GetExtension(d.Options(), authzpb.E_Rule).(*authzpb.Rule)
+	if err := m.setRule(rule); err != nil {
 		return nil, err
 	}
 	var err error
-	if m.content, err = r.plans.contentOf(d); err != nil {
+	if m.content, err = p.contentOf(d); err != nil {
 		return nil, err
 	}
-	if m.redact, err = r.plans.redactionOf(d.Output()); err != nil {
-		return nil, err
+	if out := p.shapes[d.Output().FullName()]; !out.reads.Empty() {
+		m.redact = out
 	}
-	if m.kind == byContent && m.content == nil {
-		return nil, errors.New("its rule is by_content, but nothing in its request has a guard or a choice")
+	if m.kind == byContent && (m.content == nil || m.content.actions().Empty()) {
+		return nil, errors.New("its rule is by_content, but nothing in its request has a choose option or a guard with write")
 	}
 	return m, nil
-}
-
-func ruleOf(d protoreflect.MethodDescriptor) *authzpb.Rule {
-	rule, _ := proto.GetExtension(d.Options(), authzpb.E_Rule).(*authzpb.Rule)
-	return rule
 }
 
 func (m *method) setRule(rule *authzpb.Rule) error {
@@ -137,42 +141,17 @@ func (m *method) setRule(rule *authzpb.Rule) error {
 	for _, name := range slices.Concat(rule.GetAll(), rule.GetAny()) {
 		bit, err := grant(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("its rule: %w", err)
 		}
 		m.grants.Add(bit)
-		m.order = append(m.order, bit)
-		if m.kind == byAll {
-			m.features = append(m.features, featuresOf(bit)...)
-		}
+		m.named = append(m.named, named{bit: bit})
 	}
+	m.prepareDenials()
 	return nil
 }
 
-// featuresOf returns the add-on features that the grant and the keys above it need.
-func featuresOf(bit catalog.Bit) []featureNeed {
-	needs := catalog.Needs(bit)
-	var found []featureNeed
-	for _, f := range catalog.Features() {
-		if needs.Has(f.Bit()) {
-			found = append(found, featureNeed{f.Bit(), bit})
-		}
-	}
-	return found
-}
-
-func grant(name string) (catalog.Bit, error) {
-	bit, ok := catalog.Grant(name)
-	if !ok {
-		return 0, fmt.Errorf("it names the grant %q, which the catalog does not hold (spelling, case and blanks count)", name)
-	}
-	return bit, nil
-}
-
 // Methods returns the full names of all methods, unordered.
-func (r *Rules) Methods() []string {
-	names := make([]string, 0, len(r.methods))
-	for name := range r.methods {
-		names = append(names, name)
-	}
-	return names
-}
+func (r *Rules) Methods() []string { return slices.Collect(maps.Keys(r.methods)) }
+
+// Has tells whether there is a method of the full name.
+func (r *Rules) Has(fullMethod string) bool { return r.methods[fullMethod] != nil }

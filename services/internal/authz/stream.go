@@ -2,10 +2,18 @@ package authz
 
 import (
 	"context"
+	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
 )
 
 // Stream enforces the rules on streams: at the start, on each message that comes and
@@ -17,26 +25,20 @@ func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	}
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
-	s := &stream{ServerStream: ss, guard: g, method: m, cancel: cancel}
 	who, err := g.admit(ctx, m)
 	if err != nil {
 		return err
 	}
-	s.who = who
-	s.ctx = g.enter(ctx, m, who.Principal)
+	s := &stream{ServerStream: ss, guard: g, method: m, info: info, cancel: cancel, who: who}
+	s.call = newCall(g.Rules, who.Principal)
+	s.ctx = enter(ctx, m, s.call, who.Principal)
 	if who.session != nil {
 		var watch sync.WaitGroup
 		defer watch.Wait()
 		defer cancel(nil)
 		watch.Go(s.watch)
 	}
-	if err := handler(srv, s); err != nil {
-		if cause := s.denied(); cause != nil {
-			return cause
-		}
-		return err
-	}
-	return nil
+	return s.outcome(handler(srv, s))
 }
 
 // stream is a stream under guard.
@@ -45,80 +47,178 @@ type stream struct {
 	ctx    context.Context
 	guard  *Guard
 	method *method
+	info   *grpc.StreamServerInfo
+	call   *call
 	cancel context.CancelCauseFunc
 
-	mu   sync.Mutex
-	who  known
-	deny error // why the stream was ended, once it was
+	mu       sync.Mutex
+	who      *known
+	needs    catalog.Set // all that the messages of the caller asked for
+	end      error       // why the stream was ended, once it was
+	answered bool        // the one answer of a stream that has no more has left
 }
 
+// Context returns the context of the handler. It ends when the stream is ended.
 func (s *stream) Context() context.Context { return s.ctx }
 
-// RecvMsg decides on each message that the caller sends.
+// RecvMsg decides on each message that the caller sends. The first that is refused
+// ends the stream.
 func (s *stream) RecvMsg(msg any) error {
-	if err := s.ServerStream.RecvMsg(msg); err != nil {
-		return err
+	received := s.receive(msg)
+	if received != nil && received != io.EOF {
+		return unreadable(received)
 	}
+	// At the end of what the caller sends too: now it will take effect.
 	who, err := s.recheck()
 	if err != nil {
 		return err
 	}
-	in, ok := msg.(proto.Message)
-	if !ok {
-		return nil
+	if received == io.EOF {
+		return received
 	}
-	return s.guard.checkRequest(s.method, who.Principal, in)
+	needs, err := s.guard.checkRequest(s.method, who.Principal, msg)
+	if err != nil {
+		return s.refuse(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.needs = s.needs.Union(needs)
+	return nil
 }
 
-// SendMsg redacts each message that leaves, by what the caller may see now.
+// receive is RecvMsg of the connection, which also ends when the stream does: else
+// a handler that waits for a caller who says nothing would not notice. The goroutine
+// then ends with the call, as soon as the handler has returned.
+func (s *stream) receive(msg any) error {
+	if !s.info.IsClientStream || s.known().session == nil {
+		return s.ServerStream.RecvMsg(msg)
+	}
+	received := make(chan error, 1)
+	go func() { received <- s.ServerStream.RecvMsg(msg) }()
+	select {
+	case err := <-received:
+		return err
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+// SendMsg redacts each message that leaves, by what the caller may see now. The one
+// answer to a stream that came in is sent as it would be to a unary call: what it
+// tells of has happened.
 func (s *stream) SendMsg(msg any) error {
-	who, err := s.recheck()
-	if err != nil {
+	who := s.known()
+	if s.info.IsServerStream {
+		var err error
+		if who, err = s.recheck(); err != nil {
+			return err
+		}
+	}
+	s.method.clean(who.Principal, msg)
+	if err := s.ServerStream.SendMsg(msg); err != nil {
 		return err
 	}
-	if out, ok := msg.(proto.Message); ok {
-		s.method.clean(who.Principal, out)
-	}
-	return s.ServerStream.SendMsg(msg)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = !s.info.IsServerStream
+	return nil
+}
+
+func (s *stream) known() *known {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.who
 }
 
 // recheck returns who calls, decided anew if what was known no longer holds.
-func (s *stream) recheck() (known, error) {
+func (s *stream) recheck() (*known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.deny != nil || s.guard.current(s.who) {
-		return s.who, s.deny
+	if s.end != nil || s.guard.current(s.who) {
+		return s.who, s.end
 	}
 	who, err := s.guard.admit(s.ctx, s.method)
+	if err == nil {
+		err = s.method.permitsAgain(who.Principal, s.needs)
+	}
 	if err != nil {
-		s.deny = err
+		s.end = err
 		s.cancel(err)
-		return known{}, err
+		return nil, err
 	}
 	s.who = who
+	s.call.principal.Store(who.Principal)
 	return who, nil
 }
 
-func (s *stream) denied() error {
+// permitsAgain tells whether a caller still holds what his messages asked for.
+func (m *method) permitsAgain(p *Principal, needs catalog.Set) error {
+	for bit := range needs.Without(p.Grants).All() {
+		return m.lacks(p, bit, "")
+	}
+	return nil
+}
+
+// refuse ends the stream, unless it was ended before, and returns why.
+func (s *stream) refuse(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.deny
+	if s.end == nil {
+		s.end = err
+		s.cancel(err)
+	}
+	return s.end
+}
+
+// outcome returns how the stream ended. Why it was ended counts, whatever its handler
+// made of that; but what was answered has happened.
+func (s *stream) outcome(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end == nil || err == nil && s.answered {
+		return err
+	}
+	return s.end
 }
 
 // watch ends an idle stream when its caller loses what let him in.
 func (s *stream) watch() {
 	for {
-		s.mu.Lock()
-		who := s.who
-		s.mu.Unlock()
+		who := s.known()
+		expired := time.NewTimer(s.guard.pause(who))
 		select {
 		case <-s.ctx.Done():
-			return
 		case <-who.session.Stale():
 		case <-who.grants.Stale():
+		case <-expired.C:
+		}
+		expired.Stop()
+		if s.ctx.Err() != nil {
+			return
 		}
 		if _, err := s.recheck(); err != nil {
 			return
 		}
 	}
+}
+
+// pause returns when to look at the caller again if nothing is heard. Grants that
+// have run out by our clock alone are looked at every second.
+func (g *Guard) pause(who *known) time.Duration {
+	if d := g.expires(who); d > 0 {
+		return d
+	}
+	return time.Second
+}
+
+// unreadable says what it means that no message could be read from a connection.
+func unreadable(err error) error {
+	switch status.Code(err) {
+	case codes.ResourceExhausted:
+		return fault.Limit("the message is longer than this server takes", 0)
+	case codes.Internal, codes.Unimplemented:
+		return fault.New(codes.InvalidArgument, faultpb.Reason_REASON_REQUEST_MALFORMED,
+			"the stream is not a well-formed row of messages: check its encoding and compression", nil)
+	}
+	return err
 }

@@ -33,7 +33,10 @@ type CacheConfig[V any] struct {
 	// Subscriber is the name of this process, for the source's logs and metrics.
 	Subscriber string
 	// Dial returns the connection to the source. It is called for each stream, and must
-	// not block: a *grpc.ClientConn is made at once and connects when it is used.
+	// not block: a *grpc.ClientConn is made at once and connects when it is used. It
+	// leads to one process and not to one of several. Its own pauses after a failure
+	// (grpc.ConnectParams) hold up the lease, and are short: the default grows to two
+	// minutes.
 	Dial func() grpc.ClientConnInterface
 	// Replicas are the connections to the further replicas of the source, if it has
 	// any: the lease is held only while each of them grants it.

@@ -206,7 +206,7 @@ func (p *Process) assemble(o Options) error {
 		}
 		return name
 	}
-	p.sessions = newCache(p, identity, source(identity), load.Session)
+	p.sessions = newCache(p, identity, source(identity), authz.Remember(load.Session))
 	p.grants = newCache(p, permissions, source(permissions), load.Grants)
 	p.guard.Sessions, p.guard.Grants = p.sessions, p.grants
 	if p.metrics != nil {

@@ -42,7 +42,8 @@ type Rule struct {
 	// the record.
 	Any []string `protobuf:"bytes,2,rep,name=any,proto3" json:"any,omitempty"`
 	// Callers who hold the grant of every guarded field and chosen value that the
-	// request carries; it must carry at least one.
+	// request carries. It must choose a value or set a field with `write` in its
+	// guard: who may merely see something may do nothing by that.
 	ByContent bool `protobuf:"varint,3,opt,name=by_content,json=byContent,proto3" json:"by_content,omitempty"`
 	// Any signed-in caller.
 	SignedIn bool `protobuf:"varint,4,opt,name=signed_in,json=signedIn,proto3" json:"signed_in,omitempty"`

@@ -44,7 +44,8 @@ const (
 	// PERMISSION_DENIED. The session's surface is closed to the caller. Metadata:
 	// `surface`, and `grant`, the key that opens it.
 	Reason_REASON_SURFACE_CLOSED Reason = 11
-	// PERMISSION_DENIED. Only services of the suite may call the method.
+	// PERMISSION_DENIED. Only services of the suite may call the method. Metadata:
+	// `method`.
 	Reason_REASON_INTERNAL_ONLY Reason = 12
 	// PERMISSION_DENIED. The record's state and keys would allow it, but the caller
 	// stands in the wrong relation to the record. Metadata: `relation`, the one needed.
@@ -58,6 +59,9 @@ const (
 	// UNAVAILABLE. The service cannot prove that what it knows of callers is
 	// current. Try again. Metadata: `source`, the service that must be reached.
 	Reason_REASON_LEASE_LOST Reason = 16
+	// PERMISSION_DENIED. A service of the suite called a method that is for people.
+	// Metadata: `method`.
+	Reason_REASON_PEOPLE_ONLY Reason = 17
 	// INVALID_ARGUMENT. Fields are malformed or out of bounds; a
 	// google.rpc.BadRequest detail lists each with what was expected.
 	Reason_REASON_FIELD_INVALID Reason = 20
@@ -125,6 +129,7 @@ var (
 		14: "REASON_BEYOND_OWN_GRANTS",
 		15: "REASON_FEATURE_NOT_IN_PLAN",
 		16: "REASON_LEASE_LOST",
+		17: "REASON_PEOPLE_ONLY",
 		20: "REASON_FIELD_INVALID",
 		21: "REASON_REQUEST_MALFORMED",
 		22: "REASON_PAGE_TOKEN_INVALID",
@@ -158,6 +163,7 @@ var (
 		"REASON_BEYOND_OWN_GRANTS":   14,
 		"REASON_FEATURE_NOT_IN_PLAN": 15,
 		"REASON_LEASE_LOST":          16,
+		"REASON_PEOPLE_ONLY":         17,
 		"REASON_FIELD_INVALID":       20,
 		"REASON_REQUEST_MALFORMED":   21,
 		"REASON_PAGE_TOKEN_INVALID":  22,
@@ -212,7 +218,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xd5\x06\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xed\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -225,7 +231,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_RELATION_MISSING\x10\r\x12\x1c\n" +
 	"\x18REASON_BEYOND_OWN_GRANTS\x10\x0e\x12\x1e\n" +
 	"\x1aREASON_FEATURE_NOT_IN_PLAN\x10\x0f\x12\x15\n" +
-	"\x11REASON_LEASE_LOST\x10\x10\x12\x18\n" +
+	"\x11REASON_LEASE_LOST\x10\x10\x12\x16\n" +
+	"\x12REASON_PEOPLE_ONLY\x10\x11\x12\x18\n" +
 	"\x14REASON_FIELD_INVALID\x10\x14\x12\x1c\n" +
 	"\x18REASON_REQUEST_MALFORMED\x10\x15\x12\x1d\n" +
 	"\x19REASON_PAGE_TOKEN_INVALID\x10\x16\x12\x1c\n" +
