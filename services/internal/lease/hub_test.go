@@ -93,7 +93,8 @@ func TestPingAtTheLastMomentRenewsAndAfterItNever(t *testing.T) {
 				skew = h.only(t).until - clock() - test.early
 				p.send(&leasepb.WatchRequest{Ping: 2, Acknowledged: 1})
 				if test.code != codes.OK {
-					wantCode(t, p.end(), test.code)
+					_, err := p.stream.Recv() // at once, and without a pong
+					wantCode(t, err, test.code)
 					if len(h.Subscribers()) != 0 {
 						t.Fatal("a lapsed subscriber is still counted")
 					}
@@ -200,6 +201,20 @@ func TestBrokenStreamCountsUntilItsLeaseEnds(t *testing.T) {
 			t.Fatalf("Wait returned at %v, want %v", now, until)
 		}
 	})
+}
+
+// Whose stream ends before he was sent a pong never held a lease.
+func TestStreamThatEndsBeforeItsPongCountsForNothing(t *testing.T) {
+	h := newTestHub(t, nil)
+	m, _, err := h.join(firstPing())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.streams.Add(-2) // no stream is served
+	h.leave(m)
+	if err := h.Wait(background(), h.Publish("a")); err != nil || len(h.Subscribers()) != 0 {
+		t.Fatalf("Wait returned %v, of %v", err, h.Subscribers())
+	}
 }
 
 func TestReleaseFreesTheWaitAtOnce(t *testing.T) {

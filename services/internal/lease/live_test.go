@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"sync"
 	"testing"
@@ -169,7 +170,6 @@ func TestLiveRestartOfTheSource(t *testing.T) {
 	}
 }
 
-// A process that nobody serves is not held up by the connection's own long pauses.
 func TestLiveReconnect(t *testing.T) {
 	f := newFacts()
 	s := newSource(t, shortLease)
@@ -181,6 +181,31 @@ func TestLiveReconnect(t *testing.T) {
 		held(t, site.cache)
 	}
 	want(t, site.cache, "a", 0)
+}
+
+func TestLiveSourceThatStartsLate(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan struct{})
+	c := NewCache(CacheConfig[int]{
+		Source: "permissions", Dial: dialTo(t, addr), Load: newFacts().load, Log: quiet(),
+		Backoff: func(attempt int) time.Duration {
+			if attempt == 2 {
+				close(failed)
+			}
+			return time.Millisecond
+		},
+	})
+	runCache(t, c)
+	<-failed
+	newSourceAt(t, addr, nil)
+	held(t, c)
 }
 
 func TestServerKnowsItsHubs(t *testing.T) {

@@ -3,6 +3,7 @@ package lease
 import (
 	"net"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
@@ -46,7 +47,10 @@ func (s *source) conn(t testing.TB) grpc.ClientConnInterface { return dialTo(t, 
 func dialTo(t testing.TB, addr string) func() grpc.ClientConnInterface {
 	t.Helper()
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: patience}))
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: time.Millisecond, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: patience,
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
