@@ -90,10 +90,7 @@ func (s *shape) check(m protoreflect.Message, a *asked) {
 func (f *field) check(v protoreflect.Value, a *asked) {
 	switch {
 	case f.desc.IsMap():
-		v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-			f.checkOne(v, a)
-			return true
-		})
+		f.checkMap(v.Map(), a)
 	case f.desc.IsList():
 		for i := range v.List().Len() {
 			f.checkOne(v.List().Get(i), a)
@@ -101,6 +98,17 @@ func (f *field) check(v protoreflect.Value, a *asked) {
 	default:
 		f.checkOne(v, a)
 	}
+}
+
+// checkMap works on a copy, so that what the closure holds is not moved to the heap for
+// every request, but only for one with a map.
+func (f *field) checkMap(m protoreflect.Map, a *asked) {
+	b := *a
+	m.Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+		f.checkOne(v, &b)
+		return true
+	})
+	*a = b
 }
 
 func (f *field) checkOne(v protoreflect.Value, a *asked) {

@@ -120,13 +120,14 @@ func (g *Guard) lookUp(ctx context.Context, hash string) (*known, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !g.Now().Before(session.Value.Expires) {
+		now := g.Now()
+		if !now.Before(session.Value.Expires) {
 			return nil, invalidCredentials()
 		}
-		if who := session.Value.remembered(); who != nil && g.current(who) {
+		if who := session.Value.remembered(); who != nil && g.mayStill(who, now) {
 			return who, nil
 		}
-		who, err := g.load(ctx, session)
+		who, err := g.load(ctx, session, now)
 		if err != nil {
 			return nil, err
 		}
@@ -141,11 +142,11 @@ func (g *Guard) lookUp(ctx context.Context, hash string) (*known, error) {
 }
 
 // load adds to a session what its user may do.
-func (g *Guard) load(ctx context.Context, session *lease.Entry[Session]) (*known, error) {
+func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now time.Time) (*known, error) {
 	s := &session.Value
 	key := GrantsKey(s.Organization, s.User)
 	grants, err := g.Grants.Get(ctx, key)
-	if err == nil && grants.Value.expired(g.Now()) {
+	if err == nil && grants.Value.expired(now) {
 		// By the clock of permissions it may not have run out yet: what it says anew
 		// counts, whatever our own clock says.
 		g.Grants.Drop(grants)
@@ -167,8 +168,12 @@ func (g *Guard) current(who *known) bool {
 		return true
 	}
 	now := g.Now()
-	return g.Sessions.Check(who.session) == nil && g.Grants.Check(who.grants) == nil &&
-		now.Before(who.session.Value.Expires) && !who.grants.Value.expired(now)
+	return g.Sessions.Check(who.session) == nil && now.Before(who.session.Value.Expires) && g.mayStill(who, now)
+}
+
+// mayStill tells whether the grants of the caller still hold.
+func (g *Guard) mayStill(who *known, now time.Time) bool {
+	return g.Grants.Check(who.grants) == nil && !who.grants.Value.expired(now)
 }
 
 // expires returns how long what is known of the caller holds at most by the clock.
