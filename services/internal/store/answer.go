@@ -17,15 +17,19 @@ import (
 	"latchkey.dev/services/internal/fault"
 )
 
-// answerLife is how long a repeat of a request is recognized.
-const answerLife = 24 * time.Hour
+// day is the unit by which answers are kept: a repeat is recognized on the day, in UTC,
+// of the first request and on the day after, so for 24 hours at least.
+const day = 24 * time.Hour
+
+// today numbers the day of the transaction.
+func (tx *Tx) today() int64 { return tx.now.Unix() / int64(day/time.Second) }
 
 // Do is Update for a method with a request and a response, the usual form of a
 // mutating handler. If the request has the fields:
 //
 //   - request_id: a repeat by the same caller gets the first answer, and f does not
 //     run. A different request under the same id is refused. Errors are not kept,
-//     and answers not for longer than a day.
+//     and answers for at least 24 hours.
 //   - validate_only: f runs and its result is returned, but nothing is changed or
 //     kept, and the request_id is not looked at.
 func Do[R proto.Message](ctx context.Context, db *DB, req proto.Message, f func(*Tx) (R, error)) (R, error) {
@@ -78,8 +82,7 @@ func once[R proto.Message](ctx context.Context, db *DB, o Origin, requestID stri
 	hash := sha256.Sum256(request)
 	err = db.update(ctx, o, func(tx *Tx) (err error) {
 		tx.requestID = requestID
-		kept := &storepb.Answer{}
-		if tx.load(tx.row(spaceAnswer, o.Caller, o.Method, requestID), kept) {
+		if kept := tx.answer(requestID); kept != nil {
 			result, err = repeat[R](kept, hash[:])
 			return err
 		}
@@ -105,20 +108,30 @@ func repeat[R proto.Message](kept *storepb.Answer, hash []byte) (R, error) {
 	return result, nil
 }
 
-// keep writes the answer, and a row by which it is found when its time is over.
+// answer returns the answer kept for the caller's request id, or nil.
+func (tx *Tx) answer(requestID string) *storepb.Answer {
+	kept := &storepb.Answer{}
+	for _, day := range []int64{tx.today(), tx.today() - 1} {
+		if tx.load(tx.row(spaceAnswer, day, tx.origin.Caller, tx.origin.Method, requestID), kept) {
+			return kept
+		}
+	}
+	return nil
+}
+
+// keep writes the answer.
 func (tx *Tx) keep(requestID string, hash []byte, result proto.Message) error {
 	response, err := encode(result)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	tx.save(tx.row(spaceAnswer, tx.origin.Caller, tx.origin.Method, requestID), &storepb.Answer{
+	tx.save(tx.row(spaceAnswer, tx.today(), tx.origin.Caller, tx.origin.Method, requestID), &storepb.Answer{
 		RequestHash: hash, Response: response, CommitTime: timestamppb.New(tx.now),
 	})
-	tx.put(tx.row(spaceAnswerTime, tx.now, tx.origin.Caller, tx.origin.Method, requestID), present)
 	return nil
 }
 
-// Prune deletes the answers that are older than a day. The DB calls it every hour.
+// Prune deletes the answers that no repeat will find. The DB calls it every hour.
 func (db *DB) Prune(ctx context.Context) error {
 	tenants, err := db.Tenants(ctx)
 	if err != nil {
@@ -136,12 +149,11 @@ func (db *DB) Prune(ctx context.Context) error {
 
 // pruneSome deletes a bounded number of answers and reports whether there may be more.
 func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err error) {
-	o := Origin{Tenant: tenant}
 	var due [][]byte
 	find := func(tx *Tx) error {
 		due = nil
-		lo, _ := tx.rows(spaceAnswerTime)
-		hi := bytes.Clone(tx.row(spaceAnswerTime, tx.now.Add(-answerLife)))
+		lo, _ := tx.rows(spaceAnswer)
+		hi := bytes.Clone(tx.row(spaceAnswer, tx.today()-1))
 		for p := range tx.scan(lo, hi, false) {
 			if due = append(due, bytes.Clone(p.Key)); len(due) == chunk {
 				break
@@ -149,7 +161,8 @@ func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err erro
 		}
 		return nil
 	}
-	// Most tenants have nothing to prune; looking costs no turn at writing.
+	// Most tenants have nothing to prune; looking takes no turn at writing.
+	o := Origin{Tenant: tenant}
 	if err := db.view(ctx, o, find); err != nil || len(due) == 0 {
 		return false, err
 	}
@@ -157,12 +170,8 @@ func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err erro
 		if err := find(tx); err != nil {
 			return err
 		}
-		lo, _ := tx.rows(spaceAnswerTime)
-		answer, _ := tx.rows(spaceAnswer)
 		for _, key := range due {
-			rest := key[len(lo):]
-			tx.del(append(bytes.Clone(answer), rest[partLen(rest):]...))
-			tx.del(key)
+			tx.set(key, nil)
 		}
 		return nil
 	})

@@ -43,8 +43,7 @@
 // as a [Key] is. Messages are those of latchkey.store.v1.
 //
 //	space            parts                                value
-//	a  answer        caller, method, request id           Answer
-//	b  answer's time time, caller, method, request id     empty
+//	a  answer        day, caller, method, request id      Answer
 //	c  head          none                                 Head
 //	e  event         revision, index                      EventRow
 //	h  history       collection, id, revision             empty

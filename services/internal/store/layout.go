@@ -5,15 +5,14 @@ package store
 const (
 	system = 0x01 // below tagString, with which every tenant starts
 
-	spaceAnswer     = 'a'
-	spaceAnswerTime = 'b'
-	spaceHead       = 'c'
-	spaceEvent      = 'e'
-	spaceHistory    = 'h'
-	spaceIndex      = 'i'
-	spaceJournal    = 'j'
-	spacePosition   = 'p'
-	spaceRecord     = 'r'
+	spaceAnswer   = 'a'
+	spaceHead     = 'c'
+	spaceEvent    = 'e'
+	spaceHistory  = 'h'
+	spaceIndex    = 'i'
+	spaceJournal  = 'j'
+	spacePosition = 'p'
+	spaceRecord   = 'r'
 
 	systemSecret = 'k'
 	systemSchema = 's'
