@@ -20,8 +20,8 @@ import (
 //
 // The rules, each of them needed so that no sequence of edits raises anybody:
 //
-//   - Rank: all that the user has or will have, before and after, the caller has now.
-//   - Time: what the edit adds at an instant, the caller has at that instant. For
+//   - Rank: all that another user has or will have, the caller has now.
+//   - Time: what the edit adds at an instant, the caller has now and at that instant. For
 //     oneself this means that an edit adds nothing.
 //   - Names: a key that an edit grants or denies by name, the caller holds now.
 //   - Denies: an edit neither takes away a deny nor makes a denied key count, unless all
@@ -41,7 +41,10 @@ type delegation struct {
 
 func newDelegation(caller string, own *access, now time.Time, limit catalog.Set, author func(string) *access) *delegation {
 	d := &delegation{caller: caller, own: own, now: now, limit: limit, author: author}
-	d.present = d.heldAt(now)
+	// What the session does not carry is not handed out, be it that it was opened with
+	// less, or that the caller got it only just now.
+	carried := own.keys(now, own.plan)
+	d.present = own.keys(now, allFeatures).Without(carried.Without(limit))
 	return d
 }
 
@@ -51,29 +54,25 @@ type edit struct {
 	before, after *access
 }
 
-// held returns the keys that the caller can hand out at an instant. What the session
-// does not carry is not handed out, be it that it was opened with less, or that the
-// caller got it only just now.
+// heldAt returns the keys that the caller can hand out for an instant.
 func (d *delegation) heldAt(at time.Time) catalog.Set {
-	if at.Equal(d.now) && !d.present.Empty() {
+	if at.Equal(d.now) {
 		return d.present
 	}
-	carried := d.own.keys(at, d.own.plan)
-	return d.own.keys(at, allFeatures).Without(carried.Without(d.limit))
+	return d.present.Without(d.present.Without(d.own.keys(at, allFeatures)))
 }
 
 // check returns nil if the caller may make the edit.
 func (d *delegation) check(e edit) error {
 	for _, at := range instants(d.now, e.before, e.after, d.own) {
 		was, is := e.before.keys(at, allFeatures), e.after.keys(at, allFeatures)
-		if err := within(was, d.present, "the user has %s"); err != nil {
-			return err
-		}
-		if err := within(is, d.present, "the user would have %s"); err != nil {
-			return err
+		if e.user != d.caller {
+			if err := within(was, d.present, "the user has %s"); err != nil {
+				return err
+			}
 		}
 		added := is.Without(was)
-		if err := within(added, d.heldAt(at), "the user would have %s for longer than you"); err != nil {
+		if err := within(added, d.heldAt(at), "the user would have %s, which you lack then"); err != nil {
 			return err
 		}
 		if err := d.checkAdded(e, added, at); err != nil {

@@ -104,6 +104,13 @@ func TestDelegation(t *testing.T) {
 			given: func(w *world) { setOverride(w.users["clerk"], until(grant("Invoices:Void"), time.Hour)) },
 		},
 		{
+			name: "also he who waits for a key", caller: "clerk", user: "clerk", edit: withOverride(deny("Web", "clerk")),
+			given: func(w *world) {
+				w.roles["clerk"].Keys = append(w.roles["clerk"].Keys, "Invoices:Edit")
+				setOverride(w.users["clerk"], until(deny("Invoices:Edit", "owner"), time.Hour))
+			},
+		},
+		{
 			name: "nobody gives for longer than he has", caller: "clerk", user: "user", edit: withOverride(grant("Invoices:Edit")), beyond: "Invoices:Edit",
 			given: func(w *world) {
 				w.users["user"].Overrides = []*pb.Override{grant("Invoices")}
