@@ -115,6 +115,10 @@ func (db *DB) Changed() *Changes {
 	c := &Changes{of: &db.changes, dirty: map[string]bool{}, signal: make(chan struct{}, 1)}
 	db.changes.mu.Lock()
 	defer db.changes.mu.Unlock()
+	if db.changes.closed {
+		close(c.signal)
+		return c
+	}
 	if db.changes.listeners == nil {
 		db.changes.listeners = map[*Changes]bool{}
 	}
@@ -156,6 +160,7 @@ func (c *Changes) Stop() {
 type changes struct {
 	mu        sync.Mutex
 	listeners map[*Changes]bool
+	closed    bool
 }
 
 func (cs *changes) add(tenant string) {
@@ -178,5 +183,5 @@ func (cs *changes) close() {
 	for c := range cs.listeners {
 		close(c.signal)
 	}
-	cs.listeners = nil
+	cs.listeners, cs.closed = nil, true
 }

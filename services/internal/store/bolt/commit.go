@@ -34,12 +34,19 @@ type group struct {
 func (e *Engine) commit(first *update) {
 	g := &group{}
 	err := e.attempt(g, first)
+	if !first.taken {
+		first.turn <- nil
+		g.waiting = append(g.waiting, first)
+	}
 	for _, u := range g.waiting {
 		u.outcome <- err
 	}
 }
 
 func (e *Engine) attempt(g *group, first *update) (err error) {
+	if err := e.broken.Load(); err != nil {
+		return *err
+	}
 	defer func() {
 		if p := recover(); p != nil { // bbolt's; functions run in their own goroutines
 			e.stuck = true
@@ -48,8 +55,6 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 	}()
 	tx, err := e.db.Begin(true)
 	if err != nil {
-		first.turn <- nil
-		g.waiting = append(g.waiting, first)
 		return e.fail(err)
 	}
 	g.seen = newSnapshot(tx)
@@ -71,6 +76,7 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 // run gives the Update its turn and applies what it wrote. One that fails, or
 // writes nothing, waits all the same if it saw what is not yet on disk.
 func (g *group) run(u *update) error {
+	u.taken = true
 	u.turn <- g.seen
 	<-u.ran
 	if len(u.writes) == 0 && !g.dirty {

@@ -235,15 +235,17 @@ func TestBroken(t *testing.T) {
 	if err := set(e, "a", "v"); err != nil {
 		t.Fatal(err)
 	}
-	if err := file.Close(); err != nil { // the disk is gone
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := set(e, "b", "v"); !errors.Is(err, store.ErrUnknownOutcome) {
+	other := make(chan error, 1)
+	err := e.Update(context.Background(), func(store.Snapshot) ([]store.Write, error) {
+		go func() { other <- set(e, "c", "v") }()
+		return one("b", "v"), file.Close() // the disk is gone
+	})
+	for _, err := range []error{err, <-other, set(e, "d", "v")} {
+		if !errors.Is(err, store.ErrUnknownOutcome) {
 			t.Errorf("update: got error %v, want ErrUnknownOutcome", err)
 		}
 	}
-	err := e.View(context.Background(), func(store.Snapshot) error { return nil })
+	err = e.View(context.Background(), func(store.Snapshot) error { return nil })
 	if !errors.Is(err, store.ErrUnknownOutcome) {
 		t.Errorf("view: got error %v, want ErrUnknownOutcome", err)
 	}

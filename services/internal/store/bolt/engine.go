@@ -30,8 +30,8 @@ type update struct {
 	ran     chan struct{}  // closed when it has
 	outcome chan error     // gets the outcome
 
+	taken  bool          // by the committer: turn has got a snapshot
 	writes []store.Write // set before ran is closed, if the function was content
-	failed bool
 }
 
 func start(db *bbolt.DB) *Engine {
@@ -98,14 +98,13 @@ func (e *Engine) Update(ctx context.Context, f func(store.Snapshot) ([]store.Wri
 // run calls f and tells the committer when it is done, even if f panics or ends
 // the goroutine.
 func (u *update) run(s *snapshot, f func(store.Snapshot) ([]store.Write, error)) error {
-	u.failed = true
 	defer close(u.ran)
 	writes, err := f(s)
 	if err == nil {
 		err = valid(writes)
 	}
 	if err == nil {
-		u.writes, u.failed = writes, false
+		u.writes = writes
 	}
 	return err
 }

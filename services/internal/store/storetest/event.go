@@ -212,7 +212,8 @@ func listenersMissNothing(t *test) {
 }
 
 func listenersEnd(t *test) {
-	l := t.db.Changed()
+	db := t.db
+	l := db.Changed()
 	ended := make(chan error)
 	go func() {
 		_, err := l.Next(t.ctx)
@@ -223,4 +224,7 @@ func listenersEnd(t *test) {
 		t.Errorf("got error %v, want ErrClosed", err)
 	}
 	l.Stop()
+	if _, err := db.Changed().Next(t.ctx); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("a listener to a closed store: got error %v, want ErrClosed", err)
+	}
 }
