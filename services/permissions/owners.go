@@ -68,7 +68,7 @@ func (l *loader) owners() []string {
 func (l *loader) ownerCandidates() iter.Seq[*pb.UserAccess] {
 	return func(yield func(*pb.UserAccess) bool) {
 		for _, r := range l.ownerRanges() {
-			for u := range accessByRole.Scan(l.tx, r) {
+			for u := range r.Scan(l.tx) {
 				if !yield(u) {
 					return
 				}

@@ -162,6 +162,9 @@ func (tx *Tx) base(prefix []byte) []byte {
 	return append(append(b, tx.prefix...), prefix...)
 }
 
+// Scan yields the records of the range in its order, whichever index it is of.
+func (r Range[T]) Scan(tx *Tx) iter.Seq[T] { return r.scan(tx) }
+
 func (r Range[T]) scan(tx *Tx) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		writes := tx.overlay.freeze()
