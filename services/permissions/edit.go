@@ -2,13 +2,13 @@ package permissions
 
 import (
 	"context"
+	"iter"
 
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
-	"latchkey.dev/services/internal/store"
 )
 
 // granter is who edits somebody's access.
@@ -72,10 +72,10 @@ const maxHolders = 250_000
 
 // editShared checks an edit of a role or of a group for every user whom it reaches.
 // After is l with the edit.
-func (l *loader) editShared(by *delegation, after *loader, active map[string]bool, reach ...store.Range[*pb.UserAccess]) error {
+func (l *loader) editShared(by *delegation, after *loader, active map[string]bool, reach ...iter.Seq[*pb.UserAccess]) error {
 	reached, stripped := 0, false
-	for _, r := range reach {
-		for u := range accessByRole.Scan(l.tx, r) {
+	for _, users := range reach {
+		for u := range users {
 			if reached++; reached > maxHolders {
 				return fault.Limit("users whom one edit reaches", 0)
 			}
