@@ -3,6 +3,7 @@ package authz_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -24,7 +25,7 @@ func TestCompileRefuses(t *testing.T) {
 	}
 	rule := func(text string) string { return method("[latchkey.authz.v1.rule] { " + text + " }") }
 	signedIn := rule("signed_in: true")
-	for i, c := range []struct{ name, file, want string }{
+	for _, c := range []struct{ name, file, want string }{
 		{"no rule", empty + method(``), `FILE: method PKG.S.M: it has no rule: add option (latchkey.authz.v1.rule)`},
 		{"a rule that says nothing", empty + rule(``), `FILE: method PKG.S.M: it has no rule: add option (latchkey.authz.v1.rule)`},
 		{"two rules", empty + rule(`signed_in: true anyone: true`),
@@ -71,37 +72,46 @@ func TestCompileRefuses(t *testing.T) {
 			`FILE: method PKG.S.M: its request has a filter or order_by, but its response lists no messages`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := authz.Compile(file(t, i, c.file))
-			pkg := fmt.Sprintf("latchkey.test.case%d", i)
-			want := strings.NewReplacer("FILE", fmt.Sprintf("latchkey/test/case%d.proto", i), "PKG", pkg).Replace(c.want)
-			if err == nil || err.Error() != want {
+			pkg, services := file(t, c.file)
+			_, err := authz.Compile(services)
+			if want := inPackage(pkg, c.want); err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
 		})
 	}
 }
 
-// file registers a file of the body and returns its service S, as registered.
-func file(t *testing.T, i int, body string) map[string]grpc.ServiceInfo {
+var files atomic.Int64
+
+// file registers a file of the body in a package of its own, and returns that and
+// the service S in it, as registered.
+func file(t *testing.T, body string) (pkg string, services map[string]grpc.ServiceInfo) {
 	t.Helper()
-	register(fmt.Sprintf(`
-		name: "latchkey/test/case%[1]d.proto" package: "latchkey.test.case%[1]d" syntax: "editions" edition: EDITION_2023
-		dependency: "google/protobuf/field_mask.proto" dependency: "latchkey/authz/v1/authz.proto" %[2]s`, i, body))
-	return map[string]grpc.ServiceInfo{fmt.Sprintf("latchkey.test.case%d.S", i): {}}
+	pkg = fmt.Sprintf("latchkey.test.case%d", files.Add(1))
+	register(inPackage(pkg, `
+		name: "FILE" package: "PKG" syntax: "editions" edition: EDITION_2023
+		dependency: "google/protobuf/field_mask.proto" dependency: "latchkey/authz/v1/authz.proto" `) + body)
+	return pkg, map[string]grpc.ServiceInfo{pkg + ".S": {}}
+}
+
+// inPackage fills in the names of a package and of its file.
+func inPackage(pkg, text string) string {
+	return replace(text, "FILE", strings.ReplaceAll(pkg, ".", "/")+".proto", "PKG", pkg)
 }
 
 func TestCompileNamesEveryMistakeOnce(t *testing.T) {
-	_, err := authz.Compile(file(t, 100, `
+	pkg, services := file(t, `
 		message_type { name: "Req" field { name: "x" number: 1 type: TYPE_STRING options { [latchkey.authz.v1.guard] { write: "Wob" } } } }
 		service {
 			name: "S"
 			method { name: "A" input_type: "Req" output_type: "Req" options { [latchkey.authz.v1.rule] { all: "Bee" } } }
 			method { name: "B" input_type: "Req" output_type: "Req" }
 			method { name: "C" input_type: "Req" output_type: "Req" options { [latchkey.authz.v1.rule] { signed_in: true } } }
-		}`))
-	want := `latchkey/test/case100.proto: the guard of field latchkey.test.case100.Req.x: the catalog holds no grant "Wob" (spelling, case and blanks count)
-latchkey/test/case100.proto: method latchkey.test.case100.S.A: its rule: the catalog holds no grant "Bee" (spelling, case and blanks count)
-latchkey/test/case100.proto: method latchkey.test.case100.S.B: it has no rule: add option (latchkey.authz.v1.rule)`
+		}`)
+	_, err := authz.Compile(services)
+	want := inPackage(pkg, `FILE: the guard of field PKG.Req.x: the catalog holds no grant "Wob" (spelling, case and blanks count)
+FILE: method PKG.S.A: its rule: the catalog holds no grant "Bee" (spelling, case and blanks count)
+FILE: method PKG.S.B: it has no rule: add option (latchkey.authz.v1.rule)`)
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

@@ -130,18 +130,19 @@ func TestSurfaces(t *testing.T) {
 
 // A feature that the plan lacks is what to say of a field or value whose key needs it.
 func TestContentThatThePlanLacks(t *testing.T) {
-	rules, err := authz.Compile(file(t, 200, `
+	pkg, services := file(t, `
 		enum_type { name: "E" value { name: "A" number: 0 } value { name: "B" number: 1 options { [latchkey.authz.v1.choose]: "Routing" } } }
 		message_type { name: "Req" field { name: "x" number: 1 type: TYPE_ENUM type_name: "E" } }
-		service { name: "S" method { name: "M" input_type: "Req" output_type: "Req" options { [latchkey.authz.v1.rule] { signed_in: true } } } }`))
+		service { name: "S" method { name: "M" input_type: "Req" output_type: "Req" options { [latchkey.authz.v1.rule] { signed_in: true } } } }`)
+	rules, err := authz.Compile(services)
 	if err != nil {
 		t.Fatal(err)
 	}
-	msg := messageIn(t, "latchkey.test.case200.Req", `x: B`)
-	const name = "/latchkey.test.case200.S/M"
+	msg := messageIn(t, pkg+".Req", `x: B`)
+	name := "/" + pkg + ".S/M"
 	wantDenial(t, rules.CheckRequest(name, holder(t, ""), msg), codes.FailedPrecondition, "FEATURE_NOT_IN_PLAN", "feature=routing,grant=Routing")
 	wantDenial(t, rules.CheckRequest(name, holder(t, "feature:routing"), msg), codes.PermissionDenied, "GRANT_MISSING",
-		"grant=Routing,field=x,method=latchkey.test.case200.S/M")
+		"grant=Routing,field=x,method="+name[1:])
 	wantDenial(t, rules.CheckRequest(name, holder(t, "Routing"), msg), codes.OK, "", "")
 }
 

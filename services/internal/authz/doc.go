@@ -17,6 +17,8 @@
 //   - A decision uses a session and grants only while the lease of their source is
 //     held (package lease). Without one the answer is UNAVAILABLE.
 //   - An error is not a denial and is never remembered.
+//   - A stream is let in like a call, and lives only while its caller holds what its
+//     rule and its messages asked for.
 //   - What leaves was redacted: a guarded field goes only to a caller who holds its
 //     read grant.
 package authz

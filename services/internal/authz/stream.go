@@ -51,11 +51,13 @@ type stream struct {
 	call   *call
 	cancel context.CancelCauseFunc
 
-	mu       sync.Mutex
-	who      *known
-	needs    catalog.Set // all that the messages of the caller asked for
-	end      error       // why the stream was ended, once it was
-	answered bool        // the one answer of a stream that has no more has left
+	mu    sync.Mutex
+	who   *known
+	needs catalog.Set // all that the messages of the caller asked for
+	end   error       // why the stream was ended, once it was
+	// whole tells that all has come of a stream that is answered once. From then on it
+	// is like a unary call that was let in: it takes effect, and is not denied after.
+	whole bool
 }
 
 // Context returns the context of the handler. It ends when the stream is ended.
@@ -74,6 +76,7 @@ func (s *stream) RecvMsg(msg any) error {
 		return err
 	}
 	if received == io.EOF {
+		s.complete()
 		return received
 	}
 	needs, err := s.guard.checkRequest(s.method, who.Principal, msg)
@@ -103,25 +106,20 @@ func (s *stream) receive(msg any) error {
 	}
 }
 
-// SendMsg redacts each message that leaves, by what the caller may see now. The one
-// answer to a stream that came in is sent as it would be to a unary call: what it
-// tells of has happened.
+// SendMsg redacts each message that leaves, by what the caller may see now.
 func (s *stream) SendMsg(msg any) error {
-	who := s.known()
-	if s.info.IsServerStream {
-		var err error
-		if who, err = s.recheck(); err != nil {
-			return err
-		}
-	}
-	s.method.clean(who.Principal, msg)
-	if err := s.ServerStream.SendMsg(msg); err != nil {
+	who, err := s.recheck()
+	if err != nil {
 		return err
 	}
+	s.method.clean(who.Principal, msg)
+	return s.ServerStream.SendMsg(msg)
+}
+
+func (s *stream) complete() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answered = !s.info.IsServerStream
-	return nil
+	s.whole = !s.info.IsServerStream
 }
 
 func (s *stream) known() *known {
@@ -134,7 +132,7 @@ func (s *stream) known() *known {
 func (s *stream) recheck() (*known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end != nil || s.guard.current(s.who) {
+	if s.end != nil || s.whole || s.guard.current(s.who) {
 		return s.who, s.end
 	}
 	who, err := s.guard.admit(s.ctx, s.method)
@@ -171,14 +169,14 @@ func (s *stream) refuse(err error) error {
 }
 
 // outcome returns how the stream ended. Why it was ended counts, whatever its handler
-// made of that; but what was answered has happened.
+// made of that.
 func (s *stream) outcome(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end == nil || err == nil && s.answered {
-		return err
+	if s.end != nil {
+		return s.end
 	}
-	return s.end
+	return err
 }
 
 // watch ends an idle stream when its caller loses what let him in.
@@ -196,10 +194,19 @@ func (s *stream) watch() {
 		if s.ctx.Err() != nil {
 			return
 		}
+		if s.isWhole() {
+			return
+		}
 		if _, err := s.recheck(); err != nil {
 			return
 		}
 	}
+}
+
+func (s *stream) isWhole() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.whole
 }
 
 // pause returns when to look at the caller again if nothing is heard. Grants that

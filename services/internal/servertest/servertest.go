@@ -42,6 +42,7 @@ type Server struct {
 	facts *facts
 	conn  *grpc.ClientConn
 	ids   func() string
+	now   func() time.Time
 }
 
 // facts are what the server is told of callers.
@@ -87,7 +88,7 @@ func StartAt(t testing.TB, now func() time.Time, parts ...server.Part) *Server {
 	case <-p.Done():
 		t.Fatal(p.Err())
 	}
-	s := &Server{Process: p, t: t, facts: f, ids: server.NewIDs(now)}
+	s := &Server{Process: p, t: t, facts: f, ids: server.NewIDs(now), now: now}
 	s.Organization = s.ids()
 	s.conn = s.dial(grpc.WithDefaultCallOptions())
 	return s
@@ -168,12 +169,29 @@ func (s *Server) AsUser(id string, surface authz.Surface, grants ...string) *Use
 	s.facts.mu.Lock()
 	s.facts.sessions[string(hash[:])] = authz.Session{
 		ID: s.ids(), User: id, Organization: s.Organization, Surface: surface,
-		Expires: time.Now().Add(24 * 365 * time.Hour),
+		Expires: s.now().Add(24 * 365 * time.Hour),
 	}
 	s.facts.mu.Unlock()
 	u.Grant(grants...)
 	u.ClientConnInterface = s.dial(grpc.WithPerRPCCredentials(bearer(text)))
 	return u
+}
+
+// End ends the user's session, and returns when the server enforces it.
+func (u *User) End() {
+	u.server.t.Helper()
+	f := u.server.facts
+	hash, err := token.Hash(u.Token)
+	if err != nil {
+		u.server.t.Fatal(err)
+	}
+	f.mu.Lock()
+	session := f.sessions[string(hash[:])]
+	delete(f.sessions, string(hash[:]))
+	f.mu.Unlock()
+	if err := f.identity.Wait(u.server.t.Context(), f.identity.Publish("session:"+session.ID)); err != nil {
+		u.server.t.Fatal(err)
+	}
 }
 
 // Grant replaces the user's grants, and returns when the server enforces it.
