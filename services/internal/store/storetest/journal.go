@@ -307,7 +307,7 @@ func erasedWithPurge(t *test) {
 
 // longJournal reads more entries than one snapshot yields.
 func longJournal(t *test) {
-	const n = 1203
+	const n = 603
 	var wg sync.WaitGroup
 	for c := range 3 {
 		wg.Go(func() {
@@ -326,8 +326,8 @@ func longJournal(t *test) {
 	if got := len(t.journal("acme", 0)); got != n {
 		t.Errorf("got %d entries, want %d", got, n)
 	}
-	if got := len(t.journal("acme", 700)); got != n-700 {
-		t.Errorf("got %d entries after revision 700, want %d", got, n-700)
+	if got := len(t.journal("acme", 80)); got != n-80 {
+		t.Errorf("got %d entries after revision 80, want %d", got, n-80)
 	}
 	if err := t.db.VerifyJournal(t.ctx, "acme"); err != nil {
 		t.Error(err)

@@ -48,9 +48,9 @@ type change struct {
 }
 
 func drawChange(rt *rapid.T) change {
-	from := rapid.IntRange(0, 900).Draw(rt, "from")
+	from := rapid.IntRange(0, 300).Draw(rt, "from")
 	return change{
-		from: from, to: from + rapid.IntRange(1, 400).Draw(rt, "n"),
+		from: from, to: from + rapid.IntRange(1, 150).Draw(rt, "n"),
 		remove: rapid.Bool().Draw(rt, "remove"), value: rapid.StringN(50, 100, -1).Draw(rt, "value"),
 	}
 }
