@@ -35,7 +35,7 @@
 //   - Each transaction that changes records or emits events has an entry in its
 //     tenant's journal, with the next revision and the hash of the entry before.
 //     Nothing else takes a revision.
-//   - A commit is told to every listener of [DB.Changed].
+//   - Each commit that takes a revision is told to every listener of [DB.Changed].
 //
 // # What is on disk
 //

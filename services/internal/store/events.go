@@ -109,7 +109,7 @@ type Changes struct {
 	signal chan struct{} // holds a token while dirty is not empty
 }
 
-// Changed returns a listener that learns of each commit from now on. To miss nothing,
+// Changed returns a listener that learns of each new revision from now on. To miss nothing,
 // listen first and then read what is there. The caller must Stop it.
 func (db *DB) Changed() *Changes {
 	c := &Changes{of: &db.changes, dirty: map[string]bool{}, signal: make(chan struct{}, 1)}
@@ -126,8 +126,8 @@ func (db *DB) Changed() *Changes {
 	return c
 }
 
-// Next waits until something was committed that the last Next did not tell of, and
-// returns the tenants it was for, in order. It returns the error of ctx when that
+// Next waits until there is a revision that the last Next did not tell of, and returns
+// the tenants that have one, in order. It returns the error of ctx when that
 // ends, and ErrClosed when the store is closed.
 func (c *Changes) Next(ctx context.Context) ([]string, error) {
 	select {
