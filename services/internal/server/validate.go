@@ -6,6 +6,9 @@ import (
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"latchkey.dev/services/internal/fault"
 )
@@ -18,21 +21,58 @@ func newValidate() (func(proto.Message) error, error) {
 		return nil, fmt.Errorf("make the validator: %w", err)
 	}
 	return func(m proto.Message) error {
+		var violations []fault.Violation
+		checkTimes(m.ProtoReflect(), "", &violations)
 		err := v.Validate(m)
-		if err == nil {
-			return nil
+		if bad, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
+			for _, b := range bad.Violations {
+				violations = append(violations, fault.Violation{
+					Field:    protovalidate.FieldPathString(b.Proto.GetField()),
+					Expected: b.Proto.GetMessage(),
+				})
+			}
+			err = nil
 		}
-		bad, ok := errors.AsType[*protovalidate.ValidationError](err)
-		if !ok {
+		switch {
+		case len(violations) > 0:
+			return fault.InvalidAll(violations...)
+		case err != nil:
 			return fmt.Errorf("validate %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
 		}
-		violations := make([]fault.Violation, len(bad.Violations))
-		for i, b := range bad.Violations {
-			violations[i] = fault.Violation{
-				Field:    protovalidate.FieldPathString(b.Proto.GetField()),
-				Expected: b.Proto.GetMessage(),
-			}
-		}
-		return fault.InvalidAll(violations...)
+		return nil
 	}, nil
+}
+
+// checkTimes adds a violation for each timestamp and duration, at any depth, that is
+// out of the range that its type documents: no declared bound speaks of that.
+func checkTimes(m protoreflect.Message, path string, violations *[]fault.Violation) {
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Message() == nil || fd.IsMap() {
+			return true
+		}
+		name := path + string(fd.Name())
+		if !fd.IsList() {
+			checkTime(v.Message(), name, violations)
+			return true
+		}
+		for i := range v.List().Len() {
+			checkTime(v.List().Get(i).Message(), fmt.Sprintf("%s[%d]", name, i), violations)
+		}
+		return true
+	})
+}
+
+func checkTime(m protoreflect.Message, name string, violations *[]fault.Violation) {
+	switch v := m.Interface().(type) {
+	case *timestamppb.Timestamp:
+		if v.CheckValid() != nil {
+			*violations = append(*violations, fault.Violation{Field: name, Expected: "must be a time from 0001-01-01 to 9999-12-31, with 0 to 999,999,999 nanoseconds"})
+		}
+	case *durationpb.Duration:
+		if v.CheckValid() != nil {
+			*violations = append(*violations, fault.Violation{Field: name, Expected: "must be a duration of at most 10,000 years, with seconds and nanoseconds of one sign"})
+		}
+	default:
+		checkTimes(m, name+".", violations)
+	}
 }
