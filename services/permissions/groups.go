@@ -149,7 +149,7 @@ func (l *loader) updateGroup(who granter, wanted *pb.Group, m *fieldmaskpb.Field
 	if err := l.checkGroup(by, old, g); err != nil {
 		return nil, err
 	}
-	if err := l.editShared(by, l.withGroup(g), active, accessByGroup.Range(g.GetId())); err != nil {
+	if err := l.editShared(by, l.withGroup(g), active, l.inGroup(g.GetId())); err != nil {
 		return nil, err
 	}
 	return g, groups.Put(l.tx, g)

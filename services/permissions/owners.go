@@ -67,8 +67,8 @@ func (l *loader) owners() []string {
 // owner, some of them several times.
 func (l *loader) ownerCandidates() iter.Seq[*pb.UserAccess] {
 	return func(yield func(*pb.UserAccess) bool) {
-		for _, r := range l.ownerRanges() {
-			for u := range r.Scan(l.tx) {
+		for _, users := range l.ownerSources() {
+			for u := range users {
 				if !yield(u) {
 					return
 				}
@@ -77,23 +77,33 @@ func (l *loader) ownerCandidates() iter.Seq[*pb.UserAccess] {
 	}
 }
 
-func (l *loader) ownerRanges() []store.Range[*pb.UserAccess] {
-	ranges := []store.Range[*pb.UserAccess]{
-		accessByRole.Range(ownerRole),
-		accessByOverride.Range(ownerKey.String()),
+func (l *loader) ownerSources() []iter.Seq[*pb.UserAccess] {
+	sources := []iter.Seq[*pb.UserAccess]{
+		l.withRole(ownerRole),
+		accessByOverride.Scan(l.tx, accessByOverride.Range(ownerKey.String())),
 	}
 	for r := range roles.All(l.tx) {
 		if l.role(r.GetId()).keys.Has(ownerKey) {
-			ranges = append(ranges, accessByRole.Range(r.GetId()))
+			sources = append(sources, l.withRole(r.GetId()))
 		}
 	}
 	for g := range groups.All(l.tx) {
 		t := l.team(g.GetId())
 		if t.grants.Has(ownerKey) || t.role.keys.Has(ownerKey) {
-			ranges = append(ranges, accessByGroup.Range(g.GetId()))
+			sources = append(sources, l.inGroup(g.GetId()))
 		}
 	}
-	return ranges
+	return sources
+}
+
+// withRole yields the users whose own role it is, be they in a group or not.
+func (l *loader) withRole(id string) iter.Seq[*pb.UserAccess] {
+	return accessByRole.Scan(l.tx, accessByRole.Range(id))
+}
+
+// inGroup yields the users of a group.
+func (l *loader) inGroup(id string) iter.Seq[*pb.UserAccess] {
+	return accessByGroup.Scan(l.tx, accessByGroup.Range(id))
 }
 
 // keepOwner returns nil if one of the active members, but for one, is an owner.

@@ -2,6 +2,7 @@ package permissions
 
 import (
 	"context"
+	"iter"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -108,19 +109,19 @@ func (l *loader) updateRole(g granter, wanted *pb.Role, m *fieldmaskpb.FieldMask
 	if err := by.names(keySet(r.GetKeys()).Without(keySet(old.GetKeys()))); err != nil {
 		return nil, err
 	}
-	if err := l.editShared(by, l.with(compileRole(r)), active, roleHolders(l.tx, r.GetId())...); err != nil {
+	if err := l.editShared(by, l.with(compileRole(r)), active, l.roleHolders(r.GetId())...); err != nil {
 		return nil, err
 	}
 	return r, roles.Put(l.tx, r)
 }
 
-// roleHolders returns where to find everybody whose role it is, or whose group's.
-func roleHolders(tx *store.Tx, role string) []store.Range[*pb.UserAccess] {
-	ranges := []store.Range[*pb.UserAccess]{accessByRole.Range(role)}
-	for g := range groupByRole.Scan(tx, groupByRole.Range(role)) {
-		ranges = append(ranges, accessByGroup.Range(g.GetId()))
+// roleHolders returns everybody whose role it is, or whose group's.
+func (l *loader) roleHolders(role string) []iter.Seq[*pb.UserAccess] {
+	holders := []iter.Seq[*pb.UserAccess]{l.withRole(role)}
+	for g := range groupByRole.Scan(l.tx, groupByRole.Range(role)) {
+		holders = append(holders, l.inGroup(g.GetId()))
 	}
-	return ranges
+	return holders
 }
 
 // ownRole returns a role that the organization made itself.
