@@ -212,8 +212,8 @@ func TestStreamThatEndsBeforeItsPongCountsForNothing(t *testing.T) {
 	}
 	h.streams.Add(-2) // no stream is served
 	h.leave(m)
-	if err := h.Wait(background(), h.Publish("a")); err != nil || len(h.Subscribers()) != 0 {
-		t.Fatalf("Wait returned %v, of %v", err, h.Subscribers())
+	if infos := h.Subscribers(); len(infos) != 0 {
+		t.Fatalf("subscribers are %v, want none", infos)
 	}
 }
 
@@ -265,6 +265,25 @@ func TestStreamThatIsReplacedWhileOpenEnds(t *testing.T) {
 		wantCode(t, p.end(), codes.Aborted)
 		h.only(t)
 	})
+}
+
+// A message that crosses the end of the lease is not heard, and none is answered.
+func TestRemovedSubscriberIsNeitherHeardNorAnswered(t *testing.T) {
+	h := newTestHub(t, nil)
+	m, l, err := h.join(firstPing())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.streams.Add(-2) // no stream is served
+	h.take(m, l)
+	h.mu.Lock()
+	h.remove(m, h.lapsed())
+	h.mu.Unlock()
+	over, err := h.hear(m, l, &leasepb.WatchRequest{Ping: 2, Acknowledged: 1})
+	wantCode(t, err, codes.Aborted)
+	if res := h.take(m, l); !over || res != nil {
+		t.Fatalf("the stream goes on with %v", res)
+	}
 }
 
 func TestGuessedTermReplacesNobody(t *testing.T) {

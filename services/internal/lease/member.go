@@ -191,11 +191,25 @@ func (h *Hub) leave(m *member) {
 	m.link = nil
 }
 
+// over reports whether the member was removed, after which he is neither heard nor
+// answered. h.mu is held.
+func (l *link) over() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // take returns what is to be sent to m now: the answer to his ping, and every tag
-// that he was not told.
+// that he was not told; nil if he was removed.
 func (h *Hub) take(m *member, l *link) *leasepb.WatchResponse {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if l.over() {
+		return nil
+	}
 	res := &leasepb.WatchResponse{Sequence: h.sequence, Term: m.term}
 	res.Tags, res.Everything = h.untold(l)
 	l.read, l.sent = h.log.next, h.sequence

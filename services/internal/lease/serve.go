@@ -75,7 +75,11 @@ func (h *Hub) send(stream watchServer, m *member, l *link) error {
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}
-		if err := stream.Send(h.take(m, l)); err != nil {
+		res := h.take(m, l)
+		if res == nil {
+			return l.cause
+		}
+		if err := stream.Send(res); err != nil {
 			return err
 		}
 	}
@@ -85,10 +89,8 @@ func (h *Hub) send(stream watchServer, m *member, l *link) error {
 func (h *Hub) hear(m *member, l *link, req *leasepb.WatchRequest) (over bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	select {
-	case <-l.gone:
+	if l.over() {
 		return true, l.cause
-	default:
 	}
 	if req.GetAcknowledged() > l.sent {
 		return true, fault.Invalid("acknowledged", "must be at most %d, the newest that was sent", l.sent)
