@@ -38,7 +38,6 @@ func newServer(c *Config, creds credentials.TransportCredentials, interceptors f
 			MaxConnectionIdle: idleTime, MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 		}),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		grpc.UnknownServiceHandler(unknown),
 	}
