@@ -2,7 +2,6 @@ package states
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
-	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
@@ -46,12 +44,17 @@ type Table[R proto.Message, S State] struct {
 	state   func(R) S
 	set     func(R, S)
 	actions []Action[R, S]
+	answers []answers[S] // of Actions, by row
 }
 
 // New returns the table of a noun. Kind is its name in errors, "invoice"; set stores
 // a state in a record.
 func New[R proto.Message, S State](kind string, id func(R) string, state func(R) S, set func(R, S), actions ...Action[R, S]) *Table[R, S] {
-	return &Table[R, S]{kind, id, state, set, actions}
+	t := &Table[R, S]{kind, id, state, set, actions, make([]answers[S], len(actions))}
+	for i := range actions {
+		t.prepare(&t.answers[i], &actions[i])
+	}
+	return t
 }
 
 // Apply moves the record by the row of a method, or says why it cannot: the state
@@ -62,7 +65,10 @@ func (t *Table[R, S]) Apply(ctx context.Context, method string, record R) error 
 		panic("states: " + t.kind + " has no row for " + method)
 	}
 	a := &t.actions[i]
-	if err := t.check(authz.Caller(ctx), a, record); err != nil {
+	if state := t.state(record); !a.startsIn(state) {
+		return t.forbids(a, t.id(record), state)
+	}
+	if err := a.check(authz.Caller(ctx), record); err != nil {
 		return err
 	}
 	if a.To != 0 {
@@ -71,17 +77,19 @@ func (t *Table[R, S]) Apply(ctx context.Context, method string, record R) error 
 	return nil
 }
 
-func (t *Table[R, S]) check(caller *authz.Principal, a *Action[R, S], record R) error {
-	if state := t.state(record); a.From != nil && !slices.Contains(a.From, state) {
-		return t.forbids(a, record, state)
-	}
+// Rows returns the table, for tests that walk it.
+func (t *Table[R, S]) Rows() []Action[R, S] { return t.actions }
+
+func (a *Action[R, S]) startsIn(state S) bool { return a.From == nil || slices.Contains(a.From, state) }
+
+func (a *Action[R, S]) check(caller *authz.Principal, record R) error {
 	if a.Check == nil || caller.ID == "" {
 		return nil
 	}
 	return a.Check(caller, record)
 }
 
-func (t *Table[R, S]) forbids(a *Action[R, S], record R, state S) error {
+func (t *Table[R, S]) forbids(a *Action[R, S], id string, state S) error {
 	allowed := make([]string, len(a.From))
 	for i, s := range a.From {
 		allowed[i] = name(s)
@@ -90,35 +98,10 @@ func (t *Table[R, S]) forbids(a *Action[R, S], record R, state S) error {
 	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_STATE_FORBIDS,
 		fmt.Sprintf("%s needs the %s in state %s; it is %s", method, t.kind, strings.Join(allowed, " or "), name(state)),
 		map[string]string{
-			"kind": t.kind, "id": t.id(record), "state": name(state),
+			"kind": t.kind, "id": id, "state": name(state),
 			"method": a.Method[1:], "allowed": strings.Join(allowed, ","),
 		})
 }
-
-// Actions tells for every row whether the caller could call it on the record now,
-// and if not, why: by the rule of the method, the state, and the relation.
-func (t *Table[R, S]) Actions(ctx context.Context, record R) []*typepb.AvailableAction {
-	actions := make([]*typepb.AvailableAction, len(t.actions))
-	for i := range t.actions {
-		a := &t.actions[i]
-		actions[i] = &typepb.AvailableAction{Method: a.Method[1:], Allowed: true}
-		err := authz.Permits(ctx, a.Method)
-		if err == nil {
-			err = t.check(authz.Caller(ctx), a, record)
-		}
-		if err != nil {
-			actions[i].Allowed = false
-			actions[i].Explanation = err.Error()
-			if f, ok := errors.AsType[*fault.Error](err); ok {
-				actions[i].Reason = f.ReasonName()
-			}
-		}
-	}
-	return actions
-}
-
-// Rows returns the table, for tests that walk it.
-func (t *Table[R, S]) Rows() []Action[R, S] { return t.actions }
 
 // name returns "OPEN" for INVOICE_STATE_OPEN: without the prefix of the zero value.
 func name[S State](s S) string {
