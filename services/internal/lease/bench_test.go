@@ -99,7 +99,7 @@ func TestGetDoesNotAllocate(t *testing.T) {
 
 // BenchmarkMemory fills a cache to its bound, and then on.
 func BenchmarkMemory(b *testing.B) {
-	x, h := newIndex(DefaultMaxEntries)
+	x, h := newTestIndex(DefaultMaxEntries)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -118,7 +118,7 @@ func NewCache[V any](config CacheConfig[V]) *Cache[V] {
 		"what this service knows of its callers may be out of date: try again",
 		map[string]string{"source": config.Source})
 	c.places = make(chan struct{}, c.config.MaxLoads)
-	c.index.init(c.config.MaxEntries)
+	c.index = newIndex[V](c.config.MaxEntries)
 	c.feeds = append(c.feeds, &feed{dial: config.Dial})
 	for _, dial := range config.Replicas {
 		c.feeds = append(c.feeds, &feed{dial: dial})

@@ -33,9 +33,10 @@ type Entry[V any] struct {
 	key  string
 	tags []string
 	hold *hold
-	used atomic.Bool          // since the hand of the eviction last passed
-	mark atomic.Pointer[mark] // nil until somebody asks for Stale; hold.gone once dropped
-	slot int                  // place in index.slots; the cache's mu guards it
+	used atomic.Bool              // since the hand of the eviction last passed
+	mark atomic.Pointer[mark]     // nil until somebody asks for Stale; hold.gone once dropped
+	next atomic.Pointer[Entry[V]] // in the bucket of the table
+	slot int                      // place in index.slots; the cache's mu guards it
 }
 
 // Valid reports whether the entry may be used for a decision now: the lease holds,

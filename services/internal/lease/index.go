@@ -1,32 +1,29 @@
 package lease
 
-import "sync"
-
 // handSteps bounds the search for an entry to evict.
 const handSteps = 32
 
-// index holds the entries by key and by tag. Its get may be called at any time, and
-// takes no lock that readers would meet on; the other methods under the cache's mu.
+// index holds the entries by key and by tag. Its get may be called at any time; the
+// other methods under the cache's mu.
 type index[V any] struct {
-	entries sync.Map // from key to *Entry[V]
+	byKey table[V]
+	byTag map[string]map[*Entry[V]]struct{}
 
 	max   int
 	slots []*Entry[V] // all entries, in no order
 	hand  int         // where in slots the eviction looks next
-	byTag map[string]map[*Entry[V]]struct{}
 }
 
-func (x *index[V]) init(max int) {
-	x.max = max
-	x.byTag = make(map[string]map[*Entry[V]]struct{})
+func newIndex[V any](max int) index[V] {
+	return index[V]{
+		byKey: newTable[V](max),
+		byTag: make(map[string]map[*Entry[V]]struct{}),
+		max:   max,
+	}
 }
 
 // get returns the entry of the key, or nil. It may have been dropped since.
-func (x *index[V]) get(key string) *Entry[V] {
-	e, _ := x.entries.Load(key)
-	entry, _ := e.(*Entry[V])
-	return entry
-}
+func (x *index[V]) get(key string) *Entry[V] { return x.byKey.get(key) }
 
 // put adds an entry in place of the one with its key, if there is one.
 func (x *index[V]) put(e *Entry[V]) {
@@ -46,13 +43,13 @@ func (x *index[V]) put(e *Entry[V]) {
 		}
 		entries[e] = struct{}{}
 	}
-	x.entries.Store(e.key, e)
+	x.byKey.add(e)
 }
 
 // remove drops an entry of the index and forgets it.
 func (x *index[V]) remove(e *Entry[V]) {
 	e.drop()
-	x.entries.Delete(e.key)
+	x.byKey.remove(e)
 	for _, tag := range e.tags {
 		entries := x.byTag[tag]
 		delete(entries, e)
@@ -99,5 +96,5 @@ func (x *index[V]) clear() {
 	}
 	x.slots, x.hand = nil, 0
 	clear(x.byTag)
-	x.entries.Clear()
+	x.byKey.clear()
 }

@@ -3,17 +3,17 @@ package lease
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-func newIndex(max int) (*index[int], *hold) {
-	x := new(index[int])
-	x.init(max)
+func newTestIndex(max int) (*index[int], *hold) {
+	x := newIndex[int](max)
 	h := newHold(plainClock())
 	h.until.Store(1 << 62)
-	return x, h
+	return &x, h
 }
 
 // The index does what a list of entries that is searched from end to end would do.
@@ -22,7 +22,7 @@ func TestIndexAgainstAList(t *testing.T) {
 	tags := rapid.SliceOfN(rapid.StringMatching(`[xy]{1,2}`), 1, 3)
 	rapid.Check(t, func(t *rapid.T) {
 		const max = 5
-		x, h := newIndex(max)
+		x, h := newTestIndex(max)
 		var list, made []*Entry[int]
 		t.Repeat(map[string]func(*rapid.T){
 			"put": func(t *rapid.T) {
@@ -97,9 +97,48 @@ func agree(t *rapid.T, x *index[int], list, made []*Entry[int]) {
 	}
 }
 
+// Readers find every entry that is there all the time, while its neighbours come and
+// go. The table has one bucket, so all of them are neighbours.
+func TestTableWhileItChanges(t *testing.T) {
+	table := newTable[int](1)
+	stay := []*Entry[int]{{key: "a"}, {key: "b"}, {key: "c"}}
+	pass := []*Entry[int]{{key: "x"}, {key: "y"}, {key: "z"}}
+	table.add(pass[0])
+	for i := range stay {
+		table.add(stay[i])
+		if i > 0 {
+			table.add(pass[i])
+		}
+	}
+	var reading sync.WaitGroup
+	ended := make(chan struct{})
+	for range 2 {
+		reading.Go(func() {
+			for i := 0; !closed(ended); i++ {
+				if e := stay[i%len(stay)]; table.get(e.key) != e {
+					t.Errorf("entry %q is not found", e.key)
+					return
+				}
+			}
+		})
+	}
+	for i := range 20_000 {
+		e := pass[i%len(pass)]
+		table.remove(e)
+		if table.get(e.key) != nil {
+			t.Fatalf("entry %q is still found", e.key)
+		}
+		again := &Entry[int]{key: e.key}
+		table.add(again)
+		pass[i%len(pass)] = again
+	}
+	close(ended)
+	reading.Wait()
+}
+
 // An entry that was used, or whose Stale somebody waits for, outlives one that was not.
 func TestEvictionSparesWhatIsUsedAndWatched(t *testing.T) {
-	x, h := newIndex(4)
+	x, h := newTestIndex(4)
 	entries := make([]*Entry[int], 4)
 	for i := range entries {
 		entries[i] = &Entry[int]{key: fmt.Sprint(i), hold: h}
