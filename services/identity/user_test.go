@@ -41,7 +41,7 @@ func TestCreateUser(t *testing.T) {
 			{Method: "latchkey.identity.v1.UserService/DeactivateUser", Allowed: true},
 			{
 				Method: "latchkey.identity.v1.UserService/ReactivateUser", Reason: "STATE_FORBIDS",
-				Explanation: "ReactivateUser needs the user in state DEACTIVATED; it is ACTIVE",
+				Explanation: "only in state DEACTIVATED",
 			},
 			{Method: "latchkey.identity.v1.UserService/EndMembership", Allowed: true},
 		},

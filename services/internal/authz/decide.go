@@ -171,8 +171,12 @@ func (m *method) missing(bit catalog.Bit, field, instead string) error {
 		by += " with " + field
 		metadata["field"] = field
 	}
-	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_GRANT_MISSING,
-		fmt.Sprintf("%s needs %s, which you do not have: ask an administrator for it, or sign in as somebody who has it", by, what), metadata)
+	return &fault.Error{
+		Code: codes.PermissionDenied, Reason: faultpb.Reason_REASON_GRANT_MISSING,
+		Message:  fmt.Sprintf("%s needs %s, which you do not have: ask an administrator for it, or sign in as somebody who has it", by, what),
+		Brief:    "needs " + what,
+		Metadata: metadata,
+	}
 }
 
 // lacks is the denial of a request that asks for a grant which the caller lacks.

@@ -22,6 +22,7 @@ type Error struct {
 	Code       codes.Code
 	Reason     faultpb.Reason
 	Message    string
+	Brief      string // the message where the method is plain from the context; empty: as Message
 	Metadata   map[string]string
 	Violations []Violation   // for FIELD_INVALID: each field that is wrong
 	RetryAfter time.Duration // 0 if the suite does not know
@@ -34,6 +35,14 @@ type Violation struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// InBrief returns what an available action says of the error.
+func (e *Error) InBrief() string {
+	if e.Brief != "" {
+		return e.Brief
+	}
+	return e.Message
+}
 
 // ReasonName returns the reason as it stands on the wire, "GRANT_MISSING".
 func (e *Error) ReasonName() string { return ReasonName(e.Reason) }

@@ -99,7 +99,7 @@ func refused(method string, err error) *typepb.AvailableAction {
 		Method: method[1:], Reason: fault.ReasonName(faultpb.Reason_REASON_INTERNAL), Explanation: "the suite is at fault",
 	}
 	if f, ok := errors.AsType[*fault.Error](err); ok {
-		a.Reason, a.Explanation = f.ReasonName(), f.Message
+		a.Reason, a.Explanation = f.ReasonName(), f.InBrief()
 	}
 	return a
 }

@@ -95,12 +95,15 @@ func (t *Table[R, S]) forbids(a *Action[R, S], id string, state S) error {
 		allowed[i] = name(s)
 	}
 	method := a.Method[strings.LastIndex(a.Method, "/")+1:]
-	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_STATE_FORBIDS,
-		fmt.Sprintf("%s needs the %s in state %s; it is %s", method, t.kind, strings.Join(allowed, " or "), name(state)),
-		map[string]string{
+	return &fault.Error{
+		Code: codes.FailedPrecondition, Reason: faultpb.Reason_REASON_STATE_FORBIDS,
+		Message: fmt.Sprintf("%s needs the %s in state %s; it is %s", method, t.kind, strings.Join(allowed, " or "), name(state)),
+		Brief:   "only in state " + strings.Join(allowed, " or "),
+		Metadata: map[string]string{
 			"kind": t.kind, "id": id, "state": name(state),
 			"method": a.Method[1:], "allowed": strings.Join(allowed, ","),
-		})
+		},
+	}
 }
 
 // name returns "OPEN" for INVOICE_STATE_OPEN: without the prefix of the zero value.

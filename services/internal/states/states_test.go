@@ -175,9 +175,7 @@ func TestApplyWithoutARow(t *testing.T) {
 
 func TestActions(t *testing.T) {
 	s, calls := start(t)
-	lacks := func(method, grant string) string {
-		return fmt.Sprintf("GRANT_MISSING: %s needs the permission %s, which you do not have: ask an administrator for it, or sign in as somebody who has it", method, grant)
-	}
+	lacks := func(grant string) string { return "GRANT_MISSING: needs the permission " + grant }
 	owner, some, all := s.As("Invoices", "Invoices:Void"), s.As("Invoices"), s.As("Invoices", "Invoices:Approve", "Invoices:Edit", "Invoices:Void", "Invoices:Delete")
 	for _, c := range []struct {
 		name string
@@ -186,24 +184,24 @@ func TestActions(t *testing.T) {
 		want []string // per row: empty if allowed, or why not
 	}{
 		{"the owner", calls.in(t, owner), &invoicingpb.Invoice{State: open, OwnerId: owner.ID}, []string{
-			lacks("ApproveInvoice", "Invoices:Approve"), lacks("UpdateInvoice", "Invoices:Edit"), "", lacks("UndeleteInvoice", "Invoices:Delete"), ""}},
+			lacks("Invoices:Approve"), lacks("Invoices:Edit"), "", lacks("Invoices:Delete"), ""}},
 		{"without keys", calls.in(t, some), &invoicingpb.Invoice{State: void}, []string{
-			lacks("ApproveInvoice", "Invoices:Approve"), lacks("UpdateInvoice", "Invoices:Edit"), lacks("VoidInvoice", "Invoices:Void"), lacks("UndeleteInvoice", "Invoices:Delete"), ""}},
+			lacks("Invoices:Approve"), lacks("Invoices:Edit"), lacks("Invoices:Void"), lacks("Invoices:Delete"), ""}},
 		{"with all keys", calls.in(t, all), &invoicingpb.Invoice{State: open}, []string{
-			"STATE_FORBIDS: ApproveInvoice needs the invoice in state UNAPPROVED; it is OPEN", "", "RELATION_MISSING: only the owner may do this", "", ""}},
+			"STATE_FORBIDS: only in state UNAPPROVED", "", "RELATION_MISSING: only the owner may do this", "", ""}},
 		{"with all keys, void", calls.in(t, all), &invoicingpb.Invoice{State: void, OwnerId: all.ID}, []string{
-			"STATE_FORBIDS: ApproveInvoice needs the invoice in state UNAPPROVED; it is VOID",
-			"STATE_FORBIDS: UpdateInvoice needs the invoice in state UNAPPROVED or OPEN; it is VOID",
-			"STATE_FORBIDS: VoidInvoice needs the invoice in state UNAPPROVED or OPEN; it is VOID", "", ""}},
+			"STATE_FORBIDS: only in state UNAPPROVED",
+			"STATE_FORBIDS: only in state UNAPPROVED or OPEN",
+			"STATE_FORBIDS: only in state UNAPPROVED or OPEN", "", ""}},
 		{"in a state of a later version", calls.in(t, all), &invoicingpb.Invoice{State: 77, Terms: new("wrapped")}, []string{
-			"STATE_FORBIDS: ApproveInvoice needs the invoice in state UNAPPROVED; it is 77",
-			"STATE_FORBIDS: UpdateInvoice needs the invoice in state UNAPPROVED or OPEN; it is 77",
-			"STATE_FORBIDS: VoidInvoice needs the invoice in state UNAPPROVED or OPEN; it is 77", "",
+			"STATE_FORBIDS: only in state UNAPPROVED",
+			"STATE_FORBIDS: only in state UNAPPROVED or OPEN",
+			"STATE_FORBIDS: only in state UNAPPROVED or OPEN", "",
 			"PRECONDITION_FAILED: do something else first"}},
 		{"broken", calls.in(t, all), &invoicingpb.Invoice{State: open, OwnerId: all.ID, Terms: new("broken")}, []string{
-			"STATE_FORBIDS: ApproveInvoice needs the invoice in state UNAPPROVED; it is OPEN", "", "", "", "INTERNAL: the suite is at fault"}},
+			"STATE_FORBIDS: only in state UNAPPROVED", "", "", "", "INTERNAL: the suite is at fault"}},
 		{"the suite itself", t.Context(), &invoicingpb.Invoice{State: open, OwnerId: "somebody", Terms: new("broken")}, []string{
-			"STATE_FORBIDS: ApproveInvoice needs the invoice in state UNAPPROVED; it is OPEN", "", "", "", ""}},
+			"STATE_FORBIDS: only in state UNAPPROVED", "", "", "", ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 2 { // what is remembered must be the same
@@ -229,7 +227,7 @@ func TestActionsAgreeWithApply(t *testing.T) {
 			v := &invoicingpb.Invoice{State: invoicingpb.InvoiceState(state), OwnerId: owner}
 			for _, a := range table.Actions(ctx, v) {
 				err := table.Apply(ctx, "/"+a.GetMethod(), proto.CloneOf(v))
-				if (err == nil) != a.GetAllowed() || err != nil && err.Error() != a.GetExplanation() {
+				if (err == nil) != a.GetAllowed() || err != nil && inBrief(err) != a.GetExplanation() {
 					t.Errorf("%v of %s: Apply says %v, Actions %v", v.GetState(), owner, err, a)
 				}
 			}
@@ -275,4 +273,12 @@ func BenchmarkActions(b *testing.B) {
 	for b.Loop() {
 		wide.Actions(ctx, v)
 	}
+}
+
+// inBrief is what an available action says of a fault.
+func inBrief(err error) string {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f.InBrief()
+	}
+	return "the suite is at fault"
 }

@@ -238,7 +238,7 @@ type AvailableAction struct {
 	// with, without its prefix.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Where not allowed: what is missing, in words, for example
-	// "needs the permission Invoices:Void" or "not from state VOID".
+	// "needs the permission Invoices:Void" or "only in state OPEN".
 	Explanation   string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
