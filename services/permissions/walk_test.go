@@ -81,20 +81,37 @@ type walk struct {
 	now    time.Time
 	users  []string
 	active map[string]bool
-	keys   []string // what the edits are about
+	about  []string // keys
 	roles  []string // ids, of the built-in ones too
 	groups []string // ids
 	made   int      // edits let through
 	last   *world
+	known  map[question]map[string]bool
+}
+
+// question is one that the reference was asked.
+type question struct {
+	world *world
+	user  string
+	at    time.Time
+}
+
+// keys asks the reference, as if every add-on were bought. A snapshot never changes.
+func (w *walk) keys(v *world, user string, at time.Time) map[string]bool {
+	q := question{v, user, at}
+	if _, ok := w.known[q]; !ok {
+		w.known[q] = v.keys(user, at, featureNames())
+	}
+	return w.known[q]
 }
 
 func newWalk(tx *store.Tx, seed uint64) *walk {
-	w := &walk{Rand: rand.New(rand.NewPCG(seed, 1)), tx: tx, now: noon, active: map[string]bool{}}
+	w := &walk{Rand: rand.New(rand.NewPCG(seed, 1)), tx: tx, now: noon, active: map[string]bool{}, known: map[question]map[string]bool{}}
 	for i := range 5 {
 		w.users = append(w.users, fmt.Sprint("user", i))
 		w.active[w.users[i]] = true
 	}
-	w.keys = []string{
+	w.about = []string{
 		"Organization", "Organization: Users", "Organization: Owner", "Organizations: Roles", "Web", "App",
 		"Invoices", "Invoices:Void", "Campaigns", "Campaigns:Create",
 	}
@@ -133,7 +150,7 @@ func (w *walk) run(steps int) error {
 // editor picks somebody who as a rule may edit users.
 func (w *walk) editor() (user string) {
 	for range 4 {
-		if user = pick(w, w.users); w.last.keys(user, w.now, nil)["Organization: Users"] {
+		if user = pick(w, w.users); w.keys(w.last, user, w.now)["Organization: Users"] {
 			break
 		}
 	}
@@ -239,7 +256,7 @@ func (w *walk) editRole(l *loader, by granter, user string) (string, error) {
 }
 
 func (w *walk) editOverride(l *loader, by granter, user string) (string, error) {
-	key, _ := catalog.Lookup(pick(w, w.keys))
+	key, _ := catalog.Lookup(pick(w, w.about))
 	if w.IntN(4) == 0 {
 		_, err := l.editUser(by, user, "", w.active, dropOverride(key))
 		return "ClearOverride of " + user + " " + key.Name, err
@@ -266,7 +283,7 @@ func (w *walk) settings() *pb.UserSettings {
 // some returns a few keys, often those that let edit users.
 func (w *walk) some() (keys []string) {
 	for range w.IntN(4) {
-		keys = append(keys, pick(w, w.keys))
+		keys = append(keys, pick(w, w.about))
 	}
 	switch w.IntN(4) {
 	case 0:
@@ -296,14 +313,14 @@ func (w *walk) snapshot() *world {
 // checkStep holds an edit that was let through against the rules of delegation, with
 // the reference, as if every add-on were bought.
 func (w *walk) checkStep(before, after *world, caller string) error {
-	now := before.keys(caller, w.now, featureNames())
+	now := w.keys(before, caller, w.now)
 	for _, user := range w.users {
 		if !reached(before, after, user) {
 			continue
 		}
 		for _, at := range w.instants(before, after, caller, user) {
-			was, is := before.keys(user, at, featureNames()), after.keys(user, at, featureNames())
-			then := before.keys(caller, at, featureNames())
+			was, is := w.keys(before, user, at), w.keys(after, user, at)
+			then := w.keys(before, caller, at)
 			for k := range is {
 				if !was[k] && !(now[k] && then[k]) {
 					return fmt.Errorf("%s got %s at %s, which the caller lacks", user, k, at)
@@ -359,7 +376,7 @@ func (w *walk) checkDenies(before, after *world, caller, user string) error {
 		}
 	}
 	for _, at := range w.instants(before, after, user) {
-		was, is := before.keys(user, at, featureNames()), after.keys(user, at, featureNames())
+		was, is := w.keys(before, user, at), w.keys(after, user, at)
 		for k, authors := range w.denies(after, user, at) {
 			for _, author := range authors {
 				if err := w.mayLift(before, caller, author); err != nil && is[k] && !was[k] {
@@ -372,8 +389,8 @@ func (w *walk) checkDenies(before, after *world, caller, user string) error {
 }
 
 func (w *walk) mayLift(before *world, caller, author string) error {
-	now := before.keys(caller, w.now, featureNames())
-	for k := range before.keys(author, w.now, featureNames()) {
+	now := w.keys(before, caller, w.now)
+	for k := range w.keys(before, author, w.now) {
 		if !now[k] {
 			return fmt.Errorf("%s holds %s, which the caller lacks", author, k)
 		}
@@ -428,7 +445,7 @@ func (w *walk) checkOwner(after *world) error {
 	for _, user := range w.users {
 		owner := true
 		for _, at := range w.instants(after, after, user) {
-			keys := after.keys(user, at, nil)
+			keys := w.keys(after, user, at)
 			owner = owner && keys["Organization: Owner"] && keys["Organization: Users"]
 		}
 		if owner {

@@ -35,11 +35,13 @@ func (w *world) access(user string) *access { return w.loader(noon).access(w.use
 
 func emptyWorld() *world {
 	w := &world{users: map[string]*pb.UserAccess{}, roles: map[string]*pb.Role{}, groups: map[string]*pb.Group{}, plan: &pb.Plan{}}
-	for _, r := range builtInRoles() {
+	for _, r := range fixedRoles {
 		w.roles[r.GetId()] = r
 	}
 	return w
 }
+
+var fixedRoles = builtInRoles()
 
 // drawWorld draws an organization of a few users, in which the layers meet often: all
 // of them draw from the same few keys.
