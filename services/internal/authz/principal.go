@@ -102,13 +102,8 @@ type callKey struct{}
 // call is what the guard leaves in the context of a call it let through.
 type call struct {
 	rules     *Rules
-	principal atomic.Pointer[Principal] // changes while a stream is open
-}
-
-func newCall(rules *Rules, p *Principal) *call {
-	c := &call{rules: rules}
-	c.principal.Store(p)
-	return c
+	principal *Principal
+	stream    *stream // nil if the call is unary
 }
 
 // call returns what the guard leaves in the context of the caller's unary calls.
@@ -116,17 +111,31 @@ func (who *known) call(rules *Rules) *call {
 	if c := who.entered.Load(); c != nil && c.rules == rules {
 		return c
 	}
-	c := newCall(rules, who.Principal)
+	c := &call{rules: rules, principal: who.Principal}
 	who.entered.Store(c)
 	return c
 }
 
+// caller returns who calls now. Of an open stream that may have changed; whoever has
+// lost it holds nothing.
+func (c *call) caller() *Principal {
+	if c.stream == nil {
+		return c.principal
+	}
+	who, err := c.stream.recheck()
+	if err != nil {
+		return nobody
+	}
+	return who.Principal
+}
+
 // Caller returns who calls. It is never nil; its ID is empty where the rule of the
-// method lets anyone in, and outside calls. In a stream it is who calls as he is known
-// now, so ask again after waiting.
+// method lets anyone in, outside calls, and in a stream that is ended since its caller
+// may no longer call. In a stream, ask again after waiting: it is who calls as he is
+// known now.
 func Caller(ctx context.Context) *Principal {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		return c.principal.Load()
+		return c.caller()
 	}
 	return nobody
 }
@@ -144,5 +153,5 @@ func Permits(ctx context.Context, fullMethod string) error {
 	if !ok {
 		return unknownMethod(fullMethod)
 	}
-	return m.permits(c.principal.Load())
+	return m.permits(c.caller())
 }

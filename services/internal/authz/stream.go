@@ -30,8 +30,7 @@ func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		return err
 	}
 	s := &stream{ServerStream: ss, guard: g, method: m, info: info, cancel: cancel, who: who}
-	s.call = newCall(g.Rules, who.Principal)
-	s.ctx = enter(ctx, m, s.call, who.Principal)
+	s.ctx = enter(ctx, m, &call{rules: g.Rules, stream: s}, who.Principal)
 	if who.session != nil {
 		var watch sync.WaitGroup
 		defer watch.Wait()
@@ -48,7 +47,6 @@ type stream struct {
 	guard  *Guard
 	method *method
 	info   *grpc.StreamServerInfo
-	call   *call
 	cancel context.CancelCauseFunc
 
 	mu    sync.Mutex
@@ -145,7 +143,6 @@ func (s *stream) recheck() (*known, error) {
 		return nil, err
 	}
 	s.who = who
-	s.call.principal.Store(who.Principal)
 	return who, nil
 }
 
