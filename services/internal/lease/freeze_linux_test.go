@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,8 +54,9 @@ func openBoard(path string) (*board, error) {
 	return (*board)(unsafe.Pointer(&memory[0])), nil
 }
 
-// beSubscriber is main of the other process. It says "held" when it has read, reads
-// until its input ends, and then says "done".
+// beSubscriber is main of the other process. It reads all the time. It says "held"
+// when it holds the lease, "read" after each line of input when it has been answered a
+// hundred times more, and "done" when the input has ended.
 func beSubscriber() int {
 	addr, rest, _ := strings.Cut(os.Getenv(frozenEnv), " ")
 	path, careless, _ := strings.Cut(rest, " ")
@@ -77,29 +81,36 @@ func beSubscriber() int {
 	ctx, cancel := context.WithCancel(background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = c.Run(ctx) })
-	for range 4 {
-		running.Go(func() { b.read(ctx, c) })
+	for range 2 {
+		running.Go(func() { b.read(ctx, c, math.MaxInt) })
 	}
 	_ = c.WaitHeld(ctx)
 	fmt.Println("held")
-	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
+		b.read(ctx, c, 100)
+		fmt.Println("read")
+	}
 	cancel()
 	running.Wait()
 	fmt.Println("done")
 	return 0
 }
 
-func (b *board) read(ctx context.Context, c *Cache[int]) {
-	for ctx.Err() == nil {
+// read asks the cache until it was answered that often, or ctx ends.
+func (b *board) read(ctx context.Context, c *Cache[int], answers int) {
+	for ctx.Err() == nil && answers > 0 {
 		floor := b.floor.Load()
 		e, err := c.Get(ctx, "a")
 		if err != nil {
+			_ = c.WaitHeld(ctx)
+			runtime.Gosched()
 			continue
 		}
 		if int64(e.Value) < floor {
 			b.old.Add(1)
 		}
 		b.reads.Add(1)
+		answers--
 	}
 }
 
@@ -109,7 +120,7 @@ type other struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	output *bufio.Reader
-	input  interface{ Close() error }
+	input  io.WriteCloser
 }
 
 func newOther(t *testing.T, addr, care string) *other {
@@ -160,11 +171,12 @@ func (o *other) signal(s syscall.Signal) {
 }
 
 // more waits until the other process has checked more answers.
-func (o *other) more(s *source) {
-	for seen := o.reads.Load(); o.reads.Load() < seen+100; {
-		// Each round trip to the source lets it run.
-		_ = s.hub.Subscribers()
+func (o *other) more() {
+	o.t.Helper()
+	if _, err := fmt.Fprintln(o.input); err != nil {
+		o.t.Fatal(err)
 	}
+	o.expect("read")
 }
 
 // write changes the value, as the source does.
@@ -191,11 +203,11 @@ func TestFrozenProcessNeverUsesWhatWasRevoked(t *testing.T) {
 	s := newSource(t, shortLease)
 	o := newOther(t, s.addr, "careful")
 	for range 3 {
-		o.more(s)
+		o.more()
 		o.signal(syscall.SIGSTOP)
 		o.write(s) // returns when the lease of the frozen process has surely run out
 		o.signal(syscall.SIGCONT)
-		o.more(s)
+		o.more()
 		o.write(s)
 	}
 	o.end()
@@ -209,13 +221,13 @@ func TestFrozenProcessThatIsCareless(t *testing.T) {
 	s := newSource(t, shortLease)
 	p := newProxy(t, s.addr)
 	o := newOther(t, p.addr(), "careless")
-	o.more(s)
+	o.more()
 	o.signal(syscall.SIGSTOP)
 	p.freeze() // else the invalidation may be the first that it sees when it goes on
 	defer p.thaw()
 	o.write(s)
 	o.signal(syscall.SIGCONT)
-	o.more(s)
+	o.more()
 	o.cmd.Process.Kill()
 	if o.old.Load() == 0 {
 		t.Fatal("no old answer was found though the lease was ignored")

@@ -17,6 +17,7 @@ type history struct {
 	refusals   atomic.Int64 // answers that were errors
 	mu         sync.Mutex
 	violations []string
+	found      func() // called at each violation, unless nil
 }
 
 func newHistory(keys int) *history { return &history{floors: make([]atomic.Int64, keys)} }
@@ -60,6 +61,9 @@ func (h *history) check(method string, key int, floor int64, e *Entry[int]) {
 		defer h.mu.Unlock()
 		h.violations = append(h.violations,
 			fmt.Sprintf("%s of %s told version %d after the write of %d had returned", method, keyName(key), e.Value, floor))
+		if h.found != nil {
+			h.found()
+		}
 	}
 }
 

@@ -38,18 +38,19 @@ func newSite(t testing.TB, s *source, f *facts, edit func(*Cache[int])) *site {
 	return &site{p, c}
 }
 
-// readers ask the cache of a site until ctx ends, as fast as they can.
+// readers ask the cache of a site until ctx ends, while it holds its lease as fast
+// as they can.
 func (s *site) readers(ctx context.Context, h *history, running *sync.WaitGroup) {
-	for range 4 {
+	for range 2 {
 		running.Go(func() {
-			var kept []*Entry[int] = make([]*Entry[int], len(h.floors))
+			kept := make([]*Entry[int], len(h.floors))
 			for i := 0; ctx.Err() == nil; i++ {
 				key := i % len(h.floors)
 				h.recheck(key, kept[key])
-				kept[key] = h.read(ctx, s.cache, key)
-				if kept[key] == nil || i%64 == 0 {
-					runtime.Gosched() // the network needs the processor too
+				if kept[key] = h.read(ctx, s.cache, key); kept[key] == nil {
+					_ = s.cache.WaitHeld(ctx)
 				}
+				runtime.Gosched() // the network needs the processor too
 			}
 		})
 	}

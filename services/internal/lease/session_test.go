@@ -44,7 +44,7 @@ func TestFirstPongThatComesTooLateGrantsNothing(t *testing.T) {
 		w.delay = func() time.Duration { return DefaultDuration / 2 }
 		c, _ := newTestCache(t, w.dial, newFacts(), nil)
 		ready := c.Ready()
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Second)
 		if closed(ready) {
 			t.Fatal("the lease was granted, and had run out by then")
 		}
@@ -240,7 +240,7 @@ func TestBackoffIsBounded(t *testing.T) {
 func TestNoConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, _ := newTestCache(t, func() grpc.ClientConnInterface { return nil }, newFacts(), nil)
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Second)
 		wantLost(t, c, "a")
 	})
 }

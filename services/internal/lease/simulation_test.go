@@ -34,7 +34,7 @@ type simulation struct {
 }
 
 const (
-	simulatedTime     = 25 * time.Second
+	simulatedTime     = 20 * time.Second
 	simulatedDuration = time.Second
 )
 
@@ -44,6 +44,7 @@ func (s *simulation) run(t *testing.T, seed uint64) {
 	s.seed = seed
 	ctx, cancel := context.WithTimeout(background(), simulatedTime)
 	defer cancel()
+	s.found = cancel
 	var parts sync.WaitGroup
 	s.start(t, s.clock(s.random()))
 	for range s.subscribers {
@@ -260,7 +261,7 @@ func TestSimulationFindsViolations(t *testing.T) {
 				s := s()
 				bubble(t, func(t *testing.T) { s.run(t, seed) })
 				if found := s.violated(); len(found) > 0 {
-					t.Logf("seed %d: %d violations, as %s", seed, len(found), found[0])
+					t.Logf("seed %d: %s", seed, found[0])
 					return
 				}
 			}
