@@ -104,6 +104,14 @@ func (s *service) CheckRemovable(ctx context.Context, req *pb.CheckRemovableRequ
 	})
 }
 
+// ForgetUser forgets what a former member could do.
+func (s *service) ForgetUser(ctx context.Context, req *pb.ForgetUserRequest) (*pb.ForgetUserResponse, error) {
+	return change(ctx, s, userTag(ctx, req.GetUserId()), req, func(tx *store.Tx) (*pb.ForgetUserResponse, error) {
+		accesses.Delete(tx, req.GetUserId())
+		return &pb.ForgetUserResponse{}, nil
+	})
+}
+
 // timestampOf returns nil for the zero time.
 func timestampOf(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {

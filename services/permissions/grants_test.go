@@ -170,6 +170,25 @@ func TestOwnersAreNotRemovedBehindEachOther(t *testing.T) {
 	mustNot(t, err)
 }
 
+func TestAFormerMembersAccessIsForgotten(t *testing.T) {
+	owner := start(t)
+	uma := owner.hire("uma", "US")
+	mustNot(t, owner.override(uma.id, "Reports", pb.Effect_EFFECT_GRANT))
+	for range 2 {
+		_, err := owner.grants().ForgetUser(owner.inside(owner.organization), &pb.ForgetUserRequest{UserId: uma.id})
+		mustNot(t, err)
+		same(t, "stored", owner.stored(uma.id), &pb.UserAccess{Id: uma.id})
+		resp, err := owner.grants().ResolveGrants(owner.inside(owner.organization), &pb.ResolveGrantsRequest{UserId: uma.id})
+		mustNot(t, err)
+		same(t, "grants", &pb.ResolveGrantsResponse{Grants: resp.GetGrants()}, &pb.ResolveGrantsResponse{Grants: catalog.Set{}.Bytes()})
+	}
+	_, err := owner.access().SetUserRole(owner.ctx(), &pb.SetUserRoleRequest{UserId: uma.id, RoleId: "US"})
+	mustNot(t, err)
+	if got := owner.stored(uma.id); len(got.GetOverrides()) != 0 {
+		t.Errorf("got back %v", got)
+	}
+}
+
 func TestTheCatalogIsListed(t *testing.T) {
 	owner := start(t)
 	uma := owner.hire("uma", "US")

@@ -334,6 +334,89 @@ func (*CheckRemovableResponse) Descriptor() ([]byte, []int) {
 	return file_latchkey_permissions_v1_grant_proto_rawDescGZIP(), []int{5}
 }
 
+// Request of GrantService.ForgetUser.
+type ForgetUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose access to forget; nobody who is a member.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetUserRequest) Reset() {
+	*x = ForgetUserRequest{}
+	mi := &file_latchkey_permissions_v1_grant_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetUserRequest) ProtoMessage() {}
+
+func (x *ForgetUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_grant_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetUserRequest.ProtoReflect.Descriptor instead.
+func (*ForgetUserRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_grant_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ForgetUserRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// Response of GrantService.ForgetUser.
+type ForgetUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetUserResponse) Reset() {
+	*x = ForgetUserResponse{}
+	mi := &file_latchkey_permissions_v1_grant_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetUserResponse) ProtoMessage() {}
+
+func (x *ForgetUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_grant_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetUserResponse.ProtoReflect.Descriptor instead.
+func (*ForgetUserResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_grant_proto_rawDescGZIP(), []int{7}
+}
+
 var File_latchkey_permissions_v1_grant_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_grant_proto_rawDesc = "" +
@@ -355,11 +438,16 @@ const file_latchkey_permissions_v1_grant_proto_rawDesc = "" +
 	"\x15CheckRemovableRequest\x12!\n" +
 	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\x18\n" +
-	"\x16CheckRemovableResponse2\x82\x03\n" +
+	"\x16CheckRemovableResponse\"6\n" +
+	"\x11ForgetUserRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"\x14\n" +
+	"\x12ForgetUserResponse2\xf1\x03\n" +
 	"\fGrantService\x12v\n" +
 	"\rResolveGrants\x12-.latchkey.permissions.v1.ResolveGrantsRequest\x1a..latchkey.permissions.v1.ResolveGrantsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12\x7f\n" +
 	"\x10SeedOrganization\x120.latchkey.permissions.v1.SeedOrganizationRequest\x1a1.latchkey.permissions.v1.SeedOrganizationResponse\"\x06\x8a\xb5\x18\x02(\x01\x12y\n" +
-	"\x0eCheckRemovable\x12..latchkey.permissions.v1.CheckRemovableRequest\x1a/.latchkey.permissions.v1.CheckRemovableResponse\"\x06\x8a\xb5\x18\x02(\x01B;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
+	"\x0eCheckRemovable\x12..latchkey.permissions.v1.CheckRemovableRequest\x1a/.latchkey.permissions.v1.CheckRemovableResponse\"\x06\x8a\xb5\x18\x02(\x01\x12m\n" +
+	"\n" +
+	"ForgetUser\x12*.latchkey.permissions.v1.ForgetUserRequest\x1a+.latchkey.permissions.v1.ForgetUserResponse\"\x06\x8a\xb5\x18\x02(\x01B;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
 
 var (
 	file_latchkey_permissions_v1_grant_proto_rawDescOnce sync.Once
@@ -373,7 +461,7 @@ func file_latchkey_permissions_v1_grant_proto_rawDescGZIP() []byte {
 	return file_latchkey_permissions_v1_grant_proto_rawDescData
 }
 
-var file_latchkey_permissions_v1_grant_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_latchkey_permissions_v1_grant_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_latchkey_permissions_v1_grant_proto_goTypes = []any{
 	(*ResolveGrantsRequest)(nil),     // 0: latchkey.permissions.v1.ResolveGrantsRequest
 	(*ResolveGrantsResponse)(nil),    // 1: latchkey.permissions.v1.ResolveGrantsResponse
@@ -381,20 +469,24 @@ var file_latchkey_permissions_v1_grant_proto_goTypes = []any{
 	(*SeedOrganizationResponse)(nil), // 3: latchkey.permissions.v1.SeedOrganizationResponse
 	(*CheckRemovableRequest)(nil),    // 4: latchkey.permissions.v1.CheckRemovableRequest
 	(*CheckRemovableResponse)(nil),   // 5: latchkey.permissions.v1.CheckRemovableResponse
-	(*EffectiveSettings)(nil),        // 6: latchkey.permissions.v1.EffectiveSettings
-	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
+	(*ForgetUserRequest)(nil),        // 6: latchkey.permissions.v1.ForgetUserRequest
+	(*ForgetUserResponse)(nil),       // 7: latchkey.permissions.v1.ForgetUserResponse
+	(*EffectiveSettings)(nil),        // 8: latchkey.permissions.v1.EffectiveSettings
+	(*timestamppb.Timestamp)(nil),    // 9: google.protobuf.Timestamp
 }
 var file_latchkey_permissions_v1_grant_proto_depIdxs = []int32{
-	6, // 0: latchkey.permissions.v1.ResolveGrantsResponse.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
-	7, // 1: latchkey.permissions.v1.ResolveGrantsResponse.expire_time:type_name -> google.protobuf.Timestamp
+	8, // 0: latchkey.permissions.v1.ResolveGrantsResponse.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	9, // 1: latchkey.permissions.v1.ResolveGrantsResponse.expire_time:type_name -> google.protobuf.Timestamp
 	0, // 2: latchkey.permissions.v1.GrantService.ResolveGrants:input_type -> latchkey.permissions.v1.ResolveGrantsRequest
 	2, // 3: latchkey.permissions.v1.GrantService.SeedOrganization:input_type -> latchkey.permissions.v1.SeedOrganizationRequest
 	4, // 4: latchkey.permissions.v1.GrantService.CheckRemovable:input_type -> latchkey.permissions.v1.CheckRemovableRequest
-	1, // 5: latchkey.permissions.v1.GrantService.ResolveGrants:output_type -> latchkey.permissions.v1.ResolveGrantsResponse
-	3, // 6: latchkey.permissions.v1.GrantService.SeedOrganization:output_type -> latchkey.permissions.v1.SeedOrganizationResponse
-	5, // 7: latchkey.permissions.v1.GrantService.CheckRemovable:output_type -> latchkey.permissions.v1.CheckRemovableResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	6, // 5: latchkey.permissions.v1.GrantService.ForgetUser:input_type -> latchkey.permissions.v1.ForgetUserRequest
+	1, // 6: latchkey.permissions.v1.GrantService.ResolveGrants:output_type -> latchkey.permissions.v1.ResolveGrantsResponse
+	3, // 7: latchkey.permissions.v1.GrantService.SeedOrganization:output_type -> latchkey.permissions.v1.SeedOrganizationResponse
+	5, // 8: latchkey.permissions.v1.GrantService.CheckRemovable:output_type -> latchkey.permissions.v1.CheckRemovableResponse
+	7, // 9: latchkey.permissions.v1.GrantService.ForgetUser:output_type -> latchkey.permissions.v1.ForgetUserResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -413,7 +505,7 @@ func file_latchkey_permissions_v1_grant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_permissions_v1_grant_proto_rawDesc), len(file_latchkey_permissions_v1_grant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

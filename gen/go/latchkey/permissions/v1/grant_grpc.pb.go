@@ -24,6 +24,7 @@ const (
 	GrantService_ResolveGrants_FullMethodName    = "/latchkey.permissions.v1.GrantService/ResolveGrants"
 	GrantService_SeedOrganization_FullMethodName = "/latchkey.permissions.v1.GrantService/SeedOrganization"
 	GrantService_CheckRemovable_FullMethodName   = "/latchkey.permissions.v1.GrantService/CheckRemovable"
+	GrantService_ForgetUser_FullMethodName       = "/latchkey.permissions.v1.GrantService/ForgetUser"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -56,6 +57,12 @@ type GrantServiceClient interface {
 	// left without an owner.
 	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001"}
 	CheckRemovable(ctx context.Context, in *CheckRemovableRequest, opts ...grpc.CallOption) (*CheckRemovableResponse, error)
+	// Forgets what a former member could do, role, group, overrides and settings. It is
+	// called before a person becomes a member again, so that nobody gets back what
+	// whoever admits him could not give.
+	// Fails with nothing: where nothing is known of the user, it changes nothing.
+	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001"}
+	ForgetUser(ctx context.Context, in *ForgetUserRequest, opts ...grpc.CallOption) (*ForgetUserResponse, error)
 }
 
 type grantServiceClient struct {
@@ -96,6 +103,16 @@ func (c *grantServiceClient) CheckRemovable(ctx context.Context, in *CheckRemova
 	return out, nil
 }
 
+func (c *grantServiceClient) ForgetUser(ctx context.Context, in *ForgetUserRequest, opts ...grpc.CallOption) (*ForgetUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetUserResponse)
+	err := c.cc.Invoke(ctx, GrantService_ForgetUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -126,6 +143,12 @@ type GrantServiceServer interface {
 	// left without an owner.
 	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001"}
 	CheckRemovable(context.Context, *CheckRemovableRequest) (*CheckRemovableResponse, error)
+	// Forgets what a former member could do, role, group, overrides and settings. It is
+	// called before a person becomes a member again, so that nobody gets back what
+	// whoever admits him could not give.
+	// Fails with nothing: where nothing is known of the user, it changes nothing.
+	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001"}
+	ForgetUser(context.Context, *ForgetUserRequest) (*ForgetUserResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -144,6 +167,9 @@ func (UnimplementedGrantServiceServer) SeedOrganization(context.Context, *SeedOr
 }
 func (UnimplementedGrantServiceServer) CheckRemovable(context.Context, *CheckRemovableRequest) (*CheckRemovableResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CheckRemovable not implemented")
+}
+func (UnimplementedGrantServiceServer) ForgetUser(context.Context, *ForgetUserRequest) (*ForgetUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetUser not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -220,6 +246,24 @@ func _GrantService_CheckRemovable_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_ForgetUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).ForgetUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_ForgetUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).ForgetUser(ctx, req.(*ForgetUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -238,6 +282,10 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckRemovable",
 			Handler:    _GrantService_CheckRemovable_Handler,
+		},
+		{
+			MethodName: "ForgetUser",
+			Handler:    _GrantService_ForgetUser_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
