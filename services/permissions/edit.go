@@ -67,8 +67,9 @@ func (l *loader) editUser(g granter, user, etag string, active map[string]bool, 
 	return e.user, accesses.Put(l.tx, e.user)
 }
 
-// maxHolders bounds the users whom an edit of a role or a group may reach.
-const maxHolders = 250_000
+// maxHolders bounds the users whom an edit of a role or a group may reach: for about
+// half a second nobody else in any organization can write.
+const maxHolders = 100_000
 
 // editShared checks an edit of a role or of a group for every user whom it reaches.
 // After is l with the edit.

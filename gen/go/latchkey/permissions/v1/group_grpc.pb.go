@@ -63,7 +63,7 @@ type GroupServiceClient interface {
 	// deleted or the organization would be left without an owner (reason LAST_OWNER),
 	// ABORTED if the etag is not the current one, PERMISSION_DENIED and BEYOND_OWN_GRANTS
 	// also where it takes away a deny by somebody who holds more than the caller,
-	// RESOURCE_EXHAUSTED if it has more than 250,000 users, and otherwise as CreateGroup.
+	// RESOURCE_EXHAUSTED if it has more than 100,000 users, and otherwise as CreateGroup.
 	// Example: {"group": {"id": "0198c5a0-0000-7000-8000-000000000003", "denies": []}, "update_mask": "denies"}
 	UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error)
 	// Deletes a group. It can be brought back for 28 days. Deleting a deleted group
@@ -182,7 +182,7 @@ type GroupServiceServer interface {
 	// deleted or the organization would be left without an owner (reason LAST_OWNER),
 	// ABORTED if the etag is not the current one, PERMISSION_DENIED and BEYOND_OWN_GRANTS
 	// also where it takes away a deny by somebody who holds more than the caller,
-	// RESOURCE_EXHAUSTED if it has more than 250,000 users, and otherwise as CreateGroup.
+	// RESOURCE_EXHAUSTED if it has more than 100,000 users, and otherwise as CreateGroup.
 	// Example: {"group": {"id": "0198c5a0-0000-7000-8000-000000000003", "denies": []}, "update_mask": "denies"}
 	UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error)
 	// Deletes a group. It can be brought back for 28 days. Deleting a deleted group

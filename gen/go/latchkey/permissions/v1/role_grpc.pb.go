@@ -60,7 +60,7 @@ type RoleServiceClient interface {
 	// Fails with NOT_FOUND if there is no such role, FAILED_PRECONDITION if it is
 	// built-in, deleted, or if the organization would be left without an owner (reason
 	// LAST_OWNER), ABORTED if the etag is not the current one, RESOURCE_EXHAUSTED if it
-	// has more than 250,000 holders, and otherwise as CreateRole.
+	// has more than 100,000 holders, and otherwise as CreateRole.
 	// Example: {"role": {"id": "0198c5a0-0000-7000-8000-000000000002", "keys": ["Web", "Calendar"]}, "update_mask": "keys"}
 	UpdateRole(ctx context.Context, in *UpdateRoleRequest, opts ...grpc.CallOption) (*UpdateRoleResponse, error)
 	// Deletes a role. It can be brought back for 28 days. Deleting a deleted role
@@ -176,7 +176,7 @@ type RoleServiceServer interface {
 	// Fails with NOT_FOUND if there is no such role, FAILED_PRECONDITION if it is
 	// built-in, deleted, or if the organization would be left without an owner (reason
 	// LAST_OWNER), ABORTED if the etag is not the current one, RESOURCE_EXHAUSTED if it
-	// has more than 250,000 holders, and otherwise as CreateRole.
+	// has more than 100,000 holders, and otherwise as CreateRole.
 	// Example: {"role": {"id": "0198c5a0-0000-7000-8000-000000000002", "keys": ["Web", "Calendar"]}, "update_mask": "keys"}
 	UpdateRole(context.Context, *UpdateRoleRequest) (*UpdateRoleResponse, error)
 	// Deletes a role. It can be brought back for 28 days. Deleting a deleted role
