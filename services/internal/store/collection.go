@@ -85,6 +85,9 @@ func (c *Collection[T]) Put(tx *Tx, v T) error {
 	if id == "" {
 		panic("store: put " + c.name + " without an id")
 	}
+	if tx.remote != nil {
+		c.fetchForPut(tx, id, v)
+	}
 	m := v.ProtoReflect()
 	stored := tx.get(tx.under(c.prefix, id))
 	old, exists := c.decodeAny(tx, stored)

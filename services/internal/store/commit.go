@@ -18,6 +18,7 @@ import (
 //     a history row for each change, a row for each event;
 //   - in the first transaction of a tenant: its row in the registry.
 func (tx *Tx) commit() []Write {
+	tx.fetchWritten()
 	changes := tx.recordChanges()
 	if len(changes)+len(tx.events) > 0 {
 		tx.appendEntry(changes)

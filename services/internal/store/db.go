@@ -36,7 +36,8 @@ type DB struct {
 	seed    maphash.Seed
 	fatal   sync.Once
 	stop    context.CancelFunc
-	pruner  sync.WaitGroup
+
+	background sync.WaitGroup
 }
 
 // Open returns a DB over the engine, which it owns from then on. It builds the
@@ -61,14 +62,17 @@ func Open(ctx context.Context, engine Engine, schema *Schema, cfg Config) (*DB, 
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	db.stop = stop
-	db.pruner.Go(func() { db.pruneForever(background) })
+	db.background.Go(func() { db.pruneForever(background) })
+	if shared, ok := engine.(Shared); ok {
+		db.background.Go(func() { db.hearOthers(background, shared) })
+	}
 	return db, nil
 }
 
 // Close waits for the transactions that are running and closes the engine.
 func (db *DB) Close() error {
 	db.stop()
-	db.pruner.Wait()
+	db.background.Wait()
 	db.changes.close()
 	return db.engine.Close()
 }
@@ -135,6 +139,9 @@ func (db *DB) read(ctx context.Context, o Origin, writable bool, f func(*Tx) err
 
 func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 	var entered bool
+	if OriginOf(ctx).Tenant != o.Tenant {
+		ctx = WithOrigin(ctx, o)
+	}
 	err := db.engine.Update(ctx, func(s Snapshot) ([]Write, error) {
 		tx := db.begin(ctx, s, o)
 		tx.writable = true
@@ -160,6 +167,7 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 
 func (db *DB) begin(ctx context.Context, s Snapshot, o Origin) *Tx {
 	tx := &Tx{db: db, ctx: ctx, done: ctx.Done(), snap: s, origin: o, now: db.cfg.Now().UTC()}
+	tx.remote, _ = s.(Remote)
 	tx.overlay.seed = db.seed
 	tx.prefix = appendString(tx.room[:0:64], o.Tenant)
 	tx.scratch = tx.room[64:64]

@@ -17,11 +17,13 @@ var ErrClosed = errors.New("store is closed")
 // Engine keeps pairs of bytes in the order of their keys. Its transactions are
 // serializable and durable. The suite in storetest says what it must do.
 type Engine interface {
-	// View calls f with a snapshot of all that was committed before.
+	// View calls f with a snapshot of all that was committed before; it may be taken as
+	// late as at the first read.
 	View(ctx context.Context, f func(Snapshot) error) error
 
 	// Update calls f and applies what it returns, all or nothing, durably, and
-	// as if no other Update had run in between. An error of f is returned as it is
+	// as if no other Update had run in between. Those of one tenant, which is that of
+	// ctx's Origin, will as a rule conflict. An error of f is returned as it is
 	// and nothing is applied. On a conflict f is called again with another
 	// snapshot. Once f has been called, Update returns only when the outcome
 	// is known, even if ctx ends.
@@ -29,6 +31,16 @@ type Engine interface {
 
 	// Close waits for the transactions that are running.
 	Close() error
+}
+
+// Shared is an Engine over data that other processes change too.
+type Shared interface {
+	Engine
+
+	// Others returns the tenants for which other processes have committed something
+	// since the last call of Others began, and maybe some for which none has; the first
+	// call may return any. It is not called by two goroutines at once.
+	Others(ctx context.Context) ([]string, error)
 }
 
 // Snapshot is what a transaction reads. It is used by one goroutine. It and all bytes
@@ -42,6 +54,17 @@ type Snapshot interface {
 	// backward if reverse. It ends after an error. lo and hi must stay as they are
 	// until it ends.
 	Scan(lo, hi []byte, reverse bool) iter.Seq2[Pair, error]
+}
+
+// Remote is a Snapshot that is far away: what is fetched together costs as much as one Get.
+type Remote interface {
+	Snapshot
+
+	// Known reports whether a Get of the key costs nothing.
+	Known(key []byte) bool
+
+	// Fetch makes all of the keys known, whether they have a value or not.
+	Fetch(keys [][]byte) error
 }
 
 // Pair is a key and its value.

@@ -169,7 +169,8 @@ func (r Range[T]) scan(tx *Tx) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		writes := tx.overlay.freeze()
 		lo, hi, reverse := r.bounds(tx)
-		for p := range tx.scanIn(writes, lo, hi, reverse) {
+		entries := ahead(tx, firstAhead, tx.scanIn(writes, lo, hi, reverse), func(p Pair) []byte { return r.recordKey(tx, p) })
+		for p := range entries {
 			v, ok := r.record(tx, writes, p)
 			if !ok || !yield(v) {
 				return

@@ -45,7 +45,10 @@ func Page[T proto.Message](tx *Tx, req PageRequest, keep func(T) bool, ranges ..
 	writes := tx.overlay.freeze()
 	budget := 20*size + 1000
 	items = make([]T, 0, min(size, defaultPageSize))
-	for row := range merge(tx, writes, place, ranges) {
+	rows := ahead(tx, size+1, merge(tx, writes, place, ranges), func(row row) []byte {
+		return ranges[row.source].recordKey(tx, row.Pair)
+	})
+	for row := range rows {
 		if len(items) == size || budget == 0 {
 			next, err = tx.sealToken(place, req)
 			return items, next, err

@@ -25,6 +25,7 @@ type Tx struct {
 	ctx      context.Context // of the call that the transaction lives in
 	done     <-chan struct{} // the ctx's
 	snap     Snapshot
+	remote   Remote // the snapshot, if it is far away
 	prefix   []byte // the tenant's
 	origin   Origin
 	now      time.Time
@@ -33,8 +34,10 @@ type Tx struct {
 	slices   int              // left
 	writable bool
 	ended    bool
-	entered  bool  // the journal got an entry
-	err      error // the first error of the engine
+	entered  bool // the journal got an entry
+
+	headAsked bool  // the journal's head was fetched
+	err       error // the first error of the engine
 
 	overlay   overlay
 	events    []*storepb.Event
@@ -113,6 +116,9 @@ func (tx *Tx) getIn(writes *node, key []byte) []byte {
 	}
 	if v, ok := writes.find(key); ok {
 		return v
+	}
+	if tx.remote != nil && tx.writable && !tx.headAsked {
+		tx.fetch(bytes.Clone(key))
 	}
 	v, err := tx.snap.Get(key)
 	tx.fail("read", err)

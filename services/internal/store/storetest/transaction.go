@@ -347,6 +347,9 @@ func unknownOutcome(t *test) {
 func viewSeesOneState(t *test) {
 	t.put(t.ctx, sample("g", 1))
 	t.view(t.ctx, func(tx *store.Tx) {
+		if !samples.Has(tx, "g-001") {
+			t.Error("a view does not see what was committed before")
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

@@ -1,0 +1,38 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/postgres/postgrestest"
+	"latchkey.dev/services/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	postgrestest.Stop()
+	os.Exit(code)
+}
+
+var services atomic.Int64
+
+// newService returns the name of a service that nobody has used.
+func newService() string { return fmt.Sprintf("test%d", services.Add(1)) }
+
+func TestPostgres(t *testing.T) {
+	url := postgrestest.URL(t)
+	storetest.Run(t, func(t *testing.T) func() store.Engine {
+		service := newService()
+		return func() store.Engine {
+			e, _, err := Open(context.Background(), url, service)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+	})
+}

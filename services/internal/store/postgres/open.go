@@ -1,0 +1,169 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"latchkey.dev/services/internal/store"
+)
+
+// What holds where the URL does not say otherwise.
+const (
+	maxConns       = 10
+	connectTimeout = 5 * time.Second
+)
+
+// patience is how long the engine waits for one answer of the database.
+const patience = 15 * time.Second
+
+// Open connects to the database at the URL, postgres://user@host/database, and makes the
+// tables of the service there if they are missing. It reports whether it was this call
+// that made them; of several processes that open an empty database at once one did.
+// Its errors are for a person, and never show the URL's password.
+func Open(ctx context.Context, url, service string) (e store.Engine, created bool, err error) {
+	opened, created, err := open(ctx, url, service)
+	if err != nil {
+		return nil, false, err
+	}
+	return opened, created, nil
+}
+
+func open(ctx context.Context, url, service string) (*Engine, bool, error) {
+	s, err := statementsFor(service)
+	if err != nil {
+		return nil, false, err
+	}
+	config, err := configOf(url, service)
+	if err != nil {
+		return nil, false, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, false, err
+	}
+	created, err := prepare(ctx, pool, service, layouts)
+	if err != nil {
+		pool.Close()
+		return nil, false, fmt.Errorf("open the database of %s: %w%s", service, err, advice(err))
+	}
+	return start(pool, s), created, nil
+}
+
+func start(pool *pgxpool.Pool, s statements) *Engine {
+	e := &Engine{pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{}}
+	_, _ = rand.Read(e.process[:]) // it never fails
+	background, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.sweeper.Go(func() { e.sweepForever(background) })
+	return e
+}
+
+// advice says what to do about an error, if that is known.
+func advice(err error) string {
+	if strings.Contains(err.Error(), "refused TLS") {
+		return " (a database that is not on this machine is spoken to with TLS; add sslmode=disable to the URL if nobody else can read the network)"
+	}
+	return ""
+}
+
+func configOf(text, service string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(text)
+	if err != nil {
+		return nil, err
+	}
+	_, query, _ := strings.Cut(text, "?")
+	given, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, errors.New("the query of the database's URL is malformed")
+	}
+	// SECURITY: what is not said to be otherwise is encrypted, with a server that has
+	// proved who it is.
+	if !given.Has("sslmode") && os.Getenv("PGSSLMODE") == "" && remote(config.ConnConfig) {
+		separator := "?"
+		if strings.Contains(text, "?") {
+			separator = "&"
+		}
+		if config, err = pgxpool.ParseConfig(text + separator + "sslmode=verify-full"); err != nil {
+			return nil, err
+		}
+	}
+	if !given.Has("pool_max_conns") {
+		config.MaxConns = maxConns
+	}
+	if !given.Has("connect_timeout") {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "latchkey " + service
+	}
+	config.ConnConfig.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}).DialContext
+	config.BeforeConnect = neverCancel
+	config.AfterConnect = applySettings
+	// A connection that has died in the pool is found by its first use.
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	return config, nil
+}
+
+// remote reports whether the database may be on another machine.
+func remote(config *pgx.ConnConfig) bool {
+	hosts := []string{config.Host}
+	for _, f := range config.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	for _, host := range hosts {
+		if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+			return true
+		}
+	}
+	return false
+}
+
+// neverCancel keeps the driver from asking the server to cancel what a broken connection
+// was doing, which it would do on a connection of its own. It may be a commit that waits
+// for a standby: cancelled, it is visible and not safe.
+func neverCancel(_ context.Context, config *pgx.ConnConfig) error {
+	var connected atomic.Bool
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errors.New("the engine cancels nothing")
+		}
+		return dial(ctx, network, addr)
+	}
+	config.Config.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		connected.Store(true)
+		return nil
+	}
+	return nil
+}
+
+func applySettings(ctx context.Context, conn *pgx.Conn) error {
+	for name, statement := range settings {
+		if conn.Config().RuntimeParams[name] != "" {
+			continue // the URL has it
+		}
+		_, err := conn.Exec(ctx, statement)
+		if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
+			return err
+		}
+	}
+	return nil
+}
