@@ -27,6 +27,8 @@ type declared interface {
 	Name() string
 	attach(*Schema)
 	declaredIndexes() []declaredIndex
+	verify(j *verifier, tx *Tx, record Pair) error
+	verifyGone(j *verifier, tx *Tx, history Pair) error
 }
 
 // declaredIndex is an Index of any type.
@@ -34,6 +36,7 @@ type declaredIndex interface {
 	describe() (name, fingerprint string)
 	source(tx *Tx) (lo, hi []byte)
 	build(tx *Tx, record Pair) error
+	verify(j *verifier, tx *Tx, entry Pair) error
 }
 
 // NewSchema declares which collections, each a [Collection], a service keeps. Their

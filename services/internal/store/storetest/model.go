@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -63,7 +64,7 @@ func randomTransactions(t *test) {
 			r.transaction(rapid.SampledFrom(slices.Sorted(maps.Keys(r.models))).Draw(rt, "tenant"))
 		}
 		for tenant := range r.models {
-			if err := t.db.VerifyJournal(t.ctx, tenant); err != nil {
+			if err := errors.Join(t.db.VerifyJournal(t.ctx, tenant), t.db.VerifyRecords(t.ctx, tenant)); err != nil {
 				rt.Fatal(err)
 			}
 		}

@@ -1,0 +1,150 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+)
+
+// VerifyRecords returns an error that names a record of the tenant which is not what
+// the journal says of it, or not in its indexes as its keys are, or an entry of an
+// index that stands for no such record. Others may write meanwhile.
+func (db *DB) VerifyRecords(ctx context.Context, tenant string) error {
+	j := &verifier{}
+	for _, c := range db.schema.collections {
+		check := func(of string, space byte, name string, f func(*verifier, *Tx, Pair) error) error {
+			err := db.each(ctx, tenant, space, name, func(tx *Tx, p Pair) error { return f(j, tx, p) })
+			if err != nil {
+				return fmt.Errorf("%s of %s: %w", of, tenant, err)
+			}
+			return nil
+		}
+		if err := check("records", spaceRecord, c.Name(), c.verify); err != nil {
+			return err
+		}
+		for _, ix := range c.declaredIndexes() {
+			name, _ := ix.describe()
+			if err := check("index", spaceIndex, name, ix.verify); err != nil {
+				return err
+			}
+		}
+		if err := check("history", spaceHistory, c.Name(), c.verifyGone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each calls f with every row of a space whose first part is a name, in one snapshot as
+// many as a part of the time for a read allows.
+func (db *DB) each(ctx context.Context, tenant string, space byte, name string, f func(*Tx, Pair) error) error {
+	var next []byte
+	for more := true; more; {
+		more = false
+		err := db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
+			lo, hi := tx.rows(space, name)
+			if next != nil {
+				lo = next
+			}
+			for p := range tx.scan(lo, hi, false) {
+				if err := f(tx, p); err != nil {
+					return err
+				}
+				if more = tx.slices < readSlices; more {
+					next = append(bytes.Clone(p.Key), 0)
+					break
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify checks a record against its key, its index entries and the journal.
+func (c *Collection[T]) verify(j *verifier, tx *Tx, record Pair) error {
+	v, ok := c.decode(tx, record.Value)
+	if !ok {
+		return tx.err
+	}
+	id := c.id(v)
+	if !bytes.Equal(record.Key, tx.under(c.prefix, id)) {
+		return fmt.Errorf("%s %q is kept under another id", c.name, id)
+	}
+	for _, ix := range c.indexes {
+		for _, key := range ix.entries(tx, v, id) {
+			if found := tx.get(key); found == nil || !bytes.Equal(found, ix.value(id)) {
+				return fmt.Errorf("%s %q has no entry %x in index %s", c.name, id, key, ix.short)
+			}
+		}
+	}
+	said, err := j.newest(tx, c.name, id)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(said, sum(record.Value)) {
+		return fmt.Errorf("%s %q is not what the journal says of it", c.name, id)
+	}
+	return nil
+}
+
+// verifyGone checks that a record which the journal knows is there, if that does not say
+// that it was deleted.
+func (c *Collection[T]) verifyGone(j *verifier, tx *Tx, history Pair) error {
+	lo, _ := tx.rows(spaceHistory, c.name)
+	id, _, ok := cutString(history.Key[len(lo):])
+	if !ok {
+		return fmt.Errorf("row %x is malformed", history.Key)
+	}
+	if tx.get(tx.under(c.prefix, id)) != nil {
+		return nil
+	}
+	said, err := j.newest(tx, c.name, id)
+	if err == nil && said != nil {
+		err = fmt.Errorf("%s %q is missing", c.name, id)
+	}
+	return err
+}
+
+// verifier remembers what the journal's entry that was read last says: one entry may
+// have changed many records.
+type verifier struct {
+	revision int64
+	hashes   map[[2]string][]byte // by collection and id
+}
+
+// newest returns the hash that the journal has of a record last, nil if that was deleted.
+func (j *verifier) newest(tx *Tx, collection, id string) ([]byte, error) {
+	lo, hi := tx.rows(spaceHistory, collection, id)
+	for p := range tx.scan(lo, hi, true) {
+		if revision, _, _ := cutInt(p.Key[len(lo):]); j.hashes == nil || revision != j.revision {
+			e := tx.historyEntry(p.Key[len(lo):])
+			j.revision, j.hashes = e.GetRevision(), map[[2]string][]byte{}
+			for _, c := range e.GetChanges() {
+				j.hashes[[2]string{c.GetCollection(), c.GetId()}] = c.GetNewHash()
+			}
+		}
+		hash, ok := j.hashes[[2]string{collection, id}]
+		if ok {
+			return hash, nil
+		}
+		break
+	}
+	return nil, fmt.Errorf("%s %q is not in the journal", collection, id)
+}
+
+// verify checks that an entry stands for a record that has it.
+func (b indexBuilder[T]) verify(_ *verifier, tx *Tx, entry Pair) error {
+	id, ok := b.idOf(tx, entry)
+	if !ok {
+		return fmt.Errorf("entry %x of %s is malformed", entry.Key, b.name)
+	}
+	v, ok := b.c.Get(tx, id)
+	if ok && contains(b.entries(tx, v, id), entry.Key) {
+		return nil
+	}
+	return fmt.Errorf("entry %x of %s stands for %q, which has none such", entry.Key, b.name, id)
+}
