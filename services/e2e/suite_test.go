@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"context"
-	"flag"
-	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -46,38 +44,13 @@ const partsEnv = "LATCHKEY_E2E_PARTS"
 func TestMain(m *testing.M) {
 	if text := os.Getenv(partsEnv); text != "" {
 		os.Unsetenv(partsEnv)
-		be(strings.Split(text, ","))
-	}
-	flag.Parse()
-	if *benchSuite != "" {
-		os.Stdout = os.Stderr // what the tests print beside the findings
-	}
-	os.Exit(m.Run())
-}
-
-// be makes this process a child: services, and what a test wants beside them.
-func be(wanted []string) {
-	if file := os.Getenv(profileEnv); file != "" {
-		go profileOnSignal(file)
-	}
-	var parts []server.Part
-	for _, name := range wanted {
-		switch name {
-		case echoPart:
-			if err := echo(); err != nil {
-				fmt.Fprintln(os.Stderr, "echo:", err)
-				os.Exit(1)
-			}
-			os.Exit(0)
-		case fixed.Name:
-			parts = append(parts, fixed)
-		case demo.Part.Name:
-			parts = append(parts, demo.Part)
-		default:
+		var parts []server.Part
+		for name := range strings.SplitSeq(text, ",") {
 			parts = append(parts, services[name])
 		}
+		server.Main(parts...)
 	}
-	server.Main(parts...)
+	os.Exit(m.Run())
 }
 
 // code is the one-time code of every suite that a test starts.
@@ -97,14 +70,8 @@ type suite struct {
 // one starts all services in one process of its own.
 func one(t testing.TB, env ...string) *suite {
 	t.Helper()
-	return oneWith(t, nil, env...)
-}
-
-// oneWith is one with further parts in the process.
-func oneWith(t testing.TB, further []string, env ...string) *suite {
-	t.Helper()
 	s := newSuite(t, env)
-	p := s.newProcess(slices.Concat(names, further))
+	p := s.newProcess(names)
 	for _, name := range names {
 		s.processes[name] = p
 	}
@@ -116,14 +83,20 @@ func oneWith(t testing.TB, further []string, env ...string) *suite {
 // five starts each service in a process of its own.
 func five(t testing.TB, env ...string) *suite {
 	t.Helper()
-	s := newSuite(t, env)
-	for _, name := range names {
-		s.processes[name] = s.newProcess([]string{name})
-	}
+	s := fiveStopped(t, env...)
 	for _, name := range names {
 		s.start(s.processes[name])
 	}
 	s.ready()
+	return s
+}
+
+// fiveStopped is five before anything is started.
+func fiveStopped(t testing.TB, env ...string) *suite {
+	s := newSuite(t, env)
+	for _, name := range names {
+		s.processes[name] = s.newProcess([]string{name})
+	}
 	return s
 }
 
@@ -142,6 +115,7 @@ type process struct {
 	suite *suite
 	parts []string
 	addr  string
+	via   map[string]*proxy // by service that this process reaches through one
 	cmd   *exec.Cmd
 	log   *tail
 	done  chan struct{} // closed when it has ended
@@ -151,14 +125,30 @@ func (s *suite) newProcess(parts []string) *process {
 	return &process{suite: s, parts: parts, addr: freeAddr(s.t), log: &tail{}}
 }
 
-// freeAddr returns a loopback address that was free just now.
+// given are the addresses that were handed out, each once: a process that is started
+// again comes back at its own.
+var given sync.Map
+
+// freeAddr returns an address that nothing else takes, now or while the process that
+// it is for is away. So it is on a loopback address of this test's own, where the
+// machine has more than one: there no outgoing connection takes a port by chance.
 func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	pid := os.Getpid()
+	own := net.IPv4(127, byte(pid>>16), byte(pid>>8), byte(pid)).String()
+	for {
+		l, err := net.Listen("tcp", own+":0")
+		if err != nil {
+			l, err = net.Listen("tcp", "127.0.0.1:0")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if _, taken := given.LoadOrStore(addr, true); !taken {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start starts a process, which ends with the test at the latest.
@@ -166,7 +156,11 @@ func (s *suite) start(p *process) {
 	s.t.Helper()
 	var peers []string
 	for _, name := range names {
-		if !slices.Contains(p.parts, name) {
+		switch {
+		case slices.Contains(p.parts, name):
+		case p.via[name] != nil:
+			peers = append(peers, name+"="+p.via[name].addr())
+		default:
 			peers = append(peers, name+"="+s.processes[name].addr)
 		}
 	}

@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+)
+
+// TestWatchFindsStaleAnswers is a control of the tests of freshness: a caller who
+// remembers how calls went, for a short time, must be found out.
+func TestWatchFindsStaleAnswers(t *testing.T) {
+	w := newWatch(t, codes.PermissionDenied)
+	e := w.employ()
+	w.watched(e.signIn().GetToken(), "what Frieda may")
+	w.asks = remembering(w.asks, lease/2)
+	stop := w.callAlways()
+	defer stop()
+	for range 2 {
+		w.round(nothing, "", e.changes()[1]) // which concerns all services
+	}
+	stop()
+	if found := w.violations(); len(found) != len(names) {
+		t.Errorf("violations %q were found in what all of %q remembered", found, names)
+	}
+}
+
+// remembering asks and remembers the answer for some time.
+func remembering(ask func(context.Context, string) error, howLong time.Duration) func(context.Context, string) error {
+	type answer struct {
+		err  error
+		when time.Time
+	}
+	var mu sync.Mutex
+	answers := map[string]answer{}
+	return func(ctx context.Context, service string) error {
+		mu.Lock()
+		known, ok := answers[service]
+		mu.Unlock()
+		if ok && time.Since(known.when) < howLong {
+			return known.err
+		}
+		err := ask(ctx, service)
+		mu.Lock()
+		defer mu.Unlock()
+		answers[service] = answer{err, time.Now()}
+		return err
+	}
+}
+
+// TestWatchFindsMissedInvalidations is the other control: a real service that renews its
+// lease, acknowledges what it is told, and is never told what to drop. It is as if
+// there were no leases, and must be found out.
+func TestWatchFindsMissedInvalidations(t *testing.T) {
+	s := fiveStopped(t, "LATCHKEY_LEASE="+lease.String())
+	invoicing := s.processes["invoicing"]
+	invoicing.via = map[string]*proxy{"permissions": newProxy(t, censor(t, s.processes["permissions"].addr))}
+	w := newWatchOf(t, codes.PermissionDenied, s)
+	e := w.employ()
+	w.watched(e.signIn().GetToken(), "what Frieda may")
+	stop := w.callAlways()
+	defer stop()
+	web := e.changes()[1]
+	w.wait(t, w.now(), web.registers, allowed)
+	w.make(web.what, web.registers, false, web.take)
+	subject := w.subject.Load()
+	w.wait(t, w.now(), subject.of("identity", "permissions", "scheduling", "servicerequest"), denied)
+	w.wait(t, w.now(), subject.of("invoicing"), allowed)
+	stop()
+	if found := w.violations(); len(found) != 1 {
+		t.Errorf("violations %q were found, want one, in invoicing", found)
+	}
+}
+
+// censor is a gRPC proxy of a source that takes out of its feed what there is to
+// drop. It returns its address.
+func censor(t *testing.T, source string) string {
+	conn, err := grpc.NewClient(source, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(frames{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.ForceServerCodec(frames{}), grpc.UnknownServiceHandler(func(_ any, down grpc.ServerStream) error {
+		return forward(conn, down)
+	}))
+	go server.Serve(listener)
+	t.Cleanup(func() {
+		server.Stop()
+		conn.Close()
+	})
+	return listener.Addr().String()
+}
+
+// forward passes a call on to conn, and the answers back.
+func forward(conn *grpc.ClientConn, down grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(down)
+	sent, _ := metadata.FromIncomingContext(down.Context())
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(down.Context(), sent))
+	defer cancel()
+	up, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	if err != nil {
+		return err
+	}
+	go func() {
+		pump(down, up, nil)
+		up.CloseSend()
+	}()
+	var drop func([]byte) []byte
+	if method == leasepb.LeaseService_Watch_FullMethodName {
+		drop = dropNothing
+	}
+	if err := pump(up, down, drop); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+type half interface {
+	RecvMsg(any) error
+	SendMsg(any) error
+}
+
+func pump(from, to half, change func([]byte) []byte) error {
+	for {
+		var frame []byte
+		if err := from.RecvMsg(&frame); err != nil {
+			return err
+		}
+		if change != nil {
+			frame = change(frame)
+		}
+		if err := to.SendMsg(&frame); err != nil {
+			return err
+		}
+	}
+}
+
+// dropNothing makes a message of the feed one that drops nothing.
+func dropNothing(frame []byte) []byte {
+	m := &leasepb.WatchResponse{}
+	if err := proto.Unmarshal(frame, m); err != nil {
+		panic(err)
+	}
+	m.Tags, m.Everything = nil, false
+	frame, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return frame
+}
+
+// frames is the codec of who does not look into messages: they are *[]byte.
+type frames struct{}
+
+func (frames) Name() string { return "proto" }
+
+func (frames) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
+
+func (frames) Unmarshal(data []byte, v any) error {
+	out, ok := v.(*[]byte)
+	if !ok {
+		return fmt.Errorf("%T is no frame", v)
+	}
+	*out = data
+	return nil
+}
