@@ -57,7 +57,8 @@ const (
 	// Metadata: `feature`, `grant`.
 	Reason_REASON_FEATURE_NOT_IN_PLAN Reason = 15
 	// UNAVAILABLE. The service cannot prove that what it knows of callers is
-	// current. Try again. Metadata: `source`, the service that must be reached.
+	// current. Try again. Metadata: `source`, the service that must be reached. On
+	// the feed itself ABORTED: the subscriber's lease ran out, and it must begin anew.
 	Reason_REASON_LEASE_LOST Reason = 16
 	// PERMISSION_DENIED. A service of the suite called a method that is for people.
 	// Metadata: `method`.
