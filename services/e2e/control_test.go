@@ -25,7 +25,7 @@ func TestWatchFindsStaleAnswers(t *testing.T) {
 	w := newWatch(t, codes.PermissionDenied)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "what Frieda may")
-	w.asks = remembering(w.asks, lease/2)
+	w.asks = remembering(w.asks, shortLease/2)
 	stop := w.callAlways()
 	defer stop()
 	for range 2 {
@@ -64,7 +64,7 @@ func remembering(ask func(context.Context, string) error, howLong time.Duration)
 // lease, acknowledges what it is told, and is never told what to drop. It is as if
 // there were no leases, and must be found out.
 func TestWatchFindsMissedInvalidations(t *testing.T) {
-	s := fiveStopped(t, "LATCHKEY_LEASE="+lease.String())
+	s := fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String())
 	invoicing := s.processes["invoicing"]
 	invoicing.via = map[string]*proxy{"permissions": newProxy(t, censor(t, s.processes["permissions"].addr))}
 	w := newWatchOf(t, codes.PermissionDenied, s)

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"flag"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -44,13 +46,38 @@ const partsEnv = "LATCHKEY_E2E_PARTS"
 func TestMain(m *testing.M) {
 	if text := os.Getenv(partsEnv); text != "" {
 		os.Unsetenv(partsEnv)
-		var parts []server.Part
-		for name := range strings.SplitSeq(text, ",") {
-			parts = append(parts, services[name])
-		}
-		server.Main(parts...)
+		be(strings.Split(text, ","))
+	}
+	flag.Parse()
+	if *benchSuite != "" {
+		os.Stdout = os.Stderr // what the tests print beside the findings
 	}
 	os.Exit(m.Run())
+}
+
+// be makes this process a child: services, and what a test wants beside them.
+func be(wanted []string) {
+	if file := os.Getenv(profileEnv); file != "" {
+		go profileOnSignal(file)
+	}
+	var parts []server.Part
+	for _, name := range wanted {
+		switch name {
+		case echoPart:
+			if err := echo(); err != nil {
+				fmt.Fprintln(os.Stderr, "echo:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		case fixed.Name:
+			parts = append(parts, fixed)
+		case demo.Part.Name:
+			parts = append(parts, demo.Part)
+		default:
+			parts = append(parts, services[name])
+		}
+	}
+	server.Main(parts...)
 }
 
 // code is the one-time code of every suite that a test starts.
@@ -70,8 +97,14 @@ type suite struct {
 // one starts all services in one process of its own.
 func one(t testing.TB, env ...string) *suite {
 	t.Helper()
+	return oneWith(t, nil, env...)
+}
+
+// oneWith is one with further parts in the process.
+func oneWith(t testing.TB, further []string, env ...string) *suite {
+	t.Helper()
 	s := newSuite(t, env)
-	p := s.newProcess(names)
+	p := s.newProcess(slices.Concat(names, further))
 	for _, name := range names {
 		s.processes[name] = p
 	}

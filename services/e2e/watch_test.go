@@ -22,8 +22,8 @@ import (
 	"latchkey.dev/services/demo"
 )
 
-// lease is short in these tests, so that waiting for one to run out is.
-const lease = 500 * time.Millisecond
+// shortLease is how long a lease holds in these tests, so that waiting for one to run out is.
+const shortLease = 500 * time.Millisecond
 
 // nobodys is an id that no record has.
 const nobodys = "00000000-0000-7000-8000-00000000dead"
@@ -92,7 +92,7 @@ func seeded(t testing.TB, seed uint64) *rand.Rand {
 // newWatch starts five processes, each of which reaches identity and permissions through
 // proxies of its own.
 func newWatch(t *testing.T, denial codes.Code) *watch {
-	return newWatchOf(t, denial, fiveStopped(t, "LATCHKEY_LEASE="+lease.String()))
+	return newWatchOf(t, denial, fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String()))
 }
 
 func newWatchOf(t *testing.T, denial codes.Code, s *suite) *watch {
