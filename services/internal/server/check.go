@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -45,7 +46,7 @@ func ask(ctx context.Context, c *Config) error {
 	var cert *certificate
 	if c.TLSCert != "" {
 		var err error
-		if cert, err = loadCertificate(c.TLSCert, c.TLSKey); err != nil {
+		if cert, err = loadCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
 			return err
 		}
 	}

@@ -66,50 +66,71 @@ func (p peers) Set(text string) error {
 	return nil
 }
 
-const usage = `%[1]s runs %[2]s.
-
-Usage:
-
-	%[1]s [flags]
-
-With no flags it keeps its data in the folder data, listens on loopback without
-TLS, and prints a one-time code with which the first owner signs up.
-
-Flags; each can also be set by the environment variable named beside it:
-
-`
-
-// parse reads the flags of a process called name. It returns flag.ErrHelp after
-// printing the help that was asked for.
+// parse reads the flags of a process called name, which win over the environment. It
+// returns flag.ErrHelp after printing the help that was asked for.
 func parse(name, runs string, args []string, env func(string) (string, bool), out io.Writer) (Config, error) {
-	c := Defaults()
+	c := Config{Peers: peers{}}
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	c.declare(f)
 	var errs []error
 	f.VisitAll(func(fl *flag.Flag) {
+		fl.Value = explained{fl.Value, kindOf(fl)}
 		if text, ok := env(variable(fl.Name)); ok {
 			if err := fl.Value.Set(text); err != nil {
-				errs = append(errs, fmt.Errorf("environment variable %s: %w", variable(fl.Name), err))
+				errs = append(errs, fmt.Errorf("environment variable %s is %q: %w", variable(fl.Name), text, err))
 			}
 		}
 	})
 	err := f.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(out, usage, name, runs)
-		f.VisitAll(func(fl *flag.Flag) { printFlag(out, fl) })
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		printHelp(out, f, runs)
 		return c, err
-	}
-	if err != nil {
-		return c, fmt.Errorf("%w; %s --help lists the flags", err, name)
-	}
-	if len(errs) > 0 {
+	case err != nil:
+		// Package flag writes flags with one dash.
+		text := strings.NewReplacer("flag -", "flag --", "value -", "value --", "for -", "for --", "defined: -", "defined: --", "argument: -", "argument: --").Replace(err.Error())
+		return c, fmt.Errorf("%s (%s --help lists the flags)", text, name)
+	case len(errs) > 0:
 		return c, errs[0]
-	}
-	if f.NArg() > 0 {
-		return c, fmt.Errorf("unexpected argument %q; %s --help lists the flags", f.Arg(0), name)
+	case f.NArg() > 0:
+		return c, fmt.Errorf("unexpected argument %q (%s --help lists the flags)", f.Arg(0), name)
 	}
 	return c, c.check()
+}
+
+// explained is a flag's value that says what it expected.
+type explained struct {
+	flag.Value
+	kind string
+}
+
+// Set reads the value.
+func (e explained) Set(text string) error {
+	err := e.Value.Set(text)
+	if want, ok := wanted[e.kind]; err != nil && ok {
+		return errors.New("expected " + want)
+	}
+	return err
+}
+
+// IsBoolFlag tells package flag that the flag can stand alone.
+func (e explained) IsBoolFlag() bool {
+	b, ok := e.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// wanted is what to say where package flag says no more than "parse error".
+var wanted = map[string]string{
+	"duration": "a duration, for example 30s or 1m30s",
+	"number":   "a number, 0 or more",
+	"":         "true or false", // flags without a value
+}
+
+// kindOf returns the word for a flag's value that its text has in back quotes.
+func kindOf(fl *flag.Flag) string {
+	kind, _ := flag.UnquoteUsage(fl)
+	return kind
 }
 
 // Defaults returns the configuration of a process without flags.
@@ -121,57 +142,26 @@ func Defaults() Config {
 
 func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8480", "`host:port` to serve gRPC on; other than loopback needs --tls-cert and --tls-key")
-	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing")
-	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, file:///FOLDER; by default the folder blobs beside the store's files")
-	f.Var(c.Peers, "peers", "`service=host:port`, with commas between, of each service that runs in another process")
-	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing")
-	f.StringVar(&c.ServiceKey, "service-key", "", "that `secret` itself; better set by environment than by flag")
-	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the server's certificate chain, PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the key of --tls-cert, PEM")
+	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing")
+	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files")
+	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")
+	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
+	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between")
 	f.StringVar(&c.TLSCA, "tls-ca", "", "`file` with the certificates that sign those of --peers, PEM; by default the system's")
-	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`host:port` to serve Prometheus metrics on, at /metrics; off if empty")
-	f.StringVar(&c.TraceEndpoint, "trace-endpoint", "", "`URL` of an OpenTelemetry collector for traces by OTLP over gRPC, http://127.0.0.1:4317; off if empty")
-	f.StringVar(&c.LogLevel, "log-level", "info", "least `level` logged: debug (every call), info (every refusal), warn, error")
-	f.StringVar(&c.LogFormat, "log-format", "text", "`text` or json, on standard error")
-	f.DurationVar(&c.Lease, "lease", 3*time.Second, "how long what is known of callers may be used without news; a revoke waits at most this `duration` for a process that hangs; the same in all processes")
-	f.DurationVar(&c.Drain, "drain", 15*time.Second, "how long running calls may go on after SIGTERM, as a `duration`")
-	f.DurationVar(&c.CallTimeout, "call-timeout", 30*time.Second, "longest `duration` of a unary call, whatever deadline its caller set")
-	f.UintVar(&c.MaxStreams, "max-streams", 1000, "calls at once on one connection, a `number`")
-	f.IntVar(&c.MaxMessage, "max-message", 4<<20, "longest message in `bytes`")
+	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing")
+	f.StringVar(&c.ServiceKey, "service-key", "", "the `secret` itself, instead of a file; better set by environment, since others can read a flag")
+	f.DurationVar(&c.Lease, "lease", 3*time.Second, "`duration` for which a process may use what it knows of callers without news, 100ms to 1m; a revoke waits at most so long for one that hangs; the same in all processes")
+	f.StringVar(&c.LogLevel, "log-level", "info", "least `level` logged: debug (every call), info (every refusal), warn or error")
+	f.StringVar(&c.LogFormat, "log-format", "text", "`format` of the log on standard error: text or json")
+	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`host:port` to serve Prometheus metrics on, at /metrics; off if left out")
+	f.StringVar(&c.TraceEndpoint, "trace-endpoint", "", "`URL` of an OpenTelemetry collector that takes OTLP over gRPC, for example http://127.0.0.1:4317; off if left out")
 	f.Var(&c.Check, "check", "start nothing, but ask the process that listens on --listen whether it serves (`ready`) or is at least there (live); exit with 0 if so")
-	f.BoolVar(&c.Demo, "demo", false, "on first start, fill in a made-up company with one user per role and print their passwords")
-}
-
-func (c *Config) check() error {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return fmt.Errorf("--listen %q: expected HOST:PORT", c.Listen)
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		return errors.New("--tls-cert and --tls-key go together")
-	}
-	if ip := net.ParseIP(host); c.TLSCert == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--listen %s is not a loopback address, and without TLS passwords would cross the network readable: "+
-			"set --tls-cert and --tls-key (a certificate for a test: openssl req -x509 -newkey ed25519 -nodes -days 30 "+
-			"-subj /CN=latchkey -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem)", c.Listen)
-	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		return fmt.Errorf("--log-level %q: expected debug, info, warn or error", c.LogLevel)
-	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		return fmt.Errorf("--log-format %q: expected text or json", c.LogFormat)
-	}
-	if c.Lease < 100*time.Millisecond || c.Lease > time.Minute {
-		return fmt.Errorf("--lease %s: expected 100ms to 1m", c.Lease)
-	}
-	if c.MaxMessage < 64<<10 || c.MaxMessage > 64<<20 {
-		return fmt.Errorf("--max-message %d: expected 65536 to 67108864", c.MaxMessage)
-	}
-	if c.BootstrapCode != "" && len(c.BootstrapCode) < 20 {
-		return errors.New("--bootstrap-code: expected at least 20 characters")
-	}
-	return nil
+	f.DurationVar(&c.CallTimeout, "call-timeout", 30*time.Second, "longest `duration` of a unary call, whatever deadline its caller set")
+	f.DurationVar(&c.Drain, "drain", 15*time.Second, "`duration` for which running calls may go on after SIGTERM")
+	f.IntVar(&c.MaxMessage, "max-message", 4<<20, "longest message in bytes, a `number`, 65536 to 67108864")
+	f.UintVar(&c.MaxStreams, "max-streams", 1000, "`number` of calls at once on one connection, 1 to 1000000")
 }
 
 // folder returns the folder of a bolt store.
@@ -182,18 +172,6 @@ func (c *Config) folder() (string, error) {
 		return "", fmt.Errorf("--store %q: expected bolt:FOLDER", c.Store)
 	}
 	return filepath.Abs(path)
-}
-
-func variable(flagName string) string {
-	return "LATCHKEY_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
-}
-
-func printFlag(out io.Writer, f *flag.Flag) {
-	kind, text := flag.UnquoteUsage(f)
-	if f.DefValue != "" && f.DefValue != "false" {
-		text += " (default " + f.DefValue + ")"
-	}
-	fmt.Fprintf(out, "  --%s %s  [%s]\n\t%s\n", f.Name, kind, variable(f.Name), text)
 }
 
 // serviceKey returns the secret that the processes of the suite share: as given, or

@@ -69,6 +69,9 @@ func description(p *Process) string {
 	if len(p.parts) == 1 {
 		return "the " + p.parts[0].Name + " service of Latchkey"
 	}
-	i := strings.LastIndex(p.services(), ", ")
-	return "Latchkey's services in one process: " + p.services()[:i] + " and" + p.services()[i+1:]
+	names := p.services()
+	if i := strings.LastIndex(names, ", "); i >= 0 {
+		names = names[:i] + " and" + names[i+1:]
+	}
+	return "Latchkey's services in one process: " + names
 }
