@@ -44,7 +44,9 @@ type Env struct {
 	Go func(name string, run func(ctx context.Context) error)
 	// Consume handles the events of another service, of the types named, in order per
 	// tenant. Handle runs in a transaction of the event's tenant, in which the position
-	// is kept; it may run twice.
+	// is kept, so each event takes effect once. The transaction is that of all events of
+	// a revision, and may run twice. An event that cannot be handled is tried again
+	// until it can; the tenant's later ones wait for it.
 	Consume func(source string, handle EventHandler, types ...string)
 	// AddHub offers a source of leases to the suite.
 	AddHub func(*lease.Hub)

@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -108,62 +106,4 @@ func (w *watch) sendSome(ctx context.Context, tenant string) (int, error) {
 	}
 	w.positions[tenant] = all[len(all)-1].Revision
 	return len(all), nil
-}
-
-// consume handles the events of a source until ctx ends, and connects again when the
-// source goes away.
-func consume(ctx context.Context, env *Env, source string, handle EventHandler, types []string) error {
-	for ctx.Err() == nil {
-		err := consumeOnce(ctx, env, source, handle, types)
-		if ctx.Err() != nil {
-			break
-		}
-		env.Log.Debug("events interrupted", "source", source, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryPause):
-		}
-	}
-	return nil
-}
-
-// retryPause is between attempts at a source that is away.
-const retryPause = 200 * time.Millisecond
-
-func consumeOnce(ctx context.Context, env *Env, source string, handle EventHandler, types []string) error {
-	positions, err := env.Store.Positions(ctx, source)
-	if err != nil {
-		return err
-	}
-	client := eventpb.NewEventServiceClient(env.Conn(source))
-	stream, err := client.WatchEvents(ctx, &eventpb.WatchEventsRequest{Source: source, Types: types, Positions: positions})
-	if err != nil {
-		return err
-	}
-	for {
-		e, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		if err := consumeEvent(ctx, env, source, e, handle); err != nil {
-			env.Log.Error("event not handled; trying again", "source", source, "tenant", e.GetTenant(), "revision", e.GetRevision(), "type", e.GetType(), "error", err)
-			return err
-		}
-	}
-}
-
-func consumeEvent(ctx context.Context, env *Env, source string, e *eventpb.WatchEventsResponse, handle EventHandler) error {
-	ctx = store.WithOrigin(ctx, store.Origin{Tenant: e.GetTenant(), Caller: e.GetCaller(), Method: e.GetType()})
-	return env.Store.Update(ctx, func(tx *store.Tx) error {
-		if tx.Position(source) >= e.GetRevision() {
-			return nil
-		}
-		if err := handle(ctx, tx, e); err != nil {
-			return fmt.Errorf("handle %s: %w", e.GetType(), err)
-		}
-		if e.GetLast() {
-			tx.SetPosition(source, e.GetRevision())
-		}
-		return nil
-	})
 }
