@@ -33,7 +33,7 @@ func openStore(ctx context.Context, path string, schema *store.Schema, config st
 func (p *Process) env(part Part) *Env {
 	e := &Env{
 		Store: p.stores[part.Name], FirstStart: p.first[part.Name],
-		Log: p.log.With("service", part.Name), Now: p.now, NewID: func() string { return newID(p.now()) },
+		Log: p.log.With("service", part.Name), Now: p.now, NewID: p.ids.next,
 		Registrar: p.grpc, Public: p.dialer.public(), Lease: p.config.Lease,
 		BootstrapCode: p.config.BootstrapCode, Demo: p.config.Demo, Serving: p.serving, Addr: reach(p.listener.Addr()),
 		Conn: func(service string) grpc.ClientConnInterface { return p.dialer.conn(part.Name, service) },
@@ -49,12 +49,19 @@ func (p *Process) env(part Part) *Env {
 			panic("server: " + part.Name + " consumes " + source + " twice")
 		}
 		sources[source] = true
-		e.Go("events of "+source, func(ctx context.Context) error { return consume(ctx, e, source, handle, types) })
+		if e.Store == nil {
+			panic("server: " + part.Name + " consumes " + source + ", but keeps nothing in which to note how far it came")
+		}
+		c := &consumer{env: e, source: source, handle: handle, types: types, pause: growing, failures: map[string]int{}}
+		e.Go("events of "+source, c.run)
 	}
 	return e
 }
 
-func (p *Process) addHub(h *lease.Hub) { p.leases.Add(h) }
+func (p *Process) addHub(h *lease.Hub) {
+	p.hubs = append(p.hubs, h)
+	p.leases.Add(h)
+}
 
 // openBlobs opens a part's own store of blobs: a folder of its name, or a prefix of it
 // in a bucket.

@@ -46,7 +46,7 @@ type dialer struct {
 	peers     peers
 	peerCreds credentials.TransportCredentials
 	key       string
-	options   []grpc.DialOption // for tracing
+	options   []grpc.DialOption // of all connections
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn // by "from to"
@@ -105,12 +105,16 @@ func (d *dialer) close() {
 	}
 }
 
-// as says who calls, and for whom.
+// as says who calls, for whom, and as part of which request.
 func (d *dialer) as(ctx context.Context, service string) context.Context {
 	o := store.OriginOf(ctx)
-	return metadata.AppendToOutgoingContext(ctx,
+	ctx = metadata.AppendToOutgoingContext(ctx,
 		authz.ServiceHeader, service, authz.ServiceKeyHeader, d.key,
 		authz.TenantHeader, o.Tenant, authz.CallerHeader, o.Caller, authz.ActorHeader, o.Actor)
+	if id := requestID(ctx); id != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, requestIDHeader, id)
+	}
+	return ctx
 }
 
 func (d *dialer) asUnary(service string) grpc.UnaryClientInterceptor {

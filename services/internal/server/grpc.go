@@ -50,11 +50,22 @@ func newServer(c *Config, creds credentials.TransportCredentials, interceptors f
 func (p *Process) interceptors() (unary []grpc.UnaryServerInterceptor, stream []grpc.StreamServerInterceptor) {
 	if p.metrics != nil {
 		unary = append(unary, p.metrics.calls.UnaryServerInterceptor())
-		stream = append(stream, p.metrics.calls.StreamServerInterceptor())
+		stream = append(stream, p.ifKnown(p.metrics.calls.StreamServerInterceptor()))
 	}
 	unary = append(unary, p.edge.unary, recovery.UnaryServerInterceptor(recovering()), p.guard.Unary)
 	stream = append(stream, p.edge.stream, recovery.StreamServerInterceptor(recovering()), p.guard.Stream)
 	return unary, stream
+}
+
+// ifKnown passes by calls of methods that do not exist, which gRPC takes for streams:
+// else whoever makes up names fills the memory with a count for each.
+func (p *Process) ifKnown(count grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if !p.guard.Rules.Has(info.FullMethod) {
+			return handler(srv, ss)
+		}
+		return count(srv, ss, info, handler)
+	}
 }
 
 // unknown answers calls to methods that nobody registered. The guard has denied

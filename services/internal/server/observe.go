@@ -6,47 +6,45 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"latchkey.dev/services/internal/fault"
 )
 
-// requestIDHeader carries the id under which a call is found in the logs of every
-// service that it passed through. A caller may choose it; else the first service does.
-const requestIDHeader = "x-request-id"
-
 // edge is the outermost interceptor but metrics: it bounds a call's time, turns what
 // went wrong inside into what the caller may see, and logs it.
 type edge struct {
 	log     *slog.Logger
 	timeout time.Duration
-	running atomic.Int64 // unary calls
+	newID   func() string
+	calls   running // unary ones
 }
 
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	e.running.Add(1)
-	defer e.running.Add(-1)
+	e.calls.begin()
+	defer e.calls.end()
 	start := time.Now()
 	if deadline, ok := ctx.Deadline(); !ok || deadline.After(start.Add(e.timeout)) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, start.Add(e.timeout))
 		defer cancel()
 	}
+	ctx = withRequest(ctx, e.newID)
 	resp, err := handler(ctx, req)
 	return resp, e.finish(ctx, info.FullMethod, start, err)
 }
 
 func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	start := time.Now()
-	return e.finish(ss.Context(), info.FullMethod, start, handler(srv, ss))
+	ctx := withRequest(ss.Context(), e.newID)
+	return e.finish(ctx, info.FullMethod, start, handler(srv, &requestStream{ss, ctx}))
 }
 
 // finish logs how a call ended and returns what its caller is told. A call that went
@@ -54,13 +52,12 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 func (e *edge) finish(ctx context.Context, method string, start time.Time, err error) error {
 	if err == nil {
 		if e.log.Enabled(ctx, slog.LevelDebug) {
-			e.log.LogAttrs(ctx, slog.LevelDebug, "call", attributes(ctx, method, start, requestID(ctx), codes.OK)...)
+			e.log.LogAttrs(ctx, slog.LevelDebug, "call", attributes(ctx, method, start, codes.OK)...)
 		}
 		return nil
 	}
-	id := requestID(ctx)
-	sealed, broken := fault.Seal(ctx, err, id)
-	attrs := attributes(ctx, method, start, id, status.Code(sealed))
+	sealed, broken := fault.Seal(ctx, err, requestID(ctx))
+	attrs := attributes(ctx, method, start, status.Code(sealed))
 	if broken != nil {
 		e.log.LogAttrs(ctx, slog.LevelError, "call broken", append(attrs, slog.String("error", broken.Error()))...)
 	} else {
@@ -69,22 +66,15 @@ func (e *edge) finish(ctx context.Context, method string, start time.Time, err e
 	return sealed
 }
 
-func attributes(ctx context.Context, method string, start time.Time, id string, code codes.Code) []slog.Attr {
+func attributes(ctx context.Context, method string, start time.Time, code codes.Code) []slog.Attr {
 	attrs := []slog.Attr{
-		slog.String("method", method[1:]), slog.String("code", code.String()),
-		slog.Duration("took", time.Since(start)), slog.String("request_id", id),
+		slog.String("method", strings.TrimPrefix(method, "/")), slog.String("code", code.String()),
+		slog.Duration("took", time.Since(start)),
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))
 	}
 	return attrs
-}
-
-func requestID(ctx context.Context) string {
-	if ids := metadata.ValueFromIncomingContext(ctx, requestIDHeader); len(ids) > 0 && len(ids[0]) <= 100 {
-		return ids[0]
-	}
-	return newID(time.Now())
 }
 
 // recovered makes a panic of a handler an error that says where; the process goes on.

@@ -32,6 +32,7 @@ type Process struct {
 	parts    []Part
 	log      *slog.Logger
 	now      func() time.Time
+	ids      *ids
 	listener net.Listener
 	grpc     *grpc.Server
 	health   *health.Server
@@ -39,6 +40,7 @@ type Process struct {
 	guard    *authz.Guard
 	dialer   *dialer
 	leases   *lease.Server
+	hubs     []*lease.Hub
 	stores   map[string]*store.DB
 	first    map[string]bool // parts whose store is new
 	sessions *lease.Cache[authz.Session]
@@ -75,6 +77,8 @@ func Start(ctx context.Context, config Config, parts []Part, o Options) (*Proces
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
+	p.log = slog.New(requestLog{p.log.Handler()})
+	p.ids = &ids{now: p.now}
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := p.start(ctx, o); err != nil {
 		p.cancel(err)
@@ -157,7 +161,7 @@ func (p *Process) connect(context.Context) error {
 	}
 	var cert *certificate
 	if p.config.TLSCert != "" {
-		if cert, err = loadCertificate(p.config.TLSCert, p.config.TLSKey); err != nil {
+		if cert, err = loadCertificate(p.config.TLSCert, p.config.TLSKey, p.log); err != nil {
 			return err
 		}
 	}
@@ -172,11 +176,11 @@ func (p *Process) connect(context.Context) error {
 	for _, part := range p.parts {
 		p.dialer.self[part.Name] = true
 	}
-	p.edge = &edge{log: p.log, timeout: p.config.CallTimeout}
+	p.edge = &edge{log: p.log, timeout: p.config.CallTimeout, newID: p.ids.next}
 	if p.tracing, err = startTracing(p.ctx, p.config.TraceEndpoint, p.Name()); err != nil {
 		return err
 	}
-	p.dialer.options = p.tracing.dialOptions()
+	p.dialer.options = append(p.tracing.dialOptions(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.MaxMessage)))
 	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now})
 	p.grpc = newServer(&p.config, serverCredentials(cert), p.interceptors, p.tracing)
 	return nil
@@ -241,9 +245,9 @@ func (p *Process) startParts(context.Context) error {
 // registered after it.
 func (p *Process) enforce() error {
 	p.health = health.NewServer()
-	p.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(p.grpc, p.health)
 	reflection.Register(p.grpc)
+	p.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	rules, err := authz.Compile(p.grpc.GetServiceInfo())
 	if err != nil {
 		return fmt.Errorf("the access rules are not whole:\n%w", err)
@@ -256,7 +260,12 @@ func (p *Process) enforce() error {
 }
 
 func (p *Process) serve() {
-	p.goWork("serve", func(context.Context) error { return p.grpc.Serve(p.listener) })
+	p.goWork("serve", func(context.Context) error {
+		if err := p.grpc.Serve(p.listener); !errors.Is(err, grpc.ErrServerStopped) { // else Stop was faster
+			return err
+		}
+		return nil
+	})
 	p.goWork("sessions", p.sessions.Run)
 	p.goWork("grants", p.grants.Run)
 	p.goWork("health", p.becomeHealthy)
@@ -268,12 +277,17 @@ func (p *Process) becomeHealthy(ctx context.Context) error {
 	if p.sessions.WaitHeld(ctx) != nil || p.grants.WaitHeld(ctx) != nil {
 		return nil
 	}
-	for name := range p.grpc.GetServiceInfo() {
-		p.health.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
-	}
-	p.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	p.setHealth(healthpb.HealthCheckResponse_SERVING)
 	close(p.serving)
 	return nil
+}
+
+// setHealth says of each service, and of the process as a whole, how it is.
+func (p *Process) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
+	for name := range p.grpc.GetServiceInfo() {
+		p.health.SetServingStatus(name, status)
+	}
+	p.health.SetServingStatus("", status)
 }
 
 // goWork runs background work that the process owns. Its error ends the process.
@@ -310,7 +324,7 @@ func (p *Process) Done() <-chan struct{} { return p.ctx.Done() }
 
 // Err returns why the process ended by itself, or nil.
 func (p *Process) Err() error {
-	if err := context.Cause(p.ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(p.ctx); err != errStopped {
 		return err
 	}
 	return nil

@@ -3,8 +3,11 @@ package server
 import (
 	"context"
 	"errors"
-	"time"
+	"sync"
 )
+
+// errStopped is why the background work of a process ends that was told to stop.
+var errStopped = errors.New("stopped")
 
 // Stop drains the process: it is out of health checks at once, takes no new calls,
 // lets the running ones finish for as long as the configuration says, and then ends
@@ -19,40 +22,32 @@ func (p *Process) Stop() {
 			defer close(stopped)
 			p.grpc.GracefulStop()
 		}()
-		p.waitForCalls(limit)
-		close(p.draining) // ends the feeds of events, which never end by themselves
-		for _, h := range p.leases.Hubs() {
-			h.Close()
-		}
+		p.edge.calls.wait(limit) // while they run, they may need leases
+		close(p.draining)        // ends the feeds of events, which never end by themselves
+		p.closeHubs()
 		select {
 		case <-stopped:
 		case <-limit.Done():
 			p.grpc.Stop()
 			<-stopped
 		}
-		p.cancel(context.Canceled)
+		p.cancel(errStopped)
 		p.release()
 	})
 }
 
-// waitForCalls waits until no unary call runs, or the limit.
-func (p *Process) waitForCalls(limit context.Context) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for p.edge.running.Load() > 0 {
-		select {
-		case <-tick.C:
-		case <-limit.Done():
-			return
-		}
+func (p *Process) closeHubs() {
+	for _, h := range p.hubs {
+		h.Close()
 	}
 }
 
-// release closes what start opened, in the other order.
+// release closes what start opened, in the other order, however far start came.
 func (p *Process) release() {
 	if p.grpc != nil {
 		p.grpc.Stop()
 	}
+	p.closeHubs()
 	if p.listener != nil {
 		p.listener.Close()
 	}
@@ -60,6 +55,9 @@ func (p *Process) release() {
 		p.dialer.close()
 	}
 	p.work.Wait()
+	if p.metrics != nil {
+		p.metrics.listener.Close()
+	}
 	var errs []error
 	for _, db := range p.stores {
 		errs = append(errs, db.Close())
@@ -68,4 +66,45 @@ func (p *Process) release() {
 		p.log.Error("close the stores", "error", err)
 	}
 	p.tracing.close()
+}
+
+// running counts calls, so that one can wait for the last.
+type running struct {
+	mu   sync.Mutex
+	n    int
+	none chan struct{} // closed when n becomes 0; nil if nobody waits
+}
+
+func (r *running) begin() {
+	r.mu.Lock()
+	r.n++
+	r.mu.Unlock()
+}
+
+func (r *running) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n--; r.n == 0 && r.none != nil {
+		close(r.none)
+		r.none = nil
+	}
+}
+
+// wait waits until no call runs, or the limit.
+func (r *running) wait(limit context.Context) {
+	r.mu.Lock()
+	none := r.none
+	if r.n > 0 && none == nil {
+		none = make(chan struct{})
+		r.none = none
+	}
+	idle := r.n == 0
+	r.mu.Unlock()
+	if idle {
+		return
+	}
+	select {
+	case <-none:
+	case <-limit.Done():
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -17,38 +18,61 @@ import (
 // certificate is the server's certificate, read again when its file changes.
 type certificate struct {
 	certFile, keyFile string
+	log               *slog.Logger
 
 	mu     sync.Mutex
 	loaded *tls.Certificate
-	time   time.Time // of the file that was loaded
+	stamp  stamp  // of the files that were loaded
+	wrong  string // what was last logged
 }
 
-func loadCertificate(certFile, keyFile string) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile}
-	_, err := c.get(nil)
-	return c, err
+// stamp is when the two files were changed.
+type stamp struct{ cert, key time.Time }
+
+func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	if err := c.load(); err != nil {
+		return nil, fmt.Errorf("read the TLS certificate: %w", err)
+	}
+	return c, nil
 }
 
-// get returns the certificate of the file as it is now. If a changed file cannot be
+// get returns the certificate of the files as they are now. If changed files cannot be
 // read, as in the middle of a renewal, the last good one serves on.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	info, err := os.Stat(c.certFile)
-	if err == nil && c.loaded != nil && info.ModTime().Equal(c.time) {
-		return c.loaded, nil
+	wrong := ""
+	if err := c.load(); err != nil {
+		wrong = err.Error()
+	}
+	if wrong != "" && wrong != c.wrong {
+		c.log.Warn("the changed TLS certificate cannot be read; the one before serves on", "error", wrong)
+	}
+	c.wrong = wrong
+	return c.loaded, nil
+}
+
+// load reads the files, if they have changed.
+func (c *certificate) load() error {
+	cert, err := os.Stat(c.certFile)
+	if err != nil {
+		return err
+	}
+	key, err := os.Stat(c.keyFile)
+	if err != nil {
+		return err
+	}
+	now := stamp{cert.ModTime(), key.ModTime()}
+	if c.loaded != nil && now == c.stamp {
+		return nil
 	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	switch {
-	case err == nil:
-		c.loaded = &pair
-		if info != nil {
-			c.time = info.ModTime()
-		}
-	case c.loaded == nil:
-		return nil, fmt.Errorf("read the TLS certificate: %w", err)
+	if err != nil {
+		return err
 	}
-	return c.loaded, nil
+	c.loaded, c.stamp = &pair, now
+	return nil
 }
 
 // serverCredentials are those of the listener; plaintext where there is no
