@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/authz"
@@ -43,6 +44,9 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 		return nil, err
 	}
 	organization := authz.Caller(ctx).Organization
+	if err := s.forgetFormer(ctx, organization, who.GetId(), req.GetValidateOnly()); err != nil {
+		return nil, err
+	}
 	return do(ctx, s, req, func(tx *store.Tx) (*pb.CreateUserResponse, error) {
 		if personOr(tx, newcomer).GetId() != who.GetId() {
 			return nil, fault.RaceLost("user", email)
@@ -58,6 +62,24 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 		}
 		return &pb.CreateUserResponse{User: shown(ctx, u)}, nil
 	})
+}
+
+// forgetFormer has permissions forget what somebody could do who is no member now.
+// SECURITY: whoever was a member before must not get back what whoever admits him
+// now could not give.
+func (s *service) forgetFormer(ctx context.Context, organization, person string, validateOnly bool) error {
+	isMember, err := read(ctx, s, func(tx *store.Tx) (bool, error) {
+		_, err := member(tx, organization, person)
+		return err == nil, tx.Failed()
+	})
+	if err != nil || isMember || validateOnly {
+		return err
+	}
+	_, err = s.grants.ForgetUser(inTenant(ctx, organization), &permissionspb.ForgetUserRequest{UserId: person})
+	if err != nil {
+		return unanswered(ctx, "forget a former member", err)
+	}
+	return nil
 }
 
 // personOr returns the person who has the newcomer's address, or else the newcomer.

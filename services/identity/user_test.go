@@ -338,6 +338,9 @@ func TestNobodyChangesWhoHoldsMore(t *testing.T) {
 	if got := back.GetUser(); got.GetId() != id || got.GetState() != active || got.GetDeleteTime() != nil {
 		t.Errorf("who comes back is %v, want the id %s", got, id)
 	}
+	if holds(owner, id) {
+		t.Error("who comes back has what he could do before")
+	}
 }
 
 // holds tells whether permissions still knows keys of somebody.
