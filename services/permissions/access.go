@@ -35,10 +35,13 @@ func (s *service) GetEffectiveAccess(ctx context.Context, req *pb.GetEffectiveAc
 		return nil, err
 	}
 	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.GetEffectiveAccessResponse, error) {
-		l := newLoader(tx)
-		v := l.access(l.user(user)).judge(tx.Now())
+		l, err := loaderAsOf(tx, req.GetAsOfTime())
+		if err != nil {
+			return nil, err
+		}
+		v := l.access(l.user(user)).judge(l.now)
 		resp := &pb.GetEffectiveAccessResponse{
-			UserId: user, Revision: tx.Revision(), EvaluateTime: timestampOf(v.at), ExpireTime: timestampOf(v.next),
+			UserId: user, Revision: l.revision(), EvaluateTime: timestampOf(v.at), ExpireTime: timestampOf(v.next),
 			RoleId: v.role.id, GroupId: v.group.id, Keys: v.keyAccess(),
 			Settings: v.settings().proto(v.agent), SettingSources: v.settingAccess(),
 		}
@@ -48,30 +51,6 @@ func (s *service) GetEffectiveAccess(ctx context.Context, req *pb.GetEffectiveAc
 			}
 		}
 		return resp, nil
-	})
-}
-
-// Check tells whether a user holds one grant.
-//
-// SECURITY: the grant is looked up by its exact spelling. A name that is nearly one
-// is an error, and never taken for another.
-func (s *service) Check(ctx context.Context, req *pb.CheckRequest) (*pb.CheckResponse, error) {
-	bit, ok := catalog.Grant(req.GetGrant())
-	if !ok {
-		return nil, fault.Invalid("grant", "must be a grant, spelled exactly, and %q is none: CatalogService.ListCatalog lists them", req.GetGrant())
-	}
-	user, err := s.subject(ctx, req.UserId)
-	if err != nil {
-		return nil, err
-	}
-	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.CheckResponse, error) {
-		l := newLoader(tx)
-		v := l.access(l.user(user)).judge(tx.Now())
-		r := v.explainGrant(bit)
-		return &pb.CheckResponse{
-			Allowed: v.set.Has(bit), Revision: tx.Revision(), Layer: r.layer, Source: r.source,
-			Missing: r.missing, ExpireTime: timestampOf(v.next),
-		}, nil
 	})
 }
 

@@ -18,14 +18,19 @@ type loader struct {
 	roles map[string]baseline
 	teams map[string]team
 	plan  catalog.Set
+	past  int64 // the revision whose records it compiles; 0 for those of the transaction
 }
 
 func newLoader(tx *store.Tx) *loader {
 	l := &loader{tx: tx, now: tx.Now()}
-	if p, ok := plans.Get(tx, tx.Tenant()); ok {
+	l.loadPlan()
+	return l
+}
+
+func (l *loader) loadPlan() {
+	if p, ok := find(l, plans, l.tx.Tenant()); ok {
 		l.plan = featuresOf(p.GetFeatures())
 	}
-	return l
 }
 
 // with returns a loader of the same transaction in which a role is as given.
@@ -41,7 +46,7 @@ func (l *loader) withGroup(g *pb.Group) *loader {
 
 // user returns a user's record, an empty one if there is none.
 func (l *loader) user(id string) *pb.UserAccess {
-	if a, ok := accesses.Get(l.tx, id); ok {
+	if a, ok := find(l, accesses, id); ok {
 		return a
 	}
 	return &pb.UserAccess{Id: id}
@@ -97,7 +102,7 @@ func (l *loader) role(id string) baseline {
 		return baseline{}
 	}
 	var b baseline
-	if r, ok := roles.Get(l.tx, id); ok && r.GetDeleteTime() == nil {
+	if r, ok := find(l, roles, id); ok && r.GetDeleteTime() == nil {
 		b = compileRole(r)
 	}
 	if l.roles == nil {
@@ -117,7 +122,7 @@ func (l *loader) team(id string) team {
 		return t
 	}
 	var t team
-	if g, ok := groups.Get(l.tx, id); ok && g.GetDeleteTime() == nil {
+	if g, ok := find(l, groups, id); ok && g.GetDeleteTime() == nil {
 		t = compileGroup(g, l.role(g.GetRoleId()))
 	}
 	if l.teams == nil {

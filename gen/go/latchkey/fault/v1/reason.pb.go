@@ -98,6 +98,9 @@ const (
 	// FAILED_PRECONDITION. What was asked for exists only for a user who is linked to
 	// a service agent: a schedule, or a setting. Metadata: `setting`, if it is one.
 	Reason_REASON_NO_SERVICE_AGENT Reason = 44
+	// FAILED_PRECONDITION. The answer was to take in a revision that this server has not
+	// reached. Metadata: `min_revision`, `revision`, the one it has.
+	Reason_REASON_REVISION_AHEAD Reason = 45
 	// RESOURCE_EXHAUSTED. A bound was reached; try later. Metadata: `limit`.
 	Reason_REASON_LIMIT_REACHED Reason = 50
 	// RESOURCE_EXHAUSTED. The disk is full. Reads go on.
@@ -144,6 +147,7 @@ var (
 		42: "REASON_DOUBLE_BOOKING",
 		43: "REASON_LAST_OWNER",
 		44: "REASON_NO_SERVICE_AGENT",
+		45: "REASON_REVISION_AHEAD",
 		50: "REASON_LIMIT_REACHED",
 		51: "REASON_DISK_FULL",
 		52: "REASON_SERVICE_UNREACHABLE",
@@ -178,6 +182,7 @@ var (
 		"REASON_DOUBLE_BOOKING":      42,
 		"REASON_LAST_OWNER":          43,
 		"REASON_NO_SERVICE_AGENT":    44,
+		"REASON_REVISION_AHEAD":      45,
 		"REASON_LIMIT_REACHED":       50,
 		"REASON_DISK_FULL":           51,
 		"REASON_SERVICE_UNREACHABLE": 52,
@@ -219,7 +224,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xed\x06\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\x88\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -246,7 +251,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_PRECONDITION_FAILED\x10)\x12\x19\n" +
 	"\x15REASON_DOUBLE_BOOKING\x10*\x12\x15\n" +
 	"\x11REASON_LAST_OWNER\x10+\x12\x1b\n" +
-	"\x17REASON_NO_SERVICE_AGENT\x10,\x12\x18\n" +
+	"\x17REASON_NO_SERVICE_AGENT\x10,\x12\x19\n" +
+	"\x15REASON_REVISION_AHEAD\x10-\x12\x18\n" +
 	"\x14REASON_LIMIT_REACHED\x102\x12\x14\n" +
 	"\x10REASON_DISK_FULL\x103\x12\x1e\n" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +

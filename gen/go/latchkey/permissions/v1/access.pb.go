@@ -149,6 +149,63 @@ func (Layer) EnumDescriptor() ([]byte, []int) {
 	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{1}
 }
 
+// EvaluationsSemantic is how far a batch goes. The values are those of AuthZEN.
+type EvaluationsSemantic int32
+
+const (
+	// As EXECUTE_ALL.
+	EvaluationsSemantic_EVALUATIONS_SEMANTIC_UNSPECIFIED EvaluationsSemantic = 0
+	// Every pair is answered.
+	EvaluationsSemantic_EVALUATIONS_SEMANTIC_EXECUTE_ALL EvaluationsSemantic = 1
+	// It ends with the first pair that is not allowed.
+	EvaluationsSemantic_EVALUATIONS_SEMANTIC_DENY_ON_FIRST_DENY EvaluationsSemantic = 2
+	// It ends with the first pair that is allowed.
+	EvaluationsSemantic_EVALUATIONS_SEMANTIC_PERMIT_ON_FIRST_PERMIT EvaluationsSemantic = 3
+)
+
+// Enum value maps for EvaluationsSemantic.
+var (
+	EvaluationsSemantic_name = map[int32]string{
+		0: "EVALUATIONS_SEMANTIC_UNSPECIFIED",
+		1: "EVALUATIONS_SEMANTIC_EXECUTE_ALL",
+		2: "EVALUATIONS_SEMANTIC_DENY_ON_FIRST_DENY",
+		3: "EVALUATIONS_SEMANTIC_PERMIT_ON_FIRST_PERMIT",
+	}
+	EvaluationsSemantic_value = map[string]int32{
+		"EVALUATIONS_SEMANTIC_UNSPECIFIED":            0,
+		"EVALUATIONS_SEMANTIC_EXECUTE_ALL":            1,
+		"EVALUATIONS_SEMANTIC_DENY_ON_FIRST_DENY":     2,
+		"EVALUATIONS_SEMANTIC_PERMIT_ON_FIRST_PERMIT": 3,
+	}
+)
+
+func (x EvaluationsSemantic) Enum() *EvaluationsSemantic {
+	p := new(EvaluationsSemantic)
+	*p = x
+	return p
+}
+
+func (x EvaluationsSemantic) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EvaluationsSemantic) Descriptor() protoreflect.EnumDescriptor {
+	return file_latchkey_permissions_v1_access_proto_enumTypes[2].Descriptor()
+}
+
+func (EvaluationsSemantic) Type() protoreflect.EnumType {
+	return &file_latchkey_permissions_v1_access_proto_enumTypes[2]
+}
+
+func (x EvaluationsSemantic) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EvaluationsSemantic.Descriptor instead.
+func (EvaluationsSemantic) EnumDescriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{2}
+}
+
 // Override grants or denies one key to one user.
 type Override struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1419,7 +1476,9 @@ func (x *ListAssignableKeysResponse) GetKeys() []string {
 type GetEffectiveAccessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which user; the caller if left out.
-	UserId        *string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
+	UserId *string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
+	// As of when; now if left out.
+	AsOfTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1459,6 +1518,13 @@ func (x *GetEffectiveAccessRequest) GetUserId() string {
 		return *x.UserId
 	}
 	return ""
+}
+
+func (x *GetEffectiveAccessRequest) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOfTime
+	}
+	return nil
 }
 
 // Response of AccessService.GetEffectiveAccess.
@@ -1596,7 +1662,10 @@ type CheckRequest struct {
 	UserId *string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	// The grant, spelled exactly: a key, "setting:" and the name of a boolean setting, or
 	// "feature:" and the name of an add-on.
-	Grant         string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// A revision that the answer must take in at least, from an earlier answer or
+	// feed; any if 0.
+	MinRevision   int64 `protobuf:"varint,3,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1643,6 +1712,13 @@ func (x *CheckRequest) GetGrant() string {
 		return x.Grant
 	}
 	return ""
+}
+
+func (x *CheckRequest) GetMinRevision() int64 {
+	if x != nil {
+		return x.MinRevision
+	}
+	return 0
 }
 
 // Response of AccessService.Check.
@@ -1733,6 +1809,281 @@ func (x *CheckResponse) GetMissing() string {
 func (x *CheckResponse) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+// Evaluation asks whether a user holds a grant.
+type Evaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which user; that of the request if left out.
+	UserId *string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
+	// See CheckRequest.grant.
+	Grant         string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evaluation) Reset() {
+	*x = Evaluation{}
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evaluation) ProtoMessage() {}
+
+func (x *Evaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
+func (*Evaluation) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Evaluation) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
+	}
+	return ""
+}
+
+func (x *Evaluation) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+// Request of AccessService.BatchCheck.
+type BatchCheckRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user of those pairs that name none; the caller if left out.
+	UserId *string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
+	// The pairs.
+	Evaluations []*Evaluation `protobuf:"bytes,2,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	// How far to go.
+	EvaluationsSemantic EvaluationsSemantic `protobuf:"varint,3,opt,name=evaluations_semantic,json=evaluationsSemantic,proto3,enum=latchkey.permissions.v1.EvaluationsSemantic" json:"evaluations_semantic,omitempty"`
+	// See CheckRequest.min_revision.
+	MinRevision   int64 `protobuf:"varint,4,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCheckRequest) Reset() {
+	*x = BatchCheckRequest{}
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCheckRequest) ProtoMessage() {}
+
+func (x *BatchCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCheckRequest.ProtoReflect.Descriptor instead.
+func (*BatchCheckRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BatchCheckRequest) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
+	}
+	return ""
+}
+
+func (x *BatchCheckRequest) GetEvaluations() []*Evaluation {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+func (x *BatchCheckRequest) GetEvaluationsSemantic() EvaluationsSemantic {
+	if x != nil {
+		return x.EvaluationsSemantic
+	}
+	return EvaluationsSemantic_EVALUATIONS_SEMANTIC_UNSPECIFIED
+}
+
+func (x *BatchCheckRequest) GetMinRevision() int64 {
+	if x != nil {
+		return x.MinRevision
+	}
+	return 0
+}
+
+// EvaluationResult answers one pair.
+type EvaluationResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the user holds the grant.
+	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// See KeyAccess.layer.
+	Layer Layer `protobuf:"varint,2,opt,name=layer,proto3,enum=latchkey.permissions.v1.Layer" json:"layer,omitempty"`
+	// See KeyAccess.source.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// See KeyAccess.missing.
+	Missing string `protobuf:"bytes,4,opt,name=missing,proto3" json:"missing,omitempty"`
+	// From this instant on the answer may be another without any change. Absent if
+	// there is none.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvaluationResult) Reset() {
+	*x = EvaluationResult{}
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvaluationResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvaluationResult) ProtoMessage() {}
+
+func (x *EvaluationResult) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvaluationResult.ProtoReflect.Descriptor instead.
+func (*EvaluationResult) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *EvaluationResult) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *EvaluationResult) GetLayer() Layer {
+	if x != nil {
+		return x.Layer
+	}
+	return Layer_LAYER_UNSPECIFIED
+}
+
+func (x *EvaluationResult) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *EvaluationResult) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
+func (x *EvaluationResult) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// Response of AccessService.BatchCheck.
+type BatchCheckResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answers in the order of the pairs; fewer where the semantic ended it.
+	Evaluations []*EvaluationResult `protobuf:"bytes,1,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	// Revision of the organization's permissions that they were all computed at.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The instant that they were all computed for.
+	EvaluateTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=evaluate_time,json=evaluateTime,proto3" json:"evaluate_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCheckResponse) Reset() {
+	*x = BatchCheckResponse{}
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCheckResponse) ProtoMessage() {}
+
+func (x *BatchCheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_access_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCheckResponse.ProtoReflect.Descriptor instead.
+func (*BatchCheckResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_access_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BatchCheckResponse) GetEvaluations() []*EvaluationResult {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+func (x *BatchCheckResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BatchCheckResponse) GetEvaluateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EvaluateTime
 	}
 	return nil
 }
@@ -1846,9 +2197,11 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"userAccess\"\x1b\n" +
 	"\x19ListAssignableKeysRequest\"0\n" +
 	"\x1aListAssignableKeysResponse\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\tR\x04keys\"h\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\"\xa2\x01\n" +
 	"\x19GetEffectiveAccessRequest\x12?\n" +
-	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x06userId\x88\x01\x01B\n" +
+	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x06userId\x88\x01\x01\x128\n" +
+	"\n" +
+	"as_of_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTimeB\n" +
 	"\n" +
 	"\b_user_id\"\xeb\x03\n" +
 	"\x1aGetEffectiveAccessResponse\x12\x17\n" +
@@ -1863,10 +2216,11 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\bsettings\x18\b \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12O\n" +
 	"\x0fsetting_sources\x18\t \x03(\v2&.latchkey.permissions.v1.SettingAccessR\x0esettingSources\x12\x1a\n" +
 	"\bfeatures\x18\n" +
-	" \x03(\tR\bfeatures\"|\n" +
+	" \x03(\tR\bfeatures\"\xa8\x01\n" +
 	"\fCheckRequest\x12?\n" +
 	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x06userId\x88\x01\x01\x12\x1f\n" +
-	"\x05grant\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05grantB\n" +
+	"\x05grant\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05grant\x12*\n" +
+	"\fmin_revision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vminRevisionB\n" +
 	"\n" +
 	"\b_user_id\"\xea\x01\n" +
 	"\rCheckResponse\x12\x18\n" +
@@ -1876,7 +2230,31 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12\x18\n" +
 	"\amissing\x18\x05 \x01(\tR\amissing\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime*C\n" +
+	"expireTime\"z\n" +
+	"\n" +
+	"Evaluation\x12?\n" +
+	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x06userId\x88\x01\x01\x12\x1f\n" +
+	"\x05grant\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05grantB\n" +
+	"\n" +
+	"\b_user_id\"\xcb\x02\n" +
+	"\x11BatchCheckRequest\x12?\n" +
+	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x06userId\x88\x01\x01\x12R\n" +
+	"\vevaluations\x18\x02 \x03(\v2#.latchkey.permissions.v1.EvaluationB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\vevaluations\x12i\n" +
+	"\x14evaluations_semantic\x18\x03 \x01(\x0e2,.latchkey.permissions.v1.EvaluationsSemanticB\b\xbaH\x05\x82\x01\x02\x10\x01R\x13evaluationsSemantic\x12*\n" +
+	"\fmin_revision\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vminRevisionB\n" +
+	"\n" +
+	"\b_user_id\"\xd1\x01\n" +
+	"\x10EvaluationResult\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x124\n" +
+	"\x05layer\x18\x02 \x01(\x0e2\x1e.latchkey.permissions.v1.LayerR\x05layer\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x18\n" +
+	"\amissing\x18\x04 \x01(\tR\amissing\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xbe\x01\n" +
+	"\x12BatchCheckResponse\x12K\n" +
+	"\vevaluations\x18\x01 \x03(\v2).latchkey.permissions.v1.EvaluationResultR\vevaluations\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12?\n" +
+	"\revaluate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fevaluateTime*C\n" +
 	"\x06Effect\x12\x16\n" +
 	"\x12EFFECT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fEFFECT_GRANT\x10\x01\x12\x0f\n" +
@@ -1891,7 +2269,13 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\x0eLAYER_OVERRIDE\x10\x04\x12\x11\n" +
 	"\rLAYER_IMPLIED\x10\x05\x12\x0e\n" +
 	"\n" +
-	"LAYER_PLAN\x10\x062\xda\t\n" +
+	"LAYER_PLAN\x10\x06*\xbf\x01\n" +
+	"\x13EvaluationsSemantic\x12$\n" +
+	" EVALUATIONS_SEMANTIC_UNSPECIFIED\x10\x00\x12$\n" +
+	" EVALUATIONS_SEMANTIC_EXECUTE_ALL\x10\x01\x12+\n" +
+	"'EVALUATIONS_SEMANTIC_DENY_ON_FIRST_DENY\x10\x02\x12/\n" +
+	"+EVALUATIONS_SEMANTIC_PERMIT_ON_FIRST_PERMIT\x10\x032\xc9\n" +
+	"\n" +
 	"\rAccessService\x12\x89\x01\n" +
 	"\rGetUserAccess\x12-.latchkey.permissions.v1.GetUserAccessRequest\x1a..latchkey.permissions.v1.GetUserAccessResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12\x83\x01\n" +
@@ -1908,7 +2292,9 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\x12ListAssignableKeys\x122.latchkey.permissions.v1.ListAssignableKeysRequest\x1a3.latchkey.permissions.v1.ListAssignableKeysResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12\x85\x01\n" +
 	"\x12GetEffectiveAccess\x122.latchkey.permissions.v1.GetEffectiveAccessRequest\x1a3.latchkey.permissions.v1.GetEffectiveAccessResponse\"\x06\x8a\xb5\x18\x02 \x01\x12^\n" +
-	"\x05Check\x12%.latchkey.permissions.v1.CheckRequest\x1a&.latchkey.permissions.v1.CheckResponse\"\x06\x8a\xb5\x18\x02 \x01B;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
+	"\x05Check\x12%.latchkey.permissions.v1.CheckRequest\x1a&.latchkey.permissions.v1.CheckResponse\"\x06\x8a\xb5\x18\x02 \x01\x12m\n" +
+	"\n" +
+	"BatchCheck\x12*.latchkey.permissions.v1.BatchCheckRequest\x1a+.latchkey.permissions.v1.BatchCheckResponse\"\x06\x8a\xb5\x18\x02 \x01B;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
 
 var (
 	file_latchkey_permissions_v1_access_proto_rawDescOnce sync.Once
@@ -1922,89 +2308,103 @@ func file_latchkey_permissions_v1_access_proto_rawDescGZIP() []byte {
 	return file_latchkey_permissions_v1_access_proto_rawDescData
 }
 
-var file_latchkey_permissions_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_latchkey_permissions_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_latchkey_permissions_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_latchkey_permissions_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_latchkey_permissions_v1_access_proto_goTypes = []any{
 	(Effect)(0),                        // 0: latchkey.permissions.v1.Effect
 	(Layer)(0),                         // 1: latchkey.permissions.v1.Layer
-	(*Override)(nil),                   // 2: latchkey.permissions.v1.Override
-	(*UserAccess)(nil),                 // 3: latchkey.permissions.v1.UserAccess
-	(*KeyAccess)(nil),                  // 4: latchkey.permissions.v1.KeyAccess
-	(*SettingAccess)(nil),              // 5: latchkey.permissions.v1.SettingAccess
-	(*GetUserAccessRequest)(nil),       // 6: latchkey.permissions.v1.GetUserAccessRequest
-	(*GetUserAccessResponse)(nil),      // 7: latchkey.permissions.v1.GetUserAccessResponse
-	(*SetUserRoleRequest)(nil),         // 8: latchkey.permissions.v1.SetUserRoleRequest
-	(*SetUserRoleResponse)(nil),        // 9: latchkey.permissions.v1.SetUserRoleResponse
-	(*SetUserGroupRequest)(nil),        // 10: latchkey.permissions.v1.SetUserGroupRequest
-	(*SetUserGroupResponse)(nil),       // 11: latchkey.permissions.v1.SetUserGroupResponse
-	(*SetOverrideRequest)(nil),         // 12: latchkey.permissions.v1.SetOverrideRequest
-	(*SetOverrideResponse)(nil),        // 13: latchkey.permissions.v1.SetOverrideResponse
-	(*ClearOverrideRequest)(nil),       // 14: latchkey.permissions.v1.ClearOverrideRequest
-	(*ClearOverrideResponse)(nil),      // 15: latchkey.permissions.v1.ClearOverrideResponse
-	(*UpdateUserSettingsRequest)(nil),  // 16: latchkey.permissions.v1.UpdateUserSettingsRequest
-	(*UpdateUserSettingsResponse)(nil), // 17: latchkey.permissions.v1.UpdateUserSettingsResponse
-	(*ListAssignableKeysRequest)(nil),  // 18: latchkey.permissions.v1.ListAssignableKeysRequest
-	(*ListAssignableKeysResponse)(nil), // 19: latchkey.permissions.v1.ListAssignableKeysResponse
-	(*GetEffectiveAccessRequest)(nil),  // 20: latchkey.permissions.v1.GetEffectiveAccessRequest
-	(*GetEffectiveAccessResponse)(nil), // 21: latchkey.permissions.v1.GetEffectiveAccessResponse
-	(*CheckRequest)(nil),               // 22: latchkey.permissions.v1.CheckRequest
-	(*CheckResponse)(nil),              // 23: latchkey.permissions.v1.CheckResponse
-	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
-	(*UserSettings)(nil),               // 25: latchkey.permissions.v1.UserSettings
-	(*fieldmaskpb.FieldMask)(nil),      // 26: google.protobuf.FieldMask
+	(EvaluationsSemantic)(0),           // 2: latchkey.permissions.v1.EvaluationsSemantic
+	(*Override)(nil),                   // 3: latchkey.permissions.v1.Override
+	(*UserAccess)(nil),                 // 4: latchkey.permissions.v1.UserAccess
+	(*KeyAccess)(nil),                  // 5: latchkey.permissions.v1.KeyAccess
+	(*SettingAccess)(nil),              // 6: latchkey.permissions.v1.SettingAccess
+	(*GetUserAccessRequest)(nil),       // 7: latchkey.permissions.v1.GetUserAccessRequest
+	(*GetUserAccessResponse)(nil),      // 8: latchkey.permissions.v1.GetUserAccessResponse
+	(*SetUserRoleRequest)(nil),         // 9: latchkey.permissions.v1.SetUserRoleRequest
+	(*SetUserRoleResponse)(nil),        // 10: latchkey.permissions.v1.SetUserRoleResponse
+	(*SetUserGroupRequest)(nil),        // 11: latchkey.permissions.v1.SetUserGroupRequest
+	(*SetUserGroupResponse)(nil),       // 12: latchkey.permissions.v1.SetUserGroupResponse
+	(*SetOverrideRequest)(nil),         // 13: latchkey.permissions.v1.SetOverrideRequest
+	(*SetOverrideResponse)(nil),        // 14: latchkey.permissions.v1.SetOverrideResponse
+	(*ClearOverrideRequest)(nil),       // 15: latchkey.permissions.v1.ClearOverrideRequest
+	(*ClearOverrideResponse)(nil),      // 16: latchkey.permissions.v1.ClearOverrideResponse
+	(*UpdateUserSettingsRequest)(nil),  // 17: latchkey.permissions.v1.UpdateUserSettingsRequest
+	(*UpdateUserSettingsResponse)(nil), // 18: latchkey.permissions.v1.UpdateUserSettingsResponse
+	(*ListAssignableKeysRequest)(nil),  // 19: latchkey.permissions.v1.ListAssignableKeysRequest
+	(*ListAssignableKeysResponse)(nil), // 20: latchkey.permissions.v1.ListAssignableKeysResponse
+	(*GetEffectiveAccessRequest)(nil),  // 21: latchkey.permissions.v1.GetEffectiveAccessRequest
+	(*GetEffectiveAccessResponse)(nil), // 22: latchkey.permissions.v1.GetEffectiveAccessResponse
+	(*CheckRequest)(nil),               // 23: latchkey.permissions.v1.CheckRequest
+	(*CheckResponse)(nil),              // 24: latchkey.permissions.v1.CheckResponse
+	(*Evaluation)(nil),                 // 25: latchkey.permissions.v1.Evaluation
+	(*BatchCheckRequest)(nil),          // 26: latchkey.permissions.v1.BatchCheckRequest
+	(*EvaluationResult)(nil),           // 27: latchkey.permissions.v1.EvaluationResult
+	(*BatchCheckResponse)(nil),         // 28: latchkey.permissions.v1.BatchCheckResponse
+	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
+	(*UserSettings)(nil),               // 30: latchkey.permissions.v1.UserSettings
+	(*fieldmaskpb.FieldMask)(nil),      // 31: google.protobuf.FieldMask
 }
 var file_latchkey_permissions_v1_access_proto_depIdxs = []int32{
 	0,  // 0: latchkey.permissions.v1.Override.effect:type_name -> latchkey.permissions.v1.Effect
-	24, // 1: latchkey.permissions.v1.Override.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 2: latchkey.permissions.v1.Override.set_time:type_name -> google.protobuf.Timestamp
-	24, // 3: latchkey.permissions.v1.UserAccess.create_time:type_name -> google.protobuf.Timestamp
-	24, // 4: latchkey.permissions.v1.UserAccess.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 5: latchkey.permissions.v1.UserAccess.overrides:type_name -> latchkey.permissions.v1.Override
-	25, // 6: latchkey.permissions.v1.UserAccess.settings:type_name -> latchkey.permissions.v1.UserSettings
-	24, // 7: latchkey.permissions.v1.UserAccess.leave_time:type_name -> google.protobuf.Timestamp
+	29, // 1: latchkey.permissions.v1.Override.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 2: latchkey.permissions.v1.Override.set_time:type_name -> google.protobuf.Timestamp
+	29, // 3: latchkey.permissions.v1.UserAccess.create_time:type_name -> google.protobuf.Timestamp
+	29, // 4: latchkey.permissions.v1.UserAccess.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 5: latchkey.permissions.v1.UserAccess.overrides:type_name -> latchkey.permissions.v1.Override
+	30, // 6: latchkey.permissions.v1.UserAccess.settings:type_name -> latchkey.permissions.v1.UserSettings
+	29, // 7: latchkey.permissions.v1.UserAccess.leave_time:type_name -> google.protobuf.Timestamp
 	1,  // 8: latchkey.permissions.v1.KeyAccess.layer:type_name -> latchkey.permissions.v1.Layer
-	24, // 9: latchkey.permissions.v1.KeyAccess.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 9: latchkey.permissions.v1.KeyAccess.expire_time:type_name -> google.protobuf.Timestamp
 	1,  // 10: latchkey.permissions.v1.SettingAccess.layer:type_name -> latchkey.permissions.v1.Layer
-	3,  // 11: latchkey.permissions.v1.GetUserAccessResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
-	3,  // 12: latchkey.permissions.v1.SetUserRoleResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
-	3,  // 13: latchkey.permissions.v1.SetUserGroupResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	4,  // 11: latchkey.permissions.v1.GetUserAccessResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	4,  // 12: latchkey.permissions.v1.SetUserRoleResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	4,  // 13: latchkey.permissions.v1.SetUserGroupResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
 	0,  // 14: latchkey.permissions.v1.SetOverrideRequest.effect:type_name -> latchkey.permissions.v1.Effect
-	24, // 15: latchkey.permissions.v1.SetOverrideRequest.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 16: latchkey.permissions.v1.SetOverrideResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
-	3,  // 17: latchkey.permissions.v1.ClearOverrideResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
-	25, // 18: latchkey.permissions.v1.UpdateUserSettingsRequest.settings:type_name -> latchkey.permissions.v1.UserSettings
-	26, // 19: latchkey.permissions.v1.UpdateUserSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 20: latchkey.permissions.v1.UpdateUserSettingsResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
-	24, // 21: latchkey.permissions.v1.GetEffectiveAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
-	24, // 22: latchkey.permissions.v1.GetEffectiveAccessResponse.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 23: latchkey.permissions.v1.GetEffectiveAccessResponse.keys:type_name -> latchkey.permissions.v1.KeyAccess
-	25, // 24: latchkey.permissions.v1.GetEffectiveAccessResponse.settings:type_name -> latchkey.permissions.v1.UserSettings
-	5,  // 25: latchkey.permissions.v1.GetEffectiveAccessResponse.setting_sources:type_name -> latchkey.permissions.v1.SettingAccess
-	1,  // 26: latchkey.permissions.v1.CheckResponse.layer:type_name -> latchkey.permissions.v1.Layer
-	24, // 27: latchkey.permissions.v1.CheckResponse.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 28: latchkey.permissions.v1.AccessService.GetUserAccess:input_type -> latchkey.permissions.v1.GetUserAccessRequest
-	8,  // 29: latchkey.permissions.v1.AccessService.SetUserRole:input_type -> latchkey.permissions.v1.SetUserRoleRequest
-	10, // 30: latchkey.permissions.v1.AccessService.SetUserGroup:input_type -> latchkey.permissions.v1.SetUserGroupRequest
-	12, // 31: latchkey.permissions.v1.AccessService.SetOverride:input_type -> latchkey.permissions.v1.SetOverrideRequest
-	14, // 32: latchkey.permissions.v1.AccessService.ClearOverride:input_type -> latchkey.permissions.v1.ClearOverrideRequest
-	16, // 33: latchkey.permissions.v1.AccessService.UpdateUserSettings:input_type -> latchkey.permissions.v1.UpdateUserSettingsRequest
-	18, // 34: latchkey.permissions.v1.AccessService.ListAssignableKeys:input_type -> latchkey.permissions.v1.ListAssignableKeysRequest
-	20, // 35: latchkey.permissions.v1.AccessService.GetEffectiveAccess:input_type -> latchkey.permissions.v1.GetEffectiveAccessRequest
-	22, // 36: latchkey.permissions.v1.AccessService.Check:input_type -> latchkey.permissions.v1.CheckRequest
-	7,  // 37: latchkey.permissions.v1.AccessService.GetUserAccess:output_type -> latchkey.permissions.v1.GetUserAccessResponse
-	9,  // 38: latchkey.permissions.v1.AccessService.SetUserRole:output_type -> latchkey.permissions.v1.SetUserRoleResponse
-	11, // 39: latchkey.permissions.v1.AccessService.SetUserGroup:output_type -> latchkey.permissions.v1.SetUserGroupResponse
-	13, // 40: latchkey.permissions.v1.AccessService.SetOverride:output_type -> latchkey.permissions.v1.SetOverrideResponse
-	15, // 41: latchkey.permissions.v1.AccessService.ClearOverride:output_type -> latchkey.permissions.v1.ClearOverrideResponse
-	17, // 42: latchkey.permissions.v1.AccessService.UpdateUserSettings:output_type -> latchkey.permissions.v1.UpdateUserSettingsResponse
-	19, // 43: latchkey.permissions.v1.AccessService.ListAssignableKeys:output_type -> latchkey.permissions.v1.ListAssignableKeysResponse
-	21, // 44: latchkey.permissions.v1.AccessService.GetEffectiveAccess:output_type -> latchkey.permissions.v1.GetEffectiveAccessResponse
-	23, // 45: latchkey.permissions.v1.AccessService.Check:output_type -> latchkey.permissions.v1.CheckResponse
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	29, // 15: latchkey.permissions.v1.SetOverrideRequest.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 16: latchkey.permissions.v1.SetOverrideResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	4,  // 17: latchkey.permissions.v1.ClearOverrideResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	30, // 18: latchkey.permissions.v1.UpdateUserSettingsRequest.settings:type_name -> latchkey.permissions.v1.UserSettings
+	31, // 19: latchkey.permissions.v1.UpdateUserSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 20: latchkey.permissions.v1.UpdateUserSettingsResponse.user_access:type_name -> latchkey.permissions.v1.UserAccess
+	29, // 21: latchkey.permissions.v1.GetEffectiveAccessRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	29, // 22: latchkey.permissions.v1.GetEffectiveAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
+	29, // 23: latchkey.permissions.v1.GetEffectiveAccessResponse.expire_time:type_name -> google.protobuf.Timestamp
+	5,  // 24: latchkey.permissions.v1.GetEffectiveAccessResponse.keys:type_name -> latchkey.permissions.v1.KeyAccess
+	30, // 25: latchkey.permissions.v1.GetEffectiveAccessResponse.settings:type_name -> latchkey.permissions.v1.UserSettings
+	6,  // 26: latchkey.permissions.v1.GetEffectiveAccessResponse.setting_sources:type_name -> latchkey.permissions.v1.SettingAccess
+	1,  // 27: latchkey.permissions.v1.CheckResponse.layer:type_name -> latchkey.permissions.v1.Layer
+	29, // 28: latchkey.permissions.v1.CheckResponse.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 29: latchkey.permissions.v1.BatchCheckRequest.evaluations:type_name -> latchkey.permissions.v1.Evaluation
+	2,  // 30: latchkey.permissions.v1.BatchCheckRequest.evaluations_semantic:type_name -> latchkey.permissions.v1.EvaluationsSemantic
+	1,  // 31: latchkey.permissions.v1.EvaluationResult.layer:type_name -> latchkey.permissions.v1.Layer
+	29, // 32: latchkey.permissions.v1.EvaluationResult.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 33: latchkey.permissions.v1.BatchCheckResponse.evaluations:type_name -> latchkey.permissions.v1.EvaluationResult
+	29, // 34: latchkey.permissions.v1.BatchCheckResponse.evaluate_time:type_name -> google.protobuf.Timestamp
+	7,  // 35: latchkey.permissions.v1.AccessService.GetUserAccess:input_type -> latchkey.permissions.v1.GetUserAccessRequest
+	9,  // 36: latchkey.permissions.v1.AccessService.SetUserRole:input_type -> latchkey.permissions.v1.SetUserRoleRequest
+	11, // 37: latchkey.permissions.v1.AccessService.SetUserGroup:input_type -> latchkey.permissions.v1.SetUserGroupRequest
+	13, // 38: latchkey.permissions.v1.AccessService.SetOverride:input_type -> latchkey.permissions.v1.SetOverrideRequest
+	15, // 39: latchkey.permissions.v1.AccessService.ClearOverride:input_type -> latchkey.permissions.v1.ClearOverrideRequest
+	17, // 40: latchkey.permissions.v1.AccessService.UpdateUserSettings:input_type -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	19, // 41: latchkey.permissions.v1.AccessService.ListAssignableKeys:input_type -> latchkey.permissions.v1.ListAssignableKeysRequest
+	21, // 42: latchkey.permissions.v1.AccessService.GetEffectiveAccess:input_type -> latchkey.permissions.v1.GetEffectiveAccessRequest
+	23, // 43: latchkey.permissions.v1.AccessService.Check:input_type -> latchkey.permissions.v1.CheckRequest
+	26, // 44: latchkey.permissions.v1.AccessService.BatchCheck:input_type -> latchkey.permissions.v1.BatchCheckRequest
+	8,  // 45: latchkey.permissions.v1.AccessService.GetUserAccess:output_type -> latchkey.permissions.v1.GetUserAccessResponse
+	10, // 46: latchkey.permissions.v1.AccessService.SetUserRole:output_type -> latchkey.permissions.v1.SetUserRoleResponse
+	12, // 47: latchkey.permissions.v1.AccessService.SetUserGroup:output_type -> latchkey.permissions.v1.SetUserGroupResponse
+	14, // 48: latchkey.permissions.v1.AccessService.SetOverride:output_type -> latchkey.permissions.v1.SetOverrideResponse
+	16, // 49: latchkey.permissions.v1.AccessService.ClearOverride:output_type -> latchkey.permissions.v1.ClearOverrideResponse
+	18, // 50: latchkey.permissions.v1.AccessService.UpdateUserSettings:output_type -> latchkey.permissions.v1.UpdateUserSettingsResponse
+	20, // 51: latchkey.permissions.v1.AccessService.ListAssignableKeys:output_type -> latchkey.permissions.v1.ListAssignableKeysResponse
+	22, // 52: latchkey.permissions.v1.AccessService.GetEffectiveAccess:output_type -> latchkey.permissions.v1.GetEffectiveAccessResponse
+	24, // 53: latchkey.permissions.v1.AccessService.Check:output_type -> latchkey.permissions.v1.CheckResponse
+	28, // 54: latchkey.permissions.v1.AccessService.BatchCheck:output_type -> latchkey.permissions.v1.BatchCheckResponse
+	45, // [45:55] is the sub-list for method output_type
+	35, // [35:45] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_access_proto_init() }
@@ -2015,13 +2415,15 @@ func file_latchkey_permissions_v1_access_proto_init() {
 	file_latchkey_permissions_v1_settings_proto_init()
 	file_latchkey_permissions_v1_access_proto_msgTypes[18].OneofWrappers = []any{}
 	file_latchkey_permissions_v1_access_proto_msgTypes[20].OneofWrappers = []any{}
+	file_latchkey_permissions_v1_access_proto_msgTypes[22].OneofWrappers = []any{}
+	file_latchkey_permissions_v1_access_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_permissions_v1_access_proto_rawDesc), len(file_latchkey_permissions_v1_access_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   22,
+			NumEnums:      3,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

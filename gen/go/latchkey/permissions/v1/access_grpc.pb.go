@@ -30,6 +30,7 @@ const (
 	AccessService_ListAssignableKeys_FullMethodName = "/latchkey.permissions.v1.AccessService/ListAssignableKeys"
 	AccessService_GetEffectiveAccess_FullMethodName = "/latchkey.permissions.v1.AccessService/GetEffectiveAccess"
 	AccessService_Check_FullMethodName              = "/latchkey.permissions.v1.AccessService/Check"
+	AccessService_BatchCheck_FullMethodName         = "/latchkey.permissions.v1.AccessService/BatchCheck"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -94,18 +95,28 @@ type AccessServiceClient interface {
 	// Fails with nothing.
 	// Example: {}
 	ListAssignableKeys(ctx context.Context, in *ListAssignableKeysRequest, opts ...grpc.CallOption) (*ListAssignableKeysResponse, error)
-	// Tells all that a user may do: of every key of the catalog whether it counts, which
-	// layer decided and what took it away, and every setting. Needs no key for oneself.
-	// Fails with NOT_FOUND if the organization has no such member, and UNAVAILABLE if
-	// nothing is known of him and identity cannot be reached.
+	// Tells all that a user may do, now or as of a past time: of every key of the catalog
+	// whether it counts, which layer decided and what took it away, and every setting. Needs
+	// no key for oneself.
+	// Fails with NOT_FOUND if the organization has no such member, INVALID_ARGUMENT for an
+	// as_of_time in the future, and UNAVAILABLE if nothing is known of him and identity
+	// cannot be reached.
 	// Example: {}
 	GetEffectiveAccess(ctx context.Context, in *GetEffectiveAccessRequest, opts ...grpc.CallOption) (*GetEffectiveAccessResponse, error)
 	// Tells whether a user holds one grant. That he does not is an answer and no
 	// failure. Needs no key for oneself.
-	// Fails with INVALID_ARGUMENT for a grant that does not exist, and otherwise as
+	// Fails with INVALID_ARGUMENT for a grant that does not exist, FAILED_PRECONDITION and
+	// REVISION_AHEAD for a min_revision that is not reached, and otherwise as
 	// GetEffectiveAccess.
 	// Example: {"grant": "Invoices:Void"}
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// Tells of up to 1000 pairs of a user and a grant whether he holds it, all as of one
+	// revision and one instant. It is the Access Evaluations of AuthZEN 1.0: the default
+	// of the request and the semantic are as there, and `allowed` is its `decision`. Needs
+	// no key for oneself.
+	// Fails as Check, for all pairs if for one.
+	// Example: {"evaluations": [{"grant": "Invoices:Void"}, {"grant": "setting:see_pricing"}]}
+	BatchCheck(ctx context.Context, in *BatchCheckRequest, opts ...grpc.CallOption) (*BatchCheckResponse, error)
 }
 
 type accessServiceClient struct {
@@ -206,6 +217,16 @@ func (c *accessServiceClient) Check(ctx context.Context, in *CheckRequest, opts 
 	return out, nil
 }
 
+func (c *accessServiceClient) BatchCheck(ctx context.Context, in *BatchCheckRequest, opts ...grpc.CallOption) (*BatchCheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchCheckResponse)
+	err := c.cc.Invoke(ctx, AccessService_BatchCheck_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
@@ -268,18 +289,28 @@ type AccessServiceServer interface {
 	// Fails with nothing.
 	// Example: {}
 	ListAssignableKeys(context.Context, *ListAssignableKeysRequest) (*ListAssignableKeysResponse, error)
-	// Tells all that a user may do: of every key of the catalog whether it counts, which
-	// layer decided and what took it away, and every setting. Needs no key for oneself.
-	// Fails with NOT_FOUND if the organization has no such member, and UNAVAILABLE if
-	// nothing is known of him and identity cannot be reached.
+	// Tells all that a user may do, now or as of a past time: of every key of the catalog
+	// whether it counts, which layer decided and what took it away, and every setting. Needs
+	// no key for oneself.
+	// Fails with NOT_FOUND if the organization has no such member, INVALID_ARGUMENT for an
+	// as_of_time in the future, and UNAVAILABLE if nothing is known of him and identity
+	// cannot be reached.
 	// Example: {}
 	GetEffectiveAccess(context.Context, *GetEffectiveAccessRequest) (*GetEffectiveAccessResponse, error)
 	// Tells whether a user holds one grant. That he does not is an answer and no
 	// failure. Needs no key for oneself.
-	// Fails with INVALID_ARGUMENT for a grant that does not exist, and otherwise as
+	// Fails with INVALID_ARGUMENT for a grant that does not exist, FAILED_PRECONDITION and
+	// REVISION_AHEAD for a min_revision that is not reached, and otherwise as
 	// GetEffectiveAccess.
 	// Example: {"grant": "Invoices:Void"}
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// Tells of up to 1000 pairs of a user and a grant whether he holds it, all as of one
+	// revision and one instant. It is the Access Evaluations of AuthZEN 1.0: the default
+	// of the request and the semantic are as there, and `allowed` is its `decision`. Needs
+	// no key for oneself.
+	// Fails as Check, for all pairs if for one.
+	// Example: {"evaluations": [{"grant": "Invoices:Void"}, {"grant": "setting:see_pricing"}]}
+	BatchCheck(context.Context, *BatchCheckRequest) (*BatchCheckResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -316,6 +347,9 @@ func (UnimplementedAccessServiceServer) GetEffectiveAccess(context.Context, *Get
 }
 func (UnimplementedAccessServiceServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedAccessServiceServer) BatchCheck(context.Context, *BatchCheckRequest) (*BatchCheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchCheck not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -500,6 +534,24 @@ func _AccessService_Check_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_BatchCheck_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchCheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).BatchCheck(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_BatchCheck_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).BatchCheck(ctx, req.(*BatchCheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -542,6 +594,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Check",
 			Handler:    _AccessService_Check_Handler,
+		},
+		{
+			MethodName: "BatchCheck",
+			Handler:    _AccessService_BatchCheck_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

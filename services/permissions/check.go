@@ -1,0 +1,163 @@
+package permissions
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// Check tells whether a user holds one grant.
+func (s *service) Check(ctx context.Context, req *pb.CheckRequest) (*pb.CheckResponse, error) {
+	bit, err := exactGrant("grant", req.GetGrant())
+	if err != nil {
+		return nil, err
+	}
+	user, err := s.subject(ctx, req.UserId)
+	if err != nil {
+		return nil, err
+	}
+	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.CheckResponse, error) {
+		if err := mustReach(tx, req.GetMinRevision()); err != nil {
+			return nil, err
+		}
+		l := newLoader(tx)
+		v := l.access(l.user(user)).judge(tx.Now())
+		r := v.explainGrant(bit)
+		return &pb.CheckResponse{
+			Allowed: v.set.Has(bit), Revision: tx.Revision(), Layer: r.layer, Source: r.source,
+			Missing: r.missing, ExpireTime: timestampOf(v.next),
+		}, nil
+	})
+}
+
+// exactGrant looks up a grant.
+//
+// SECURITY: it is looked up by its exact spelling. A name that is nearly one is an error,
+// and never taken for another.
+func exactGrant(field, name string) (catalog.Bit, error) {
+	bit, ok := catalog.Grant(name)
+	if !ok {
+		return bit, fault.Invalid(field, "must be a grant, spelled exactly, and %q is none: CatalogService.ListCatalog lists them", name)
+	}
+	return bit, nil
+}
+
+// mustReach returns nil if the transaction sees a revision. With one store a revision that
+// it does not see was never made; a replica may be behind.
+func mustReach(tx *store.Tx, revision int64) error {
+	if now := tx.Revision(); now < revision {
+		return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_REVISION_AHEAD,
+			fmt.Sprintf("the answer was to take in revision %d, and this server has only %d: ask for a revision that an answer had", revision, now),
+			map[string]string{"min_revision": strconv.FormatInt(revision, 10), "revision": strconv.FormatInt(now, 10)})
+	}
+	return nil
+}
+
+// evaluation is a pair of a batch.
+type evaluation struct {
+	user string
+	bit  catalog.Bit
+}
+
+// BatchCheck tells of many pairs whether the user holds the grant.
+func (s *service) BatchCheck(ctx context.Context, req *pb.BatchCheckRequest) (*pb.BatchCheckResponse, error) {
+	pairs, named, err := pairsOf(authz.Caller(ctx).ID, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mustKnowAll(ctx, named); err != nil {
+		return nil, err
+	}
+	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.BatchCheckResponse, error) {
+		if err := mustReach(tx, req.GetMinRevision()); err != nil {
+			return nil, err
+		}
+		return &pb.BatchCheckResponse{
+			Evaluations: newLoader(tx).batch(pairs, req.GetEvaluationsSemantic()),
+			Revision:    tx.Revision(), EvaluateTime: timestampOf(tx.Now()),
+		}, nil
+	})
+}
+
+// pairsOf returns the pairs of a batch, and the users whom it names.
+func pairsOf(caller string, req *pb.BatchCheckRequest) (pairs []evaluation, named []string, err error) {
+	for i, e := range req.GetEvaluations() {
+		bit, err := exactGrant(fmt.Sprintf("evaluations[%d].grant", i), e.GetGrant())
+		if err != nil {
+			return nil, nil, err
+		}
+		user := caller
+		for _, id := range []*string{e.UserId, req.UserId} {
+			if id != nil {
+				user = *id
+				named = append(named, user)
+				break
+			}
+		}
+		pairs = append(pairs, evaluation{user, bit})
+	}
+	slices.Sort(named)
+	return pairs, slices.Compact(named), nil
+}
+
+// batch answers pairs, as far as the semantic goes. Each user is judged once.
+func (l *loader) batch(pairs []evaluation, semantic pb.EvaluationsSemantic) []*pb.EvaluationResult {
+	verdicts := map[string]*verdict{}
+	results := make([]*pb.EvaluationResult, 0, len(pairs))
+	for _, p := range pairs {
+		v := verdicts[p.user]
+		if v == nil {
+			judged := l.access(l.user(p.user)).judge(l.now)
+			v = &judged
+			verdicts[p.user] = v
+		}
+		r := v.explainGrant(p.bit)
+		allowed := v.set.Has(p.bit)
+		results = append(results, &pb.EvaluationResult{
+			Allowed: allowed, Layer: r.layer, Source: r.source, Missing: r.missing, ExpireTime: timestampOf(v.next),
+		})
+		if semantic == pb.EvaluationsSemantic_EVALUATIONS_SEMANTIC_DENY_ON_FIRST_DENY && !allowed ||
+			semantic == pb.EvaluationsSemantic_EVALUATIONS_SEMANTIC_PERMIT_ON_FIRST_PERMIT && allowed {
+			break
+		}
+	}
+	return results
+}
+
+// maxLookup is how many users identity is asked about at once.
+const maxLookup = 100
+
+// mustKnowAll is mustKnow for many users.
+func (s *service) mustKnowAll(ctx context.Context, users []string) error {
+	var unknown []string
+	err := s.db.View(ctx, func(tx *store.Tx) error {
+		unknown = slices.DeleteFunc(slices.Clone(users), func(id string) bool { return accesses.Has(tx, id) })
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(unknown, maxLookup) {
+		active, err := s.members(ctx, some...)
+		if err != nil {
+			return err
+		}
+		for _, id := range some {
+			if !active[id] {
+				return fault.NotFound("user", id)
+			}
+		}
+	}
+	return nil
+}
