@@ -25,6 +25,10 @@ const (
 	leastPing       = 10 * time.Second
 )
 
+// workers is how many goroutines answer one call after the other. A call that finds
+// none idle gets its own, whose stack has to grow anew for each interceptor.
+const workers = 128
+
 func newServer(c *Config, creds credentials.TransportCredentials, interceptors func() ([]grpc.UnaryServerInterceptor, []grpc.StreamServerInterceptor), t *tracing) *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.Creds(creds),
@@ -39,6 +43,7 @@ func newServer(c *Config, creds credentials.TransportCredentials, interceptors f
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 		}),
 		grpc.WaitForHandlers(true),
+		grpc.NumStreamWorkers(workers),
 		grpc.UnknownServiceHandler(unknown),
 	}
 	unary, stream := interceptors()
