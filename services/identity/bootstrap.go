@@ -90,13 +90,11 @@ func (s *service) ClaimOwnership(ctx context.Context, req *pb.ClaimOwnershipRequ
 		return nil, err
 	}
 	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.ClaimOwnershipResponse, error) {
-		claim, ok := claims.Get(tx, claimID)
-		switch {
-		case !ok || !codeMatches(claim, req.GetCode()):
-			return nil, wrongCode()
-		case claim.GetFinishTime() != nil:
-			return nil, claimed()
-		case claim.GetBrandId() != "":
+		if err := admit(tx, subject{code: req.GetCode()}, pathClaim); err != nil {
+			return nil, err
+		}
+		claim, _ := claims.Get(tx, claimID)
+		if claim.GetBrandId() != "" {
 			return begun(tx, claim)
 		}
 		return fresh.found(tx, claim, phc)

@@ -1,10 +1,15 @@
 package identity
 
 import (
+	"context"
 	"crypto/rand"
 	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store"
 )
 
 // Cheap is Part with hashes that cost next to nothing. Most tests sign in often, and
@@ -18,22 +23,22 @@ var Counted = server.Part{Name: Part.Name, Schema: schema, Start: func(env *serv
 	return startWith(env, newHasher(currentParams, 2, rand.Reader))
 }}
 
-// last is the hasher of the part that started last.
-var last atomic.Pointer[hasher]
+// last is the part that started last.
+var last atomic.Pointer[service]
 
 func startWith(env *server.Env, h *hasher) error {
 	s := newService(env)
 	s.hasher = h
-	last.Store(h)
+	last.Store(s)
 	return s.serve(env)
 }
 
 // Hashes tells how many passwords the part that started last has hashed.
-func Hashes() int64 { return last.Load().done.Load() }
+func Hashes() int64 { return last.Load().hasher.done.Load() }
 
 // FillUp takes every place for those who wait for a hash, until it is told to leave.
 func FillUp() (leave func()) {
-	h := last.Load()
+	h := last.Load().hasher
 	for range cap(h.places) {
 		h.places <- struct{}{}
 	}
@@ -42,4 +47,65 @@ func FillUp() (leave func()) {
 			<-h.places
 		}
 	}
+}
+
+// Cell is a path and a state that blocks it.
+type Cell struct{ Path, Block string }
+
+// Gate lists what the gate refuses.
+func Gate() (cells []Cell) {
+	for _, b := range blocks {
+		for _, p := range b.on {
+			cells = append(cells, Cell{string(p), b.name})
+		}
+	}
+	return cells
+}
+
+// CanTamper tells whether Tamper knows a state. Those of the claim it does not.
+func CanTamper(block string) bool { return tampers[block] != nil }
+
+// Whom is what Tamper changes.
+type Whom struct{ Organization, User, Session string }
+
+// Tamper brings somebody into a blocked state behind the back of the part that
+// started last: nobody is told, so what its process knows of the caller stays.
+func Tamper(ctx context.Context, block string, w Whom) error {
+	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error { return tampers[block](tx, w) })
+}
+
+var past = timestamppb.New(time.Unix(1, 0))
+
+var tampers = map[string]func(*store.Tx, Whom) error{
+	"organization unknown": func(tx *store.Tx, w Whom) error {
+		organizations.Delete(tx, w.Organization)
+		return nil
+	},
+	"person deleted": func(tx *store.Tx, w Whom) error {
+		profiles.Delete(tx, w.User)
+		return nil
+	},
+	"membership ended": func(tx *store.Tx, w Whom) error {
+		users.Delete(tx, userKey(w.Organization, w.User))
+		return nil
+	},
+	"user deactivated": func(tx *store.Tx, w Whom) error {
+		u, _ := users.Get(tx, userKey(w.Organization, w.User))
+		u.State = deactivated
+		return users.Put(tx, u)
+	},
+	"session ended": func(tx *store.Tx, w Whom) error {
+		sessions.Delete(tx, w.Session) // but not its token
+		return nil
+	},
+	"session expired": func(tx *store.Tx, w Whom) error {
+		s, _ := sessions.Get(tx, w.Session)
+		s.ExpireTime = past
+		return sessions.Put(tx, s)
+	},
+	"password changed": func(tx *store.Tx, w Whom) error {
+		c, _ := credentials.Get(tx, w.User)
+		c.PasswordHash = hashPassword(cheap, "another password", make([]byte, saltSize)).String()
+		return credentials.Put(tx, c)
+	},
 }

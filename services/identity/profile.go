@@ -85,8 +85,12 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	var resp *pb.ChangePasswordResponse
 	change := func(ctx context.Context) (err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.ChangePasswordResponse, error) {
+			who := subject{organization: caller.Organization, user: caller.ID, session: caller.SessionID, password: known}
+			if err := admit(tx, who, pathPassword); err != nil {
+				return nil, err
+			}
 			credential, ok := credentials.Get(tx, caller.ID)
-			if !ok || credential.GetPasswordHash() != known {
+			if !ok {
 				return nil, wrongPassword()
 			}
 			credential.PasswordHash, credential.PasswordTime = phc, timestamppb.New(tx.Now())

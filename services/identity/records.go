@@ -138,13 +138,6 @@ func member(tx *store.Tx, organization, id string) (*pb.User, error) {
 	return u, nil
 }
 
-// admit is the one gate: it tells whether a person may be in an organization, now.
-// Whatever issues a credential and whatever accepts one asks it.
-func admit(tx *store.Tx, organization, id string) bool {
-	u, err := member(tx, organization, id)
-	return err == nil && u.GetState() == pb.UserState_USER_STATE_ACTIVE
-}
-
 // endSession removes a session and what proves it.
 func endSession(tx *store.Tx, id string) {
 	for t := range tokensBySession.Scan(tx, tokensBySession.Range(id)) {

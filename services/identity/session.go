@@ -83,10 +83,11 @@ func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest,
 	var evicted []string
 	resp, err := do(context.WithoutCancel(ctx), s, req, func(tx *store.Tx) (*pb.CreateSessionResponse, error) {
 		user := p.credential.GetUserId()
-		if !admit(tx, p.organization, user) {
-			return nil, signInFailed()
+		who := subject{organization: p.organization, user: user, password: p.credential.GetPasswordHash()}
+		if err := admit(tx, who, pathSignIn); err != nil {
+			return nil, err
 		}
-		if err := confirmPassword(tx, p); err != nil {
+		if err := keepRehashed(tx, p); err != nil {
 			return nil, err
 		}
 		evicted = evictSessions(tx, user)
@@ -112,14 +113,10 @@ func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest,
 	return resp, nil
 }
 
-// confirmPassword fails if the password was changed since it was proven, and keeps
-// its new hash if there is one.
-func confirmPassword(tx *store.Tx, p proven) error {
+// keepRehashed keeps the password's new hash if there is one.
+func keepRehashed(tx *store.Tx, p proven) error {
 	kept, ok := credentials.Get(tx, p.credential.GetUserId())
-	if !ok || kept.GetPasswordHash() != p.credential.GetPasswordHash() {
-		return signInFailed()
-	}
-	if p.rehashed == "" {
+	if !ok || p.rehashed == "" {
 		return nil
 	}
 	kept.PasswordHash = p.rehashed
@@ -177,12 +174,14 @@ func findPerson(tx *store.Tx, email, organization string) person {
 	}
 	id := p.profile.GetId()
 	p.credential, _ = credentials.Get(tx, id)
+	who := subject{organization: organization, user: id, password: p.credential.GetPasswordHash()}
 	if organization != "" {
-		p.member = admit(tx, organization, id)
+		p.member = admit(tx, who, pathSignIn) == nil
 		return p
 	}
 	for u := range usersByPerson.Scan(tx, usersByPerson.Range(id)) {
-		if o, ok := organizations.Get(tx, u.GetOrganizationId()); ok && u.GetState() == active {
+		who.organization = u.GetOrganizationId()
+		if o, ok := organizations.Get(tx, who.organization); ok && admit(tx, who, pathSignIn) == nil {
 			p.choices = append(p.choices, o)
 		}
 		if len(p.choices) == maxChoices {
@@ -275,28 +274,15 @@ func (s *service) ListMySessions(ctx context.Context, req *pb.ListMySessionsRequ
 // ResolveSession implements pb.SessionServiceServer.
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
-		session, ok := liveSession(tx, req.GetTokenHash())
-		if !ok {
-			return nil, fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
-				"the credentials are not valid, or not any more: sign in again", nil)
+		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
+		session, _ := sessions.Get(tx, t.GetSessionId())
+		who := subject{organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId()}
+		if err := admit(tx, who, pathSession); err != nil {
+			return nil, err
 		}
 		return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
 			SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
 			Surface: session.GetSurface(), ExpireTime: session.GetExpireTime(),
 		}}, nil
 	})
-}
-
-// liveSession finds the session of a token if it has not expired and its user may be
-// where it acts.
-func liveSession(tx *store.Tx, hash []byte) (*pb.Session, bool) {
-	t, ok := tokens.Get(tx, tokenID(hash))
-	if !ok {
-		return nil, false
-	}
-	session, ok := sessions.Get(tx, t.GetSessionId())
-	if !ok || !session.GetExpireTime().AsTime().After(tx.Now()) {
-		return nil, false
-	}
-	return session, admit(tx, session.GetOrganizationId(), session.GetUserId())
 }

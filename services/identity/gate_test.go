@@ -1,0 +1,184 @@
+package identity_test
+
+import (
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/servertest"
+)
+
+// ways is how the gate's test goes each path. None of them changes anything, so that
+// one that is let in against the rule does not hide another.
+var ways = map[string]func(*caller) error{
+	"sign in with a password": func(c *caller) error {
+		_, err := c.sessions().CreateSession(c.t.Context(), &pb.CreateSessionRequest{
+			Email: c.email, Password: c.password, Surface: pb.Surface_SURFACE_WEB,
+			OrganizationId: c.user.GetOrganizationId(), ValidateOnly: true,
+		})
+		return err
+	},
+	"show a session's token": func(c *caller) error { return c.resolve(c.token) },
+	"change the password": func(c *caller) error {
+		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
+			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
+		})
+		return err
+	},
+}
+
+// resolve asks as a service of the suite whose token it is.
+func (c *caller) resolve(token string) error {
+	hash := sha256.Sum256([]byte(token))
+	_, err := pb.NewSessionServiceClient(c.Conn("test", "identity")).
+		ResolveSession(c.t.Context(), &pb.ResolveSessionRequest{TokenHash: hash[:]})
+	return err
+}
+
+// calls are the ways into a blocked state through the API. The others there are
+// through tampering alone.
+var calls = map[string]func(owner, c *caller) error{
+	"membership ended": func(owner, c *caller) error {
+		_, err := owner.users().EndMembership(owner.ctx(), &pb.EndMembershipRequest{Id: c.user.GetId()})
+		return err
+	},
+	"user deactivated": func(owner, c *caller) error {
+		_, err := owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: c.user.GetId()})
+		return err
+	},
+	"session ended": func(_, c *caller) error {
+		_, err := c.sessions().EndSession(c.ctx(), &pb.EndSessionRequest{})
+		return err
+	},
+	"password changed": func(_, c *caller) error {
+		other := c.signIn(c.user.GetOrganizationId())
+		_, err := other.profiles().ChangePassword(other.ctx(), &pb.ChangePasswordRequest{
+			CurrentPassword: c.password, NewPassword: "another password of theirs",
+		})
+		return err
+	},
+}
+
+// subject is somebody whom a state blocks.
+type subject struct {
+	*caller
+	how, block string
+}
+
+// free are the cells that are no refusal: what a state does not block.
+var free = []identity.Cell{
+	{Path: "sign in with a password", Block: "session ended"},
+	{Path: "sign in with a password", Block: "session expired"},
+	// A change of the password ends the other sessions, each as such.
+	{Path: "show a session's token", Block: "password changed"},
+}
+
+// SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
+// Every path with every state is a cell, but for those that are free.
+func TestGate(t *testing.T) {
+	owner := owned(t)
+	nobody := owner.hire("free", "US")
+	var subjects []subject
+	for _, cell := range identity.Gate() {
+		if ways[cell.Path] == nil && identity.CanTamper(cell.Block) {
+			t.Errorf("the test does not go the path %q", cell.Path)
+		}
+		known := slices.ContainsFunc(subjects, func(s subject) bool { return s.block == cell.Block })
+		if known || !identity.CanTamper(cell.Block) {
+			continue
+		}
+		subjects = append(subjects, owner.blocked(cell.Block)...)
+	}
+	try := func(when string, now *suite) {
+		for path, way := range ways {
+			if err := way(nobody.in(now)); err != nil {
+				t.Errorf("%s, %s, of somebody whom nothing blocks: %v", when, path, err)
+			}
+		}
+		for _, s := range subjects {
+			for path := range ways {
+				if !slices.Contains(free, identity.Cell{Path: path, Block: s.block}) {
+					s.refused(when, path, now)
+				}
+			}
+		}
+	}
+	try("at once", owner.suite)
+	try("after a restart", owner.again())
+}
+
+// blocked makes a subject for each way into a state.
+func (c *caller) blocked(block string) []subject {
+	c.t.Helper()
+	home := c
+	if block == "organization unknown" {
+		home = c.found("to be gone") // or the test would have no owner any more
+	}
+	name := strings.ReplaceAll(block, " ", "-")
+	s := subject{home.hire(name, "US"), "by tampering", block}
+	s.known()
+	mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
+		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(),
+	}))
+	subjects := []subject{s}
+	if call := calls[block]; call != nil {
+		s := subject{home.hire("called-"+name, "US"), "by a call", block}
+		s.known()
+		mustNot(c.t, call(home, s.caller))
+		subjects = append(subjects, s)
+	}
+	return subjects
+}
+
+// known lets the process know the caller's session, so that it would go by what it
+// knows.
+func (c *caller) known() {
+	c.t.Helper()
+	if !c.signedIn(c.token) {
+		c.t.Fatal("a fresh session is not accepted")
+	}
+}
+
+// in is the same person in a process that was started again.
+func (c *caller) in(s *suite) *caller {
+	next := *c
+	next.suite = s
+	return &next
+}
+
+func (s *subject) refused(when, path string, now *suite) {
+	s.t.Helper()
+	switch err := ways[path](s.in(now)); status.Code(err) {
+	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument:
+	default:
+		s.t.Errorf("%s, %s, %s %s: got %v, want a refusal", when, path, s.block, s.how, err)
+	}
+}
+
+// The suite is claimed once, and with the code alone.
+func TestGateOfClaim(t *testing.T) {
+	s := newSuite(t, time.Now)
+	wrong := claimRequest()
+	wrong.Code = "a code that the operator did not choose"
+	for _, when := range []string{"at once", "after a restart"} {
+		_, err := s.bootstrap().ClaimOwnership(t.Context(), wrong)
+		check(t, when+", one-time code wrong", err, codes.Unauthenticated, "CREDENTIALS_INVALID")
+		s = s.again()
+	}
+	s.claim()
+	for _, when := range []string{"at once", "after a restart"} {
+		again := claimRequest()
+		again.RequestId = servertest.UUID(7)
+		_, err := s.bootstrap().ClaimOwnership(t.Context(), again)
+		check(t, when+", suite owned", err, codes.FailedPrecondition, "PRECONDITION_FAILED")
+		s = s.again()
+	}
+}
