@@ -17,6 +17,7 @@ import (
 
 	rpccode "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -131,6 +132,7 @@ type teller struct {
 	t       *testing.T
 	suite   *suite
 	company *demo.Company
+	over    caller
 	vars    map[string]string // by name, without the dollar
 	calls   []made
 }
@@ -145,8 +147,19 @@ type made struct {
 	req    proto.Message
 }
 
-func newTeller(t *testing.T, s *suite) *teller {
-	c := s.fill()
+func newTeller(t *testing.T, s *suite) *teller { return newTellerOver(t, s, s) }
+
+// caller makes the calls of a story.
+type caller interface {
+	grpc.ClientConnInterface
+	call(ctx context.Context, m method, req proto.Message) (proto.Message, error)
+}
+
+func newTellerOver(t *testing.T, s *suite, over caller) *teller {
+	c, err := demo.Fill(t.Context(), over, code)
+	if err != nil {
+		t.Fatal(err)
+	}
 	vars := map[string]string{"organization": c.Organization, "agent": c.Agent.GetId()}
 	for _, p := range c.People {
 		vars[strings.ReplaceAll(p.Role, "+", "plus")] = p.ID
@@ -160,7 +173,7 @@ func newTeller(t *testing.T, s *suite) *teller {
 	for i, p := range c.Parts {
 		vars[fmt.Sprintf("part%d", i+1)] = p.GetId()
 	}
-	return &teller{t: t, suite: s, company: c, vars: vars}
+	return &teller{t: t, suite: s, over: over, company: c, vars: vars}
 }
 
 // tell runs the steps and compares each answer whole.
@@ -207,7 +220,7 @@ func (tl *teller) step(name string, st *step) {
 	}
 	deadline := time.Now().Add(patience)
 	for {
-		resp, err := tl.call(ctx, m, req)
+		resp, err := tl.over.call(ctx, m, req)
 		got := tl.show(st, resp, err)
 		switch {
 		case *update && (!st.wait || same(got, st.answer) || time.Now().After(deadline)):
@@ -247,13 +260,14 @@ func (tl *teller) expand(where, text string) string {
 	})
 }
 
-func (tl *teller) call(ctx context.Context, m method, req proto.Message) (proto.Message, error) {
+// call calls a method as a script has it.
+func (s *suite) call(ctx context.Context, m method, req proto.Message) (proto.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if m.Name() == "UploadAttachment" {
-		return upload(ctx, tl.suite, req)
+		return upload(ctx, s, req)
 	}
-	return m.call(ctx, tl.suite, req)
+	return m.call(ctx, s, req)
 }
 
 // show writes an answer as a script has it.

@@ -103,13 +103,19 @@ func one(t testing.TB, env ...string) *suite {
 // oneWith is one with further parts in the process.
 func oneWith(t testing.TB, further []string, env ...string) *suite {
 	t.Helper()
+	s := oneStopped(t, further, env...)
+	s.start(s.processes[names[0]])
+	s.ready()
+	return s
+}
+
+// oneStopped is oneWith before anything is started.
+func oneStopped(t testing.TB, further []string, env ...string) *suite {
 	s := newSuite(t, env)
 	p := s.newProcess(slices.Concat(names, further))
 	for _, name := range names {
 		s.processes[name] = p
 	}
-	s.start(p)
-	s.ready()
 	return s
 }
 
