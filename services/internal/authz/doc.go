@@ -19,6 +19,8 @@
 //   - An error is not a denial and is never remembered.
 //   - A stream is let in like a call, and lives only while its caller holds what its
 //     rule and its messages asked for.
+//   - A denial, and what a mutation was let in by, is on disk before the caller is
+//     answered; where it cannot be, the call fails. Reads are counted.
 //   - What leaves was redacted: a guarded field goes only to a caller who holds its
 //     read grant.
 package authz

@@ -30,3 +30,9 @@ func (r *Rules) RedactFor(method string, p *Principal, msg proto.Message) {
 
 // SetPatience sets how long calls wait for a lease.
 func (g *Guard) SetPatience(d time.Duration) { g.patience = d }
+
+// Count counts a reading call.
+func (m *Meter) Count(u *Uses, grants catalog.Set) error { return m.count(u, grants, false) }
+
+// Consult notes that a handler found a grant held.
+func (u *Uses) Consult(bit catalog.Bit) { u.consult(bit) }

@@ -22,6 +22,8 @@ type Config struct {
 	ServiceKey string                // shared by the services of the suite; never empty
 	Now        func() time.Time
 	Validate   func(proto.Message) error // returns a fault
+	// RequestID returns the id under which a call is found in logs. May be nil.
+	RequestID func(context.Context) string
 }
 
 // GrantsKey is the key of a user's grants in an organization.
@@ -42,14 +44,19 @@ func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if !ok {
 		return nil, unknownMethod(info.FullMethod)
 	}
+	var needs catalog.Set
 	who, err := g.admit(ctx, m)
+	if err == nil {
+		needs, err = g.checkRequest(m, who.Principal, req)
+	}
+	if err != nil {
+		return nil, g.denies(ctx, m, who, needs, err)
+	}
+	e, err := g.enters(ctx, m, who, needs)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.checkRequest(m, who.Principal, req); err != nil {
-		return nil, err
-	}
-	resp, err := handler(enter(ctx, m, who.call(g.Rules), who.Principal), req)
+	resp, err := g.handle(ctx, m, who, e, req, handler)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +64,26 @@ func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	return resp, nil
 }
 
-// admit finds out who calls and decides by the rule of the method.
+// handle calls the handler and completes the log.
+func (g *Guard) handle(ctx context.Context, m *method, who *known, e *entry, req any, handler grpc.UnaryHandler) (any, error) {
+	if e == nil {
+		resp, err := handler(enter(ctx, m, who.call(g.Rules), who.Principal, nil), req)
+		if err != nil {
+			err = g.denies(ctx, m, who, catalog.Set{}, err)
+		}
+		return resp, err
+	}
+	var resp any
+	inside := enter(ctx, m, who.call(g.Rules), who.Principal, e.note)
+	err := g.logged(ctx, m, who, e, func() (err error) {
+		resp, err = handler(inside, req)
+		return err
+	})
+	return resp, err
+}
+
+// admit finds out who calls and decides by the rule of the method. It returns the
+// caller with the denial.
 func (g *Guard) admit(ctx context.Context, m *method) (*known, error) {
 	if m.kind == byAnyone {
 		return anyone, nil
@@ -67,13 +93,13 @@ func (g *Guard) admit(ctx context.Context, m *method) (*known, error) {
 		return nil, err
 	}
 	if err := m.permits(who.Principal); err != nil {
-		return nil, err
+		return who, err
 	}
 	return who, nil
 }
 
 // checkRequest decides by the content of a request and then validates it. It returns
-// the grants that the request asked for.
+// the grants that the request asked for, also where one is missing.
 func (g *Guard) checkRequest(m *method, p *Principal, req any) (needs catalog.Set, err error) {
 	msg, ok := req.(proto.Message)
 	if !ok {
@@ -83,10 +109,10 @@ func (g *Guard) checkRequest(m *method, p *Principal, req any) (needs catalog.Se
 	if m.content != nil && p.Service == "" {
 		a := asked{have: p.Grants}
 		m.content.check(msg.ProtoReflect(), &a)
+		needs = a.needs
 		if empty, err = m.checkContent(p, &a); err != nil {
 			return needs, err
 		}
-		needs = a.needs
 	}
 	if err := malformed(msg); err != nil {
 		return needs, err
@@ -101,9 +127,10 @@ func (g *Guard) checkRequest(m *method, p *Principal, req any) (needs catalog.Se
 }
 
 // enter puts the caller into the context of the handler, and with him the tenant
-// whose records the handler's transactions can reach.
-func enter(ctx context.Context, m *method, c *call, p *Principal) context.Context {
-	origin := store.Origin{Tenant: p.Organization, Caller: p.ID, Actor: p.Actor, Method: m.name[1:]}
+// whose records the handler's transactions can reach, and the note that the first of
+// them takes along.
+func enter(ctx context.Context, m *method, c *call, p *Principal, note *store.Note) context.Context {
+	origin := store.Origin{Tenant: p.Organization, Caller: p.ID, Actor: p.Actor, Method: m.name[1:], Note: note}
 	if p.Service != "" {
 		origin.Caller, origin.Actor = header(ctx, CallerHeader), header(ctx, ActorHeader)
 	}
@@ -115,6 +142,9 @@ func enter(ctx context.Context, m *method, c *call, p *Principal) context.Contex
 func (m *method) clean(p *Principal, resp any) {
 	if m.redact == nil || p.Service != "" {
 		return
+	}
+	if p.uses != nil {
+		p.uses.consultAll(m.redact.reads.Intersection(p.Grants))
 	}
 	if out, ok := resp.(proto.Message); ok {
 		m.redact.redact(out.ProtoReflect(), &p.Grants)

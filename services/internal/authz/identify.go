@@ -159,6 +159,7 @@ func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now tim
 	return &known{session: session, grants: grants, Principal: &Principal{
 		ID: s.User, Organization: s.Organization, Actor: s.Actor, SessionID: s.ID, Surface: s.Surface,
 		Grants: v.Set, Values: v.Values, Revision: v.Revision,
+		uses: &Uses{Organization: s.Organization, User: s.User},
 	}}, nil
 }
 

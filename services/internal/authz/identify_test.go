@@ -343,6 +343,9 @@ func BenchmarkUnary(b *testing.B) {
 	}
 	run("person", ctx, input(b, "Void", `id: "1"`))
 	run("person, guarded field", ctx, input(b, "Void", `id: "1" discount: 1`))
+	d.Rules.LogTo(func(string) authz.Log { return &memory{} })
+	run("person, counted", ctx, input(b, "Void", `id: "1"`))
+	run("person, guarded field, counted", ctx, input(b, "Void", `id: "1" discount: 1`))
 	info.FullMethod = method("Lookup")
 	run("service", asService(context.Background(), "scheduling", serviceKey, authz.TenantHeader, "org"), input(b, "Lookup", `id: "1"`))
 }

@@ -82,11 +82,23 @@ type Principal struct {
 	Grants       catalog.Set
 	Values       map[string]string
 	Revision     int64
+
+	uses *Uses // nil for services and for nobody
 }
 
 // Has tells whether the caller holds a grant, spelled as in the catalog or
-// "setting:see_pricing". A name outside the catalog is a bug and panics.
-func (p *Principal) Has(grant string) bool { return p.Grants.Has(catalog.MustGrant(grant)) }
+// "setting:see_pricing". A name outside the catalog is a bug and panics. That he holds
+// it counts as a use of it.
+func (p *Principal) Has(grant string) bool {
+	bit := catalog.MustGrant(grant)
+	if !p.Grants.Has(bit) {
+		return false
+	}
+	if p.uses != nil {
+		p.uses.consult(bit)
+	}
+	return true
+}
 
 // Int returns the value of a numeric setting, and whether it is set.
 func (p *Principal) Int(setting string) (int64, bool) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -37,6 +38,9 @@ type method struct {
 	denials denials
 	content *content // nil if no request of this method can ask for a grant
 	redact  *shape   // nil if no response of this method has a guarded field
+	changes bool     // may change something
+	log     Log      // nil if nothing is kept of its calls
+	meter   *Meter   // of the log
 }
 
 // named is a grant that a rule names.
@@ -100,6 +104,7 @@ func Compile(services map[string]grpc.ServiceInfo) (*Rules, error) {
 
 func (p *plan) method(d protoreflect.MethodDescriptor) (*method, error) {
 	m := &method{name: fmt.Sprintf("/%s/%s", d.Parent().FullName(), d.Name())}
+	m.changes = changes(d.Input())
 	if slices.Contains(open, string(d.Parent().FullName())) {
 		m.kind = byAnyone
 		return m, nil
@@ -149,6 +154,9 @@ func (m *method) setRule(rule *authzpb.Rule) error {
 	m.prepareDenials()
 	return nil
 }
+
+// service returns "latchkey.invoicing.v1.InvoiceService".
+func (m *method) service() string { return path.Dir(m.name[1:]) }
 
 // Methods returns the full names of all methods, unordered.
 func (r *Rules) Methods() []string { return slices.Collect(maps.Keys(r.methods)) }

@@ -14,6 +14,7 @@ import (
 
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
 )
 
 // Stream enforces the rules on streams: at the start, on each message that comes and
@@ -27,17 +28,33 @@ func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	defer cancel(nil)
 	who, err := g.admit(ctx, m)
 	if err != nil {
+		return g.denies(ctx, m, who, catalog.Set{}, err)
+	}
+	e, err := g.enters(ctx, m, who, catalog.Set{})
+	if err != nil {
 		return err
 	}
 	s := &stream{ServerStream: ss, guard: g, method: m, info: info, cancel: cancel, who: who}
-	s.ctx = enter(ctx, m, &call{rules: g.Rules, stream: s}, who.Principal)
+	var note *store.Note
+	if e != nil {
+		note = e.note
+	}
+	s.ctx = enter(ctx, m, &call{rules: g.Rules, stream: s}, who.Principal, note)
 	if who.session != nil {
 		var watch sync.WaitGroup
 		defer watch.Wait()
 		defer cancel(nil)
 		watch.Go(s.watch)
 	}
-	return s.outcome(handler(srv, s))
+	if e != nil {
+		return g.logged(ctx, m, who, e, func() error {
+			err := s.outcome(handler(srv, s))
+			e.ask(s.needed())
+			return err
+		})
+	}
+	err = s.outcome(handler(srv, s))
+	return g.denies(ctx, m, s.known(), s.needed(), err)
 }
 
 // stream is a stream under guard.
@@ -78,13 +95,27 @@ func (s *stream) RecvMsg(msg any) error {
 		return received
 	}
 	needs, err := s.guard.checkRequest(s.method, who.Principal, msg)
+	s.mu.Lock()
+	s.needs = s.needs.Union(needs)
+	s.mu.Unlock()
 	if err != nil {
 		return s.refuse(err)
 	}
+	return s.method.counts(who.Principal, needs)
+}
+
+// counts notes the use of what a message of a stream asked for.
+func (m *method) counts(p *Principal, needs catalog.Set) error {
+	if p.uses == nil || m.log == nil || needs.Empty() {
+		return nil
+	}
+	return m.meter.count(p.uses, needs, m.changes)
+}
+
+func (s *stream) needed() catalog.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.needs = s.needs.Union(needs)
-	return nil
+	return s.needs
 }
 
 // receive is RecvMsg of the connection, which also ends when the stream does: else

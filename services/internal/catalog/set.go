@@ -90,6 +90,11 @@ func (s Set) Intersects(t Set) bool {
 	return s[0]&t[0]|s[1]&t[1]|s[2]&t[2]|s[3]&t[3]|s[4]&t[4] != 0
 }
 
+// Intersection returns the grants that are in s and in t.
+func (s Set) Intersection(t Set) Set {
+	return Set{s[0] & t[0], s[1] & t[1], s[2] & t[2], s[3] & t[3], s[4] & t[4]}
+}
+
 // Union returns the grants that are in s or in t.
 func (s Set) Union(t Set) Set {
 	return Set{s[0] | t[0], s[1] | t[1], s[2] | t[2], s[3] | t[3], s[4] | t[4]}

@@ -18,10 +18,10 @@ import (
 )
 
 // openStore opens the file of a part, and tells whether it made it.
-func openStore(ctx context.Context, path string, schema *store.Schema, config store.Config) (db *store.DB, first bool, err error) {
+func openStore(ctx context.Context, path string, maxBytes int, schema *store.Schema, config store.Config) (db *store.DB, first bool, err error) {
 	_, err = os.Stat(path)
 	first = os.IsNotExist(err)
-	engine, err := bolt.Open(path, bolt.Options{})
+	engine, err := bolt.Open(path, bolt.Options{MaxBytes: maxBytes})
 	if err != nil {
 		return nil, false, err
 	}
@@ -34,7 +34,7 @@ func (p *Process) env(part Part) *Env {
 	e := &Env{
 		Store: p.stores[part.Name], FirstStart: p.first[part.Name],
 		Log: p.log.With("service", part.Name), Now: p.now, NewID: p.ids.next,
-		Registrar: p.grpc, Public: p.dialer.public(), Lease: p.config.Lease,
+		Registrar: registrar{p.grpc, &p.decisions, part.Name}, Public: p.dialer.public(), Lease: p.config.Lease,
 		BootstrapCode: p.config.BootstrapCode, Demo: p.config.Demo, Serving: p.serving, Addr: reach(p.listener.Addr()),
 		Conn: func(service string) grpc.ClientConnInterface { return p.dialer.conn(part.Name, service) },
 		Go: func(name string, run func(context.Context) error) {

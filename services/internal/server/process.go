@@ -48,6 +48,8 @@ type Process struct {
 	metrics  *metrics
 	tracing  *tracing
 
+	decisions decisions
+
 	ctx      context.Context // of background work; its cause is why the process ends
 	cancel   context.CancelCauseFunc
 	work     sync.WaitGroup
@@ -61,6 +63,8 @@ type Options struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 	Loaders *Loaders // instead of asking identity and permissions; the last part then has the hubs
+	// MaxBytes is the size at which a store counts as a full disk; 0 is none.
+	MaxBytes int
 }
 
 // Start starts the parts. It returns when the process listens, which is before it
@@ -90,7 +94,9 @@ func Start(ctx context.Context, config Config, parts []Part, o Options) (*Proces
 
 func (p *Process) start(ctx context.Context, o Options) error {
 	for _, step := range []func(context.Context) error{
-		p.listen, p.openStores, p.observe, p.connect,
+		p.listen,
+		func(ctx context.Context) error { return p.openStores(ctx, o.MaxBytes) },
+		p.observe, p.connect,
 		func(ctx context.Context) error { return p.assemble(o) },
 		p.startParts,
 		func(context.Context) error { return p.enforce() },
@@ -120,7 +126,7 @@ func cause(err error) error {
 	return err
 }
 
-func (p *Process) openStores(ctx context.Context) error {
+func (p *Process) openStores(ctx context.Context, maxBytes int) error {
 	folder, err := p.config.folder()
 	if err != nil {
 		return err
@@ -132,7 +138,7 @@ func (p *Process) openStores(ctx context.Context) error {
 		if part.Schema == nil {
 			continue
 		}
-		db, first, err := openStore(ctx, filepath.Join(folder, part.Name+".db"), part.Schema, store.Config{
+		db, first, err := openStore(ctx, filepath.Join(folder, part.Name+".db"), maxBytes, part.Schema, store.Config{
 			Now: p.now, Log: p.log.With("service", part.Name), Fatal: p.fail,
 		})
 		if err != nil {
@@ -181,7 +187,7 @@ func (p *Process) connect(context.Context) error {
 		return err
 	}
 	p.dialer.options = append(p.tracing.dialOptions(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.MaxMessage)))
-	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now})
+	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now, RequestID: requestID})
 	p.grpc = newServer(&p.config, serverCredentials(cert), p.interceptors, p.tracing)
 	return nil
 }
@@ -233,6 +239,7 @@ func newCache[V any](p *Process, source, at string, load func(context.Context, s
 func (p *Process) startParts(context.Context) error {
 	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
+	p.openDecisions()
 	for _, part := range p.parts {
 		if err := part.Start(p.env(part)); err != nil {
 			return fmt.Errorf("start %s: %w", part.Name, err)
@@ -252,6 +259,7 @@ func (p *Process) enforce() error {
 	if err != nil {
 		return fmt.Errorf("the access rules are not whole:\n%w", err)
 	}
+	rules.LogTo(p.decisions.of)
 	p.guard.Rules = rules
 	if p.metrics != nil {
 		p.metrics.calls.InitializeMetrics(p.grpc)

@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,26 @@ func Start(t testing.TB, parts ...server.Part) *Server {
 // StartAt is Start with a clock of the test's own.
 func StartAt(t testing.TB, now func() time.Time, parts ...server.Part) *Server {
 	t.Helper()
+	return StartWith(t, server.Options{Now: now}, parts...)
+}
+
+// StartIn is StartAt over a folder, which may have the stores of a server before.
+func StartIn(t testing.TB, folder string, now func() time.Time, parts ...server.Part) *Server {
+	t.Helper()
+	return start(t, folder, server.Options{Now: now}, parts)
+}
+
+// StartWith is Start with options of the test's own, but for who calls and the log.
+func StartWith(t testing.TB, o server.Options, parts ...server.Part) *Server {
+	t.Helper()
+	return start(t, t.TempDir(), o, parts)
+}
+
+func start(t testing.TB, folder string, o server.Options, parts []server.Part) *Server {
+	t.Helper()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	f := &facts{
 		sessions: map[string]authz.Session{}, grants: map[string]authz.Grants{},
 		identity:    lease.NewHub(lease.HubConfig{Source: "identity", FirstStart: true, Log: quiet}),
@@ -75,10 +96,11 @@ func StartAt(t testing.TB, now func() time.Time, parts ...server.Part) *Server {
 	}}
 	// After the parts, so that its hubs take the place of those of identity and
 	// permissions, where these are among the parts.
-	p, err := server.Start(t.Context(), Config(t), append(parts, facts), server.Options{
-		Now: now, Log: slog.New(slog.NewTextHandler(output{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Loaders: &server.Loaders{Session: f.session, Grants: f.load},
-	})
+	o.Log = slog.New(slog.NewTextHandler(output{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	o.Loaders = &server.Loaders{Session: f.session, Grants: f.load}
+	config := Config(t)
+	config.Store = "bolt:" + folder
+	p, err := server.Start(t.Context(), config, append(slices.Clone(parts), facts), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +110,7 @@ func StartAt(t testing.TB, now func() time.Time, parts ...server.Part) *Server {
 	case <-p.Done():
 		t.Fatal(p.Err())
 	}
-	s := &Server{Process: p, t: t, facts: f, ids: server.NewIDs(now), now: now}
+	s := &Server{Process: p, t: t, facts: f, ids: server.NewIDs(o.Now), now: o.Now}
 	s.Organization = s.ids()
 	s.conn = s.dial(grpc.WithDefaultCallOptions())
 	return s

@@ -131,7 +131,8 @@ func (tx *Tx) keep(requestID string, hash []byte, result proto.Message) error {
 	return nil
 }
 
-// Prune deletes the answers that no repeat will find. The DB calls it every hour.
+// Prune deletes the answers that no repeat will find, and notes and uses that were kept
+// for as long as they are. The DB calls it every hour.
 func (db *DB) Prune(ctx context.Context) error {
 	tenants, err := db.Tenants(ctx)
 	if err != nil {
@@ -140,25 +141,18 @@ func (db *DB) Prune(ctx context.Context) error {
 	for _, t := range tenants {
 		for more := true; more; {
 			if more, err = db.pruneSome(ctx, t); err != nil {
-				return fmt.Errorf("prune answers of %s: %w", t, err)
+				return fmt.Errorf("prune %s: %w", t, err)
 			}
 		}
 	}
 	return nil
 }
 
-// pruneSome deletes a bounded number of answers and reports whether there may be more.
+// pruneSome deletes a bounded number of rows and reports whether there may be more.
 func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err error) {
 	var due [][]byte
 	find := func(tx *Tx) error {
-		due = nil
-		lo, _ := tx.rows(spaceAnswer)
-		hi := bytes.Clone(tx.row(spaceAnswer, tx.today()-1))
-		for p := range tx.scan(lo, hi, false) {
-			if due = append(due, bytes.Clone(p.Key)); len(due) == chunk {
-				break
-			}
-		}
+		due = tx.due()
 		return nil
 	}
 	// Most tenants have nothing to prune; looking takes no turn at writing.
@@ -178,6 +172,25 @@ func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err erro
 	return len(due) == chunk, err
 }
 
+// due returns the keys of some rows that are to be deleted.
+func (tx *Tx) due() (due [][]byte) {
+	for _, r := range []struct {
+		space  byte
+		before any // of the first part of the key
+	}{
+		{spaceAnswer, tx.today() - 1}, {spaceNote, tx.now.AddDate(0, 0, -KeepDays)}, {spaceUse, tx.today() - KeepDays},
+	} {
+		lo, _ := tx.rows(r.space)
+		hi := bytes.Clone(tx.row(r.space, r.before))
+		for p := range tx.scan(lo, hi, false) {
+			if due = append(due, bytes.Clone(p.Key)); len(due) == chunk {
+				return due
+			}
+		}
+	}
+	return due
+}
+
 // pruneForever prunes every hour until ctx ends.
 func (db *DB) pruneForever(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
@@ -188,7 +201,7 @@ func (db *DB) pruneForever(ctx context.Context) {
 			return
 		case <-tick.C:
 			if err := db.Prune(ctx); err != nil && ctx.Err() == nil {
-				db.cfg.Log.ErrorContext(ctx, "answers were not pruned", "error", err)
+				db.cfg.Log.ErrorContext(ctx, "what is old was not pruned", "error", err)
 			}
 		}
 	}

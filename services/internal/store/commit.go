@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
@@ -16,7 +17,8 @@ import (
 //
 //   - if records changed or events were emitted: the journal's entry and new head,
 //     a history row for each change, a row for each event;
-//   - in the first transaction of a tenant: its row in the registry.
+//   - in the first transaction of a tenant: its row in the registry;
+//   - in the first of an origin with a note: the note.
 func (tx *Tx) commit() []Write {
 	tx.fetchWritten()
 	changes := tx.recordChanges()
@@ -25,7 +27,7 @@ func (tx *Tx) commit() []Write {
 	}
 	writes := tx.effects()
 	if len(writes) > 0 {
-		writes = tx.register(writes)
+		writes = tx.carry(tx.register(writes))
 	}
 	if tx.err != nil {
 		return nil
@@ -119,8 +121,10 @@ func (tx *Tx) register(writes []Write) []Write {
 	if tx.journalHead().GetRevision() > 0 {
 		return writes
 	}
-	return append([]Write{{appendString(append([]byte{}, tenantPrefix...), tx.Tenant()), present}}, writes...)
+	return append([]Write{{registryKey(tx.Tenant()), present}}, writes...)
 }
+
+func registryKey(tenant string) []byte { return appendString(bytes.Clone(tenantPrefix), tenant) }
 
 // Emit adds an event to the transaction's journal entry and to the tenant's feed.
 func (tx *Tx) Emit(msg proto.Message) {

@@ -138,7 +138,7 @@ func (db *DB) read(ctx context.Context, o Origin, writable bool, f func(*Tx) err
 }
 
 func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
-	var entered bool
+	var entered, carried bool
 	if OriginOf(ctx).Tenant != o.Tenant {
 		ctx = WithOrigin(ctx, o)
 	}
@@ -153,7 +153,7 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 			writes = tx.commit()
 			return nil
 		})
-		entered = tx.entered
+		entered, carried = tx.entered, tx.carried
 		return writes, err
 	})
 	switch {
@@ -161,6 +161,9 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 		db.fatal.Do(func() { db.cfg.Fatal(err) })
 	case err == nil && entered:
 		db.changes.add(o.Tenant)
+	}
+	if err == nil && carried {
+		o.Note.written.Store(true)
 	}
 	return err
 }

@@ -23,7 +23,8 @@
 //
 // # What is always true
 //
-//   - A transaction belongs to one tenant, and cannot name a key of another.
+//   - A transaction belongs to one tenant, and cannot name a key of another. Only the
+//     note of its call, which it does not see, may be another's.
 //   - Transactions are serializable, and durable when they have returned. One that
 //     failed has changed nothing.
 //   - Reads return no errors. A transaction keeps its first engine error; from then
@@ -35,6 +36,9 @@
 //   - Each transaction that changes records or emits events has an entry in its
 //     tenant's journal, with the next revision and the hash of the entry before.
 //     Nothing else takes a revision.
+//   - The note of a call is in the commit of the call's first change, under the note's
+//     own tenant. Notes and uses are no records: they take no revision, are in no
+//     journal, and go after KeepDays days.
 //   - Each commit that takes a revision is told to every listener of [DB.Changed].
 //
 // # What is on disk
@@ -50,8 +54,10 @@
 //	i  index         "collection/index", the key, id      empty
 //	i  unique index  "collection/index", the key          id
 //	j  journal       revision                             JournalEntry
+//	n  note          time, id                             what the note says
 //	p  position      source                               Position
 //	r  record        collection, id                       the record
+//	u  use           day, user, grant                     Use
 //
 // Outside of all tenants, after the byte 0x01:
 //

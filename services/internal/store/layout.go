@@ -11,8 +11,10 @@ const (
 	spaceHistory  = 'h'
 	spaceIndex    = 'i'
 	spaceJournal  = 'j'
+	spaceNote     = 'n'
 	spacePosition = 'p'
 	spaceRecord   = 'r'
+	spaceUse      = 'u'
 
 	systemSecret = 'k'
 	systemSchema = 's'

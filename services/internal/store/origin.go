@@ -9,6 +9,7 @@ type Origin struct {
 	Caller string // user who called; empty if the suite acts itself
 	Actor  string // user who acts in the caller's name; empty but under impersonation
 	Method string // full name of the method, "latchkey.invoicing.v1.InvoiceService/VoidInvoice"
+	Note   *Note  // what the first transaction that changes something carries along, or nil
 }
 
 type originKey struct{}

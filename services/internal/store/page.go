@@ -148,3 +148,44 @@ func (r Range[T]) rows(tx *Tx, writes *node, place []byte, source int) iter.Seq[
 		}
 	}
 }
+
+// sheet is a page of rows that are no records.
+type sheet struct {
+	tx    *Tx
+	req   PageRequest
+	size  int
+	place []byte // of the last row seen, after the space of its key; nil at the beginning
+}
+
+func (tx *Tx) openPage(req PageRequest) (*sheet, error) {
+	size, err := pageSize(req)
+	if err != nil {
+		return nil, err
+	}
+	s := &sheet{tx: tx, req: req, size: size}
+	if token := req.GetPageToken(); token != "" {
+		s.place, err = tx.openToken(token, req)
+	}
+	return s, err
+}
+
+// turn gives the rows to take until the page is full, and returns the next token.
+func (s *sheet) turn(rows iter.Seq[Pair], start int, take func(value []byte) (bool, error)) (next string, err error) {
+	budget := 20*s.size + 1000
+	taken := 0
+	for p := range rows {
+		if taken == s.size || budget == 0 {
+			return s.tx.sealToken(s.place, s.req)
+		}
+		budget--
+		s.place = p.Key[start:]
+		ok, err := take(p.Value)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			taken++
+		}
+	}
+	return "", s.tx.err
+}

@@ -35,6 +35,7 @@ type Tx struct {
 	writable bool
 	ended    bool
 	entered  bool // the journal got an entry
+	carried  bool // the origin's note goes along
 
 	headAsked bool  // the journal's head was fetched
 	err       error // the first error of the engine

@@ -113,6 +113,10 @@ const (
 	// DEADLINE_EXCEEDED. The call's deadline passed; whether it took effect is
 	// unknown. Repeat it with the same request_id.
 	Reason_REASON_DEADLINE_PASSED Reason = 54
+	// UNAVAILABLE. What was decided on the call could not be kept, so the call failed. What
+	// it asked for was not done, unless it had been done before: repeat it with the same
+	// request_id.
+	Reason_REASON_DECISION_UNWRITTEN Reason = 55
 	// INTERNAL. The suite is at fault. Metadata: `request_id`, to look up in the log.
 	Reason_REASON_INTERNAL Reason = 60
 	// UNIMPLEMENTED. There is no such method.
@@ -153,6 +157,7 @@ var (
 		52: "REASON_SERVICE_UNREACHABLE",
 		53: "REASON_CALL_CANCELLED",
 		54: "REASON_DEADLINE_PASSED",
+		55: "REASON_DECISION_UNWRITTEN",
 		60: "REASON_INTERNAL",
 		61: "REASON_METHOD_UNKNOWN",
 	}
@@ -188,6 +193,7 @@ var (
 		"REASON_SERVICE_UNREACHABLE": 52,
 		"REASON_CALL_CANCELLED":      53,
 		"REASON_DEADLINE_PASSED":     54,
+		"REASON_DECISION_UNWRITTEN":  55,
 		"REASON_INTERNAL":            60,
 		"REASON_METHOD_UNKNOWN":      61,
 	}
@@ -224,7 +230,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\x88\a\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xa7\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -257,7 +263,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x10REASON_DISK_FULL\x103\x12\x1e\n" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +
 	"\x15REASON_CALL_CANCELLED\x105\x12\x1a\n" +
-	"\x16REASON_DEADLINE_PASSED\x106\x12\x13\n" +
+	"\x16REASON_DEADLINE_PASSED\x106\x12\x1d\n" +
+	"\x19REASON_DECISION_UNWRITTEN\x107\x12\x13\n" +
 	"\x0fREASON_INTERNAL\x10<\x12\x19\n" +
 	"\x15REASON_METHOD_UNKNOWN\x10=B/Z-latchkey.dev/gen/go/latchkey/fault/v1;faultpbb\x06proto3"
 

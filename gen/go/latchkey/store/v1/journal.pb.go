@@ -547,6 +547,70 @@ func (x *Position) GetRevision() int64 {
 	return 0
 }
 
+// Use is how often a user used a grant on one day.
+type Use struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls that read something.
+	Reads int64 `protobuf:"varint,1,opt,name=reads,proto3" json:"reads,omitempty"`
+	// Calls that may change something.
+	Changes int64 `protobuf:"varint,2,opt,name=changes,proto3" json:"changes,omitempty"`
+	// Whether a handler asked for the grant and found it held.
+	Consulted     bool `protobuf:"varint,3,opt,name=consulted,proto3" json:"consulted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Use) Reset() {
+	*x = Use{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Use) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Use) ProtoMessage() {}
+
+func (x *Use) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Use.ProtoReflect.Descriptor instead.
+func (*Use) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Use) GetReads() int64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *Use) GetChanges() int64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *Use) GetConsulted() bool {
+	if x != nil {
+		return x.Consulted
+	}
+	return false
+}
+
 // Schema describes what a data file holds, so that a program can tell what it
 // must build and what it must not open.
 type Schema struct {
@@ -562,7 +626,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +638,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +651,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Schema) GetFormat() int32 {
@@ -657,7 +721,11 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\vcommit_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"commitTime\"&\n" +
 	"\bPosition\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\x9e\x01\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"S\n" +
+	"\x03Use\x12\x14\n" +
+	"\x05reads\x18\x01 \x01(\x03R\x05reads\x12\x18\n" +
+	"\achanges\x18\x02 \x01(\x03R\achanges\x12\x1c\n" +
+	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"\x9e\x01\n" +
 	"\x06Schema\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12@\n" +
 	"\aindexes\x18\x02 \x03(\v2&.latchkey.store.v1.Schema.IndexesEntryR\aindexes\x1a:\n" +
@@ -677,7 +745,7 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
 	(*Head)(nil),                  // 1: latchkey.store.v1.Head
@@ -686,22 +754,23 @@ var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*EventRow)(nil),              // 4: latchkey.store.v1.EventRow
 	(*Answer)(nil),                // 5: latchkey.store.v1.Answer
 	(*Position)(nil),              // 6: latchkey.store.v1.Position
-	(*Schema)(nil),                // 7: latchkey.store.v1.Schema
-	nil,                           // 8: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Use)(nil),                   // 7: latchkey.store.v1.Use
+	(*Schema)(nil),                // 8: latchkey.store.v1.Schema
+	nil,                           // 9: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	9, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
-	2, // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
-	3, // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	9, // 3: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
-	9, // 4: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	8, // 5: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	10, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	2,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
+	3,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
+	10, // 3: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	10, // 4: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_store_v1_journal_proto_init() }
@@ -717,7 +786,7 @@ func file_latchkey_store_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"google.golang.org/grpc"
+
+	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/decision"
+)
+
+// decisions are the logs of the parts that keep something.
+type decisions struct {
+	logs  map[string]*decision.Log // by part
+	first *decision.Log            // keeps what was decided on reading the logs
+	part  map[string]string        // by gRPC service, the part that registered it
+}
+
+// openDecisions opens the logs and offers to read them.
+func (p *Process) openDecisions() {
+	p.decisions = decisions{logs: map[string]*decision.Log{}, part: map[string]string{}}
+	for _, part := range p.parts {
+		db, ok := p.stores[part.Name]
+		if !ok {
+			continue
+		}
+		l := decision.New(decision.Config{
+			Store: db, Now: p.now, NewID: p.ids.next, Log: p.log.With("service", part.Name),
+		})
+		p.decisions.logs[part.Name] = l
+		if p.decisions.first == nil {
+			p.decisions.first = l
+		}
+		p.goWork(part.Name+": uses", l.Run)
+	}
+	decisionpb.RegisterDecisionServiceServer(p.grpc, decision.NewServer(p.decisions.logs))
+}
+
+// of returns the log of a gRPC service, or nil.
+func (d *decisions) of(service string) authz.Log {
+	l := d.logs[d.part[service]]
+	if service == decisionpb.DecisionService_ServiceDesc.ServiceName {
+		l = d.first
+	}
+	if l == nil {
+		return nil
+	}
+	return l
+}
+
+// registrar registers the services of one part.
+type registrar struct {
+	*grpc.Server
+	decisions *decisions
+	part      string
+}
+
+// RegisterService registers a service as the part's.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	r.decisions.part[desc.ServiceName] = r.part
+	r.Server.RegisterService(desc, impl)
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"bytes"
+	"iter"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+)
+
+// Use is how often a user used a grant on a day.
+type Use struct {
+	Day       int64 // of UTC; see DayOf
+	User      string
+	Grant     string // empty for calls that need none
+	Reads     int64
+	Changes   int64
+	Consulted bool // a handler asked for it and found it held
+}
+
+// DayOf numbers the day, in UTC, of an instant: 0 is 1 January 1970.
+func DayOf(t time.Time) int64 { return t.Unix() / int64(day/time.Second) }
+
+// DayStart returns the instant at which a day begins.
+func DayStart(n int64) time.Time { return time.Unix(n*int64(day/time.Second), 0).UTC() }
+
+// AddUse adds to what is kept of a user, a grant and a day.
+func (tx *Tx) AddUse(u Use) {
+	key := bytes.Clone(tx.row(spaceUse, u.Day, u.User, u.Grant))
+	row := &storepb.Use{}
+	tx.load(key, row)
+	row.Reads += u.Reads
+	row.Changes += u.Changes
+	row.Consulted = row.Consulted || u.Consulted
+	tx.save(key, row)
+}
+
+// Uses yields the uses of a user, or of all with "", from a day up to and with another,
+// in the order of day, user and grant.
+func (tx *Tx) Uses(user string, from, to int64) iter.Seq[Use] {
+	return func(yield func(Use) bool) {
+		lo, _ := tx.rows(spaceUse)
+		for p := range tx.uses(user, from, to, nil) {
+			u, ok := tx.decodeUse(p.Key[len(lo):], p.Value)
+			if !ok || !yield(u) {
+				return
+			}
+		}
+	}
+}
+
+// PageUses gives take what Uses yields until it took a page of them, and returns the
+// token of the next page, "" after the last. Pages can be short as those of Page can.
+func PageUses(tx *Tx, req PageRequest, user string, from, to int64, take func(Use) bool) (next string, err error) {
+	p, err := tx.openPage(req)
+	if err != nil {
+		return "", err
+	}
+	lo, _ := tx.rows(spaceUse)
+	place := p.place
+	return p.turn(tx.uses(user, from, to, place), len(lo), func(value []byte) (bool, error) {
+		u, ok := tx.decodeUse(p.place, value)
+		return ok && take(u), tx.err
+	})
+}
+
+// uses yields the rows after a place. Those of one user are looked up day by day.
+func (tx *Tx) uses(user string, from, to int64, place []byte) iter.Seq[Pair] {
+	return func(yield func(Pair) bool) {
+		least, greatest := tx.rows(spaceUse)
+		least = append(least, place...)
+		if place != nil {
+			least = append(least, 0)
+		}
+		from, to := max(from, tx.today()-KeepDays), min(to, tx.today()+1)
+		for n := from; n <= to; n++ {
+			lo, hi := tx.rows(spaceUse, n, user)
+			if user == "" {
+				lo, hi = bytes.Clone(tx.row(spaceUse, n)), bytes.Clone(tx.row(spaceUse, to+1))
+				n = to
+			}
+			if bytes.Compare(lo, least) < 0 {
+				lo = least
+			}
+			if bytes.Compare(hi, greatest) > 0 {
+				hi = greatest
+			}
+			for p := range tx.scan(lo, hi, false) {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (tx *Tx) decodeUse(key, value []byte) (u Use, ok bool) {
+	n, rest, _ := cutInt(key)
+	user, rest, _ := cutString(rest)
+	grant, _, ok := cutString(rest)
+	row := &storepb.Use{}
+	tx.fail("decode use", proto.Unmarshal(value, row))
+	return Use{
+		Day: n, User: user, Grant: grant, Reads: row.GetReads(), Changes: row.GetChanges(), Consulted: row.GetConsulted(),
+	}, ok && tx.err == nil
+}
