@@ -31,8 +31,7 @@ func (s *service) Check(ctx context.Context, req *pb.CheckRequest) (*pb.CheckRes
 		if err := mustReach(tx, req.GetMinRevision()); err != nil {
 			return nil, err
 		}
-		l := newLoader(tx)
-		v := l.access(l.user(user)).judge(tx.Now())
+		v := s.kept.judge(tx, user)
 		r := v.explainGrant(bit)
 		return &pb.CheckResponse{
 			Allowed: v.set.Has(bit), Revision: tx.Revision(), Layer: r.layer, Source: r.source,

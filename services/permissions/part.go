@@ -41,6 +41,7 @@ type service struct {
 	newID func() string
 	users identitypb.UserServiceClient
 	agent schedulingpb.ServiceAgentServiceClient
+	kept  kept
 }
 
 func start(env *server.Env) error {
