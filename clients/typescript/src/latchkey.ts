@@ -1,0 +1,156 @@
+// Decides whether the holder of a token may do something, as every service of Latchkey does.
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import * as grpc from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import { Fact, Lease, Unavailable, WatchStream } from "./lease.js";
+
+export type Answer = "allow" | "deny" | "unavailable";
+
+export interface Options {
+  /** Where the services identity and permissions listen, "host:port". */
+  identity: string;
+  permissions: string;
+  /** The secret that the suite's processes share. */
+  serviceKey: string;
+  /** The name under which the suite knows this program. */
+  name: string;
+  /** Only on loopback other than grpc.credentials.createSsl(). */
+  credentials: grpc.ChannelCredentials;
+  /** Folders with Latchkey's .proto files and with protovalidate's. */
+  protos: string[];
+  /** Folder with catalog.tsv, settings.tsv and features.tsv. */
+  catalog: string;
+}
+
+interface Session { organization: string; user: string; surface: string; expires: number }
+interface Grants { set: Uint8Array; expires: number }
+
+const patience = 500; // milliseconds for which a lease is waited for
+const loadTimeout = 5000;
+const maxTries = 3; // of a check whose facts change meanwhile
+
+class Denied extends Error {}
+
+export class Latchkey {
+  private readonly bits: Map<string, number>;
+  private readonly clients: grpc.Client[] = [];
+  private readonly sessions: Lease<Session>;
+  private readonly grants: Lease<Grants>;
+
+  constructor(private readonly options: Options) {
+    this.bits = readCatalog(options.catalog);
+    const files = ["lease/v1/lease", "identity/v1/session", "permissions/v1/grant"].map((f) => `latchkey/${f}.proto`);
+    const api = (grpc.loadPackageDefinition(loadSync(files, { includeDirs: options.protos, longs: String, enums: String, defaults: true })) as any).latchkey;
+    const channel = { "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000, "grpc.keepalive_time_ms": 20_000, "grpc.keepalive_timeout_ms": 5000 };
+    const client = (address: string, service: any) => {
+      const made = new service(address, options.credentials, channel);
+      this.clients.push(made);
+      return made;
+    };
+    const lease = <V>(source: "identity" | "permissions", load: (key: string, epoch: AbortSignal) => Promise<Fact<V>>) => {
+      const feed = client(options[source], api.lease.v1.LeaseService);
+      return new Lease<V>({ source, subscriber: options.name, load, open: (): WatchStream => feed.Watch(this.metadata("")) });
+    };
+    const resolveSession = client(options.identity, api.identity.v1.SessionService);
+    const resolveGrants = client(options.permissions, api.permissions.v1.GrantService);
+    this.sessions = lease("identity", async (hash, epoch) => {
+      const { session } = await this.call(resolveSession, "ResolveSession", "", { tokenHash: Buffer.from(hash, "hex") }, epoch).catch((err) => {
+        throw err.code === grpc.status.UNAUTHENTICATED ? new Denied() : err;
+      });
+      const { sessionId, userId, organizationId, surface, expireTime } = session;
+      const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime) };
+      return { value, tags: [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`] };
+    });
+    this.grants = lease("permissions", async (key, epoch) => {
+      const [organization = "", userId] = key.split("/");
+      const { grants, expireTime } = await this.call(resolveGrants, "ResolveGrants", organization, { userId }, epoch);
+      if (grants.length !== 40) throw new Error(`a set of grants has 40 bytes, not ${grants.length}`);
+      return { value: { set: grants, expires: expireTime ? millis(expireTime) : Infinity }, tags: [`organization:${organization}`, `user:${key}`] };
+    });
+  }
+
+  /**
+   * Tells whether the holder of a token has a grant: "Invoices:Void", "setting:see_pricing",
+   * "feature:routing". What it allows was allowed at some moment since it was called.
+   */
+  async check(token: string, grant: string): Promise<Answer> {
+    const bit = this.bits.get(grant);
+    if (bit === undefined) throw new Error(`${JSON.stringify(grant)} is not a grant of the catalog`);
+    if (!/^[a-z0-9]{1,7}_[0-9A-Za-z]{49}$/.test(token)) return "deny";
+    const hash = createHash("sha256").update(token).digest("hex");
+    try {
+      const patient = performance.now() + patience;
+      while (!(this.sessions.held && this.grants.held) && performance.now() < patient) await sleep(10);
+      for (let i = 0; i < maxTries; i++) {
+        const session = await this.sessions.get(hash);
+        const { organization, user, surface, expires } = session.value;
+        if (expires <= Date.now()) return "deny";
+        let grants = await this.grants.get(`${organization}/${user}`);
+        if (grants.value.expires <= Date.now()) {
+          this.grants.drop(grants); // what the source says anew counts, whatever our clock says
+          grants = await this.grants.get(`${organization}/${user}`);
+        }
+        // SECURITY: nothing is waited for between this look and the answer.
+        if (session.valid && grants.valid) return this.decide(surface, grants.value.set, bit) ? "allow" : "deny";
+      }
+    } catch (err) {
+      if (err instanceof Denied) return "deny";
+      if (!(err instanceof Unavailable)) console.error(`latchkey: ${err}`);
+    }
+    return "unavailable";
+  }
+
+  close(): void {
+    this.sessions.close();
+    this.grants.close();
+    for (const client of this.clients) client.close();
+  }
+
+  private decide(surface: string, set: Uint8Array, bit: number): boolean {
+    const has = (n: number | undefined) => n !== undefined && ((set[n >> 3] ?? 0) >> (n & 7)) % 2 === 1;
+    if (surface === "SURFACE_WEB" && !has(this.bits.get("Web"))) return false;
+    if (surface === "SURFACE_APP" && !has(this.bits.get("App"))) return false;
+    return has(bit);
+  }
+
+  private metadata(tenant: string): grpc.Metadata {
+    const md = new grpc.Metadata();
+    md.set("latchkey-service", this.options.name);
+    md.set("latchkey-service-key", this.options.serviceKey);
+    if (tenant) md.set("latchkey-tenant", tenant);
+    return md;
+  }
+
+  private call(client: any, method: string, tenant: string, request: object, epoch: AbortSignal): Promise<any> {
+    return new Promise((resolve, reject) => {
+      const options = { deadline: Date.now() + loadTimeout };
+      const call = client[method](request, this.metadata(tenant), options, (err: grpc.ServiceError | null, answer: unknown) => {
+        epoch.removeEventListener("abort", cancel);
+        if (err) reject(err);
+        else resolve(answer);
+      });
+      const cancel = () => call.cancel();
+      epoch.addEventListener("abort", cancel);
+    });
+  }
+}
+
+const millis = (t: { seconds: string; nanos: number }): number => Number(t.seconds) * 1000 + t.nanos / 1e6;
+
+// Returns the bit of each grant by its name: key n is bit n, boolean setting n is bit 264+n, feature n is bit 288+n.
+function readCatalog(folder: string): Map<string, number> {
+  const bits = new Map<string, number>();
+  const read = (file: string, prefix: string, base: number) => {
+    const [head = [], ...rows] = readFileSync(`${folder}/${file}`, "utf8").trimEnd().split("\n").map((line) => line.split("\t"));
+    for (const row of rows) {
+      const kind = row[head.indexOf("kind")];
+      if (kind === undefined || kind === "bool") bits.set(prefix + row[1], base + Number(row[0]));
+    }
+  };
+  read("catalog.tsv", "", 0);
+  read("settings.tsv", "setting:", 264);
+  read("features.tsv", "feature:", 288);
+  return bits;
+}

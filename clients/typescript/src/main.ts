@@ -1,0 +1,33 @@
+// Answers checks over stdin and stdout, a line each: "7 TOKEN Invoices:Void" is answered "7 allow".
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import * as grpc from "@grpc/grpc-js";
+import { Latchkey } from "./latchkey.js";
+
+const repository = fileURLToPath(new URL("../../..", import.meta.url));
+
+function env(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`set ${name}`);
+  return value;
+}
+
+const ca = process.env["LATCHKEY_TLS_CA"];
+const latchkey = new Latchkey({
+  identity: env("LATCHKEY_IDENTITY"),
+  permissions: env("LATCHKEY_PERMISSIONS"),
+  serviceKey: env("LATCHKEY_SERVICE_KEY"),
+  name: "typescript-client",
+  credentials: ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure(),
+  protos: [`${repository}/proto`, `${repository}/.tools/protovalidate`],
+  catalog: `${repository}/services/internal/catalog`,
+});
+
+const lines = createInterface({ input: process.stdin });
+lines.on("line", async (line) => {
+  const [id, token = "", ...grant] = line.split(" ");
+  const answer = await latchkey.check(token, grant.join(" ")).catch((err) => `error: ${err.message}`);
+  process.stdout.write(`${id} ${answer}\n`);
+});
+lines.on("close", () => latchkey.close());
