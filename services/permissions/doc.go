@@ -31,6 +31,15 @@
 // agent. The link is asked for when such a setting is written, and when a user
 // joins a group that sets one, and is kept in the record as it was then.
 //
+// # The questions
+//
+// Every question is answered by the one evaluation, never by a second opinion: why by
+// its layers, and by trying each change that it proposes; who by judging each candidate;
+// what if by making the change in a transaction that comes to nothing. What was is read
+// from the journal: a loader of a past revision compiles the records as they were then,
+// and judges them at the instant asked about. What methods ask for is read from the
+// descriptors of all services, which are linked in for that.
+//
 // # What is always true
 //
 //   - [access] and its evaluation are pure: records and an instant in, a set out. A

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
@@ -35,18 +36,23 @@ func (s *service) UpdateBillingPlan(ctx context.Context, req *pb.UpdateBillingPl
 	wanted := proto.CloneOf(req.GetPlan())
 	wanted.Features = features
 	return change(ctx, s, organizationTag(ctx), req, func(tx *store.Tx) (*pb.UpdateBillingPlanResponse, error) {
-		p, ok := plans.Get(tx, tx.Tenant())
-		if id := wanted.GetId(); !ok || id != "" && id != tx.Tenant() {
-			return nil, fault.NotFound("plan", wanted.GetId())
-		}
-		if err := plans.Match(p, wanted.GetEtag()); err != nil {
-			return nil, err
-		}
-		if err := mask.Apply(p, wanted, req.GetUpdateMask(), "features"); err != nil {
-			return nil, err
-		}
-		return &pb.UpdateBillingPlanResponse{Plan: p}, plans.Put(tx, p)
+		p, err := updatePlan(tx, wanted, req.GetUpdateMask())
+		return &pb.UpdateBillingPlanResponse{Plan: p}, err
 	})
+}
+
+func updatePlan(tx *store.Tx, wanted *pb.Plan, m *fieldmaskpb.FieldMask) (*pb.Plan, error) {
+	p, ok := plans.Get(tx, tx.Tenant())
+	if id := wanted.GetId(); !ok || id != "" && id != tx.Tenant() {
+		return nil, fault.NotFound("plan", wanted.GetId())
+	}
+	if err := plans.Match(p, wanted.GetEtag()); err != nil {
+		return nil, err
+	}
+	if err := mask.Apply(p, wanted, m, "features"); err != nil {
+		return nil, err
+	}
+	return p, plans.Put(tx, p)
 }
 
 // findFeatures returns the features in the order of the catalog, each once.

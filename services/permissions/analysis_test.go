@@ -1,0 +1,345 @@
+package permissions_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
+)
+
+func (s *suite) analysis() pb.AnalysisServiceClient { return pb.NewAnalysisServiceClient(s.conn) }
+
+func (p *person) why(user, grant string) *pb.ExplainAccessResponse {
+	p.t.Helper()
+	resp, err := p.analysis().ExplainAccess(p.ctx(), &pb.ExplainAccessRequest{
+		UserId: &user, Question: &pb.ExplainAccessRequest_Grant{Grant: grant},
+	})
+	mustNot(p.t, err)
+	return resp
+}
+
+func TestWhySaysWhoAndWhenAndWhatWouldFlipIt(t *testing.T) {
+	owner := start(t)
+	admin, uma := owner.hire("ada", "OA"), owner.add("uma", "US")
+	_, err := admin.access().SetOverride(admin.ctx(), &pb.SetOverrideRequest{
+		UserId: uma, Key: "Invoices:Void", Effect: pb.Effect_EFFECT_GRANT, Reason: "year end",
+	})
+	mustNot(t, err)
+	set := owner.stored(uma)
+	mustNot(t, owner.override(uma, "Invoices", pb.Effect_EFFECT_DENY))
+
+	got := owner.why(uma, "Invoices:Void")
+	if got.GetAllowed() || got.GetUserId() != uma || len(got.GetGrant().GetWords()) != 1 {
+		t.Fatalf("got %v", got)
+	}
+	same(t, "the override's word", got.GetGrant().GetWords()[0], &pb.LayerWord{
+		Layer: pb.Layer_LAYER_OVERRIDE, Effect: pb.Effect_EFFECT_GRANT, Decided: true, Reason: "year end",
+		Set: &pb.Provenance{
+			Author: admin.id, Time: set.GetUpdateTime(), Revision: number(t, set.GetEtag()),
+			Method: "latchkey.permissions.v1.AccessService/SetOverride",
+		},
+	})
+	same(t, "the gate", got.GetGrant().GetGates()[0], &pb.Gate{Grant: "Invoices"})
+	var kinds []string
+	for _, f := range got.GetGrant().GetFlips() {
+		kinds = append(kinds, f.GetSteps()[0].GetKind().String()+" "+f.GetSteps()[0].GetGrant()+" "+strconv.FormatBool(f.GetSteps()[0].GetSetBy() == owner.id))
+	}
+	if !slices.Contains(kinds, "FLIP_KIND_GRANT_OVERRIDE Invoices true") {
+		t.Errorf("got flips %q", kinds)
+	}
+	word := owner.why(uma, "Web").GetGrant().GetWords()[0]
+	if word.GetLayer() != pb.Layer_LAYER_ROLE || word.GetSourceName() == "" || word.GetAssigned().GetAuthor() != owner.id {
+		t.Errorf("the role's word: got %v", word)
+	}
+}
+
+func number(t testing.TB, etag string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(etag, 10, 64)
+	mustNot(t, err)
+	return n
+}
+
+func TestWhyOfAMethod(t *testing.T) {
+	owner := start(t)
+	uma := owner.hire("uma", "US")
+	ask := func(p *person, user *string, method string) (*pb.ExplainAccessResponse, error) {
+		return p.analysis().ExplainAccess(p.ctx(), &pb.ExplainAccessRequest{
+			UserId: user, Question: &pb.ExplainAccessRequest_Method{Method: method},
+		})
+	}
+	got, err := ask(uma, nil, "latchkey.invoicing.v1.PartService/UpdatePart")
+	mustNot(t, err)
+	if got.GetAllowed() == (len(got.GetMethod().GetNeeds()) == 0) && got.GetMethod().GetRule() == pb.RuleKind_RULE_KIND_ALL {
+		t.Errorf("got %v", got)
+	}
+	priced := slices.ContainsFunc(got.GetMethod().GetContent(), func(c *pb.ContentNeed) bool {
+		return c.GetField() == "part.price" && len(c.GetNeeds()) == 2
+	})
+	if !priced {
+		t.Errorf("it does not say what a price takes: %v", got)
+	}
+	got, err = ask(owner, &uma.id, "latchkey.permissions.v1.GrantService/ResolveGrants")
+	mustNot(t, err)
+	if got.GetAllowed() || got.GetMethod().GetRule() != pb.RuleKind_RULE_KIND_INTERNAL {
+		t.Errorf("got %v of a method of the suite", got)
+	}
+	_, err = ask(owner, nil, "latchkey.permissions.v1.GrantService/Nothing")
+	check(t, "no method", err, codes.InvalidArgument, "FIELD_INVALID")
+	_, err = ask(uma, &owner.id, "latchkey.permissions.v1.AccessService/Check")
+	check(t, "about somebody else", err, codes.PermissionDenied, "GRANT_MISSING", "grant", "Organization: Users")
+}
+
+func TestHoldersArePagedAndOfThePast(t *testing.T) {
+	owner := start(t)
+	uma, ulf := owner.add("uma", "US"), owner.add("ulf", "US")
+	mustNot(t, owner.override(uma, "Invoices:Void", pb.Effect_EFFECT_GRANT))
+	mustNot(t, owner.override(uma, "Invoices", pb.Effect_EFFECT_GRANT))
+	then := owner.clock.now()
+	owner.clock.forward(time.Minute)
+	_, err := owner.access().ClearOverride(owner.ctx(), &pb.ClearOverrideRequest{UserId: uma, Key: "Invoices:Void"})
+	mustNot(t, err)
+	list := func(req *pb.ListHoldersRequest) (ids []string) {
+		t.Helper()
+		for req.PageSize = 1; ; {
+			resp, err := owner.analysis().ListHolders(owner.ctx(), req)
+			mustNot(t, err)
+			for _, h := range resp.GetHolders() {
+				ids = append(ids, h.GetUserId())
+			}
+			if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+				return ids
+			}
+		}
+	}
+	void := &pb.ListHoldersRequest_Grant{Grant: "Invoices:Void"}
+	if got := list(&pb.ListHoldersRequest{Question: void}); slices.Contains(got, uma) || !slices.Contains(got, owner.id) {
+		t.Errorf("now: got %q", got)
+	}
+	got := list(&pb.ListHoldersRequest{Question: void, AsOfTime: timestamppb.New(then)})
+	if !slices.Contains(got, uma) || !slices.Contains(got, owner.id) || slices.Contains(got, ulf) {
+		t.Errorf("then: got %q", got)
+	}
+	method := "latchkey.permissions.v1.AccessService/SetUserRole"
+	if got := list(&pb.ListHoldersRequest{Question: &pb.ListHoldersRequest_Method{Method: method}}); !slices.Equal(got, []string{owner.id}) {
+		t.Errorf("of a method: got %q", got)
+	}
+	refused := &pb.ListHoldersRequest{Question: &pb.ListHoldersRequest_Method{Method: "latchkey.permissions.v1.AccessService/Check"}}
+	_, err = owner.analysis().ListHolders(owner.ctx(), refused)
+	check(t, "a method for everybody", err, codes.InvalidArgument, "FIELD_INVALID")
+	_, err = owner.analysis().ListHolders(owner.ctx(), &pb.ListHoldersRequest{Question: void, PageToken: "x"})
+	check(t, "a wrong token", err, codes.InvalidArgument, "PAGE_TOKEN_INVALID")
+}
+
+func TestAPreviewFailsAsTheChangeDoes(t *testing.T) {
+	owner := start(t)
+	admin, uma := owner.hire("ada", "OA"), owner.add("uma", "US")
+	preview := func(p *person, req *pb.PreviewChangeRequest) (*pb.PreviewChangeResponse, error) {
+		return p.analysis().PreviewChange(p.ctx(), req)
+	}
+	set := func(user, role string) *pb.PreviewChangeRequest {
+		return &pb.PreviewChangeRequest{Change: &pb.PreviewChangeRequest_SetUserRole{SetUserRole: &pb.SetUserRoleRequest{UserId: user, RoleId: role}}}
+	}
+	before := owner.stored(uma)
+	got, err := preview(owner, set(uma, "OA"))
+	mustNot(t, err)
+	if len(got.GetDifferences()) != 1 || !slices.Contains(got.GetDifferences()[0].GetGained(), "Organization: Users") ||
+		!slices.Contains(got.GetDifferences()[0].GetGainedMethods(), "latchkey.permissions.v1.AccessService/SetUserRole") {
+		t.Errorf("got %v", got)
+	}
+	same(t, "after the preview", owner.stored(uma), before)
+	_, err = preview(admin, set(owner.id, "US"))
+	check(t, "of somebody above", err, codes.PermissionDenied, "BEYOND_OWN_GRANTS")
+	_, err = preview(owner, set(owner.id, "US"))
+	if err == nil {
+		_, err = owner.access().SetUserRole(owner.ctx(), &pb.SetUserRoleRequest{ValidateOnly: true, UserId: owner.id, RoleId: "US"})
+		mustNot(t, err)
+	}
+	_, err = preview(owner, set(uma, "no such role"))
+	check(t, "a role that is not", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "role")
+	mustNot(t, owner.override(admin.id, "Organizations: Roles", pb.Effect_EFFECT_DENY))
+	_, err = preview(admin, &pb.PreviewChangeRequest{Change: &pb.PreviewChangeRequest_UpdateBillingPlan{
+		UpdateBillingPlan: &pb.UpdateBillingPlanRequest{Plan: &pb.Plan{}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"features"}}},
+	}})
+	check(t, "of what the caller may not do", err, codes.PermissionDenied, "GRANT_MISSING", "grant", "Organizations: Roles")
+}
+
+func TestCompareTellsWhatEachHasAlone(t *testing.T) {
+	owner := start(t)
+	ask := func(first, second *pb.Party) *pb.CompareAccessResponse {
+		t.Helper()
+		resp, err := owner.analysis().CompareAccess(owner.ctx(), &pb.CompareAccessRequest{First: first, Second: second})
+		mustNot(t, err)
+		return resp
+	}
+	role := func(id string) *pb.Party { return &pb.Party{Party: &pb.Party_RoleId{RoleId: id}} }
+	user := func(id string) *pb.Party { return &pb.Party{Party: &pb.Party_UserId{UserId: id}} }
+	group, err := owner.groups().CreateGroup(owner.ctx(), &pb.CreateGroupRequest{Name: "Night", RoleId: "PM"})
+	mustNot(t, err)
+	night := &pb.Party{Party: &pb.Party_GroupId{GroupId: group.GetGroup().GetId()}}
+	uma := owner.add("uma", "PM")
+	none := owner.add("nora", "")
+	for _, c := range []struct {
+		what          string
+		first, second *pb.Party
+		want          pb.Relation
+	}{
+		{"a role and its group", role("PM"), night, pb.Relation_RELATION_EQUIVALENT},
+		{"a group and one who has its role", night, user(uma), pb.Relation_RELATION_EQUIVALENT},
+		{"PM and PM+", role("PM"), role("PM+"), pb.Relation_RELATION_FIRST_WITHIN_SECOND},
+		{"PM+ and SP", role("PM+"), role("SP"), pb.Relation_RELATION_SECOND_WITHIN_FIRST},
+		{"PM and SP", role("PM"), role("SP"), pb.Relation_RELATION_OVERLAPPING},
+		{"nothing and PM", user(none), role("PM"), pb.Relation_RELATION_FIRST_WITHIN_SECOND},
+		{"nothing and nothing", user(none), user(none), pb.Relation_RELATION_EQUIVALENT},
+	} {
+		got := ask(c.first, c.second)
+		if got.GetRelation() != c.want {
+			t.Errorf("%s: got %v", c.what, got)
+		}
+		turned := ask(c.second, c.first)
+		if !slices.Equal(turned.GetFirstOnly(), got.GetSecondOnly()) || !slices.Equal(turned.GetBoth(), got.GetBoth()) {
+			t.Errorf("%s: turned round got %v", c.what, turned)
+		}
+	}
+	_, err = owner.analysis().CompareAccess(owner.ctx(), &pb.CompareAccessRequest{First: role("XX"), Second: role("PM")})
+	check(t, "no role", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "role")
+}
+
+func TestChangesOfAccessThroughEveryLayer(t *testing.T) {
+	owner := start(t)
+	uma, other := owner.hire("uma", "US"), owner.add("otto", "US")
+	r, err := owner.roles().CreateRole(owner.ctx(), &pb.CreateRoleRequest{Name: "Desk", Keys: []string{"Web", "Calendar"}})
+	mustNot(t, err)
+	g, err := owner.groups().CreateGroup(owner.ctx(), &pb.CreateGroupRequest{Name: "Night", RoleId: r.GetRole().GetId()})
+	mustNot(t, err)
+	role, group := r.GetRole().GetId(), g.GetGroup().GetId()
+	_, err = owner.access().SetUserGroup(owner.ctx(), &pb.SetUserGroupRequest{UserId: uma.id, GroupId: group})
+	mustNot(t, err)
+	mustNot(t, owner.override(other, "Invoices", pb.Effect_EFFECT_GRANT)) // somebody else's
+	_, err = owner.roles().UpdateRole(owner.ctx(), &pb.UpdateRoleRequest{
+		Role: &pb.Role{Id: role, Keys: []string{"Web"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"keys"}},
+	})
+	mustNot(t, err)
+	_, err = owner.groups().UpdateGroup(owner.ctx(), &pb.UpdateGroupRequest{
+		Group: &pb.Group{Id: group, Grants: []string{"Contacts"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"grants"}},
+	})
+	mustNot(t, err)
+	_, err = owner.groups().UpdateGroup(owner.ctx(), &pb.UpdateGroupRequest{ // says nothing about access
+		Group: &pb.Group{Id: group, Name: "Late"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
+	})
+	mustNot(t, err)
+	_, err = owner.access().SetOverride(owner.ctx(), &pb.SetOverrideRequest{UserId: uma.id, Key: "Contacts", Effect: pb.Effect_EFFECT_DENY, Reason: "rest"})
+	mustNot(t, err)
+
+	var all []*pb.AccessChange
+	for req := (&pb.ListAccessChangesRequest{PageSize: 2}); ; {
+		resp, err := uma.analysis().ListAccessChanges(uma.ctx(), req)
+		mustNot(t, err)
+		all = append(all, resp.GetChanges()...)
+		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+	}
+	want := []*pb.AccessChange{
+		{Layers: []*pb.ChangedLayer{{Layer: pb.Layer_LAYER_OVERRIDE}}, Lost: []string{"Contacts"}, Reasons: []string{"rest"}},
+		{Layers: []*pb.ChangedLayer{{Layer: pb.Layer_LAYER_GROUP, Source: group}}, Gained: []string{"Contacts"}},
+		{Layers: []*pb.ChangedLayer{{Layer: pb.Layer_LAYER_ROLE, Source: role}}, Lost: []string{"Calendar"}},
+	}
+	for i, w := range want {
+		if all[i].GetProvenance().GetAuthor() != owner.id || all[i].GetProvenance().GetTime() == nil {
+			t.Errorf("change %d is by %v", i, all[i].GetProvenance())
+		}
+		all[i].Provenance = nil
+		same(t, "change "+strconv.Itoa(i), all[i], w)
+	}
+	if l := all[3].GetLayers(); len(l) != 1 || l[0].GetLayer() != pb.Layer_LAYER_OVERRIDE || len(all) != 5 {
+		t.Errorf("got %d changes, the first of %v", len(all), l)
+	}
+	_, err = uma.analysis().ListAccessChanges(uma.ctx(), &pb.ListAccessChangesRequest{UserId: &owner.id})
+	check(t, "of somebody else", err, codes.PermissionDenied, "GRANT_MISSING", "grant", "Organization: Users")
+}
+
+// review exports a review and returns the file.
+func (p *person) review(req *pb.ExportAccessReviewRequest) ([]byte, error) {
+	ctx, cancel := context.WithCancel(p.ctx())
+	defer cancel()
+	stream, err := p.analysis().ExportAccessReview(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	for {
+		piece, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return b.Bytes(), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		b.Write(piece.GetData())
+	}
+}
+
+func TestAReviewIsReadBack(t *testing.T) {
+	owner := start(t)
+	uma := owner.add("uma", "US")
+	_, err := owner.access().SetOverride(owner.ctx(), &pb.SetOverrideRequest{
+		UserId: uma, Key: "Invoices:Void", Effect: pb.Effect_EFFECT_DENY, Reason: "a \"quoted\", long\nreason",
+	})
+	mustNot(t, err)
+	text, err := owner.review(&pb.ExportAccessReviewRequest{Format: pb.ReviewFormat_REVIEW_FORMAT_CSV})
+	mustNot(t, err)
+	lines, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+	mustNot(t, err)
+	const columns = "user_id,role_id,group_id,key,allowed,layer,source,missing,set_by,set_time,expire_time,reason"
+	if got := strings.Join(lines[0], ","); got != columns {
+		t.Errorf("got columns %s", got)
+	}
+	text, err = owner.review(&pb.ExportAccessReviewRequest{Format: pb.ReviewFormat_REVIEW_FORMAT_JSON})
+	mustNot(t, err)
+	var rows []map[string]any
+	mustNot(t, json.Unmarshal(text, &rows))
+	if len(rows) != len(lines)-1 {
+		t.Fatalf("%d objects and %d lines", len(rows), len(lines)-1)
+	}
+	for i, row := range rows {
+		for j, name := range lines[0] {
+			cell := lines[i+1][j]
+			if got := row[name]; got != cell && !(name == "allowed" && strconv.FormatBool(got.(bool)) == cell) {
+				t.Errorf("row %d: %s is %v in JSON and %q in CSV", i, name, got, cell)
+			}
+		}
+	}
+	allowed := map[string]bool{}
+	for _, row := range rows {
+		if row["user_id"] == uma {
+			allowed[row["key"].(string)] = row["allowed"].(bool)
+		}
+		if row["user_id"] == uma && row["key"] == "Invoices:Void" &&
+			(row["layer"] != "override" || row["set_by"] != owner.id || row["reason"] != "a \"quoted\", long\nreason") {
+			t.Errorf("the override's row: got %v", row)
+		}
+	}
+	resp, err := owner.access().GetEffectiveAccess(owner.ctx(), &pb.GetEffectiveAccessRequest{UserId: &uma})
+	mustNot(t, err)
+	for _, k := range resp.GetKeys() {
+		if allowed[k.GetKey()] != k.GetAllowed() {
+			t.Errorf("%s: the review says %v", k.GetKey(), allowed[k.GetKey()])
+		}
+	}
+	_, err = owner.review(&pb.ExportAccessReviewRequest{Format: pb.ReviewFormat_REVIEW_FORMAT_CSV, AsOfTime: timestamppb.New(owner.clock.now().Add(time.Hour))})
+	check(t, "of the future", err, codes.InvalidArgument, "FIELD_INVALID")
+}
