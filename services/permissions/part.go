@@ -33,6 +33,7 @@ type service struct {
 	pb.UnimplementedGroupServiceServer
 	pb.UnimplementedPlanServiceServer
 	pb.UnimplementedAccessServiceServer
+	pb.UnimplementedAnalysisServiceServer
 	pb.UnimplementedGrantServiceServer
 
 	db    *store.DB
@@ -59,6 +60,7 @@ func start(env *server.Env) error {
 	pb.RegisterGroupServiceServer(env.Registrar, s)
 	pb.RegisterPlanServiceServer(env.Registrar, s)
 	pb.RegisterAccessServiceServer(env.Registrar, s)
+	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
 	env.Go("purge", s.purge)
 	return nil
