@@ -188,6 +188,15 @@ func answerOf(holds bool) string {
 	return deny
 }
 
+// TestFeedClientAlone runs the client's own tests, in which everything comes in the order
+// that they want.
+func TestFeedClientAlone(t *testing.T) {
+	needFeedClient(t)
+	if out, err := npm(time.Minute, "test"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestFeedClientFrozen freezes the client while something is taken away that it has just
 // allowed: what it says when it goes on must not be what was true before.
 func TestFeedClientFrozen(t *testing.T) {
@@ -197,6 +206,7 @@ func TestFeedClientFrozen(t *testing.T) {
 		e.override(granted, permissionspb.Effect_EFFECT_GRANT)
 		e.client.mustAnswer("a grant", e.token(), granted, allow)
 		e.must(e.client.cmd.Process.Signal(syscall.SIGSTOP))
+		e.client.ask(e.token(), granted) // so that it hears of what follows before it hears from the feed
 		e.clear(granted)
 		var asked []<-chan string
 		for range 20 {

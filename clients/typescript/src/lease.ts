@@ -4,7 +4,7 @@ import type { ClientDuplexStream } from "@grpc/grpc-js";
 
 // Milliseconds on a clock that nobody sets and that goes on while the machine is suspended.
 // On Linux that is the uptime, which is told in steps of 10 ms and so may be one behind.
-const now = process.platform === "linux" ? () => uptime() * 1000 : () => performance.now();
+const clock = process.platform === "linux" ? () => uptime() * 1000 : () => performance.now();
 const behind = 11;
 
 const openTimeout = 5000;
@@ -53,10 +53,13 @@ export interface LeaseOptions<V> {
   open: () => WatchStream;
   /** Asks the source for a fact; `epoch` is aborted when the answer would be worthless. */
   load: (key: string, epoch: AbortSignal) => Promise<Fact<V>>;
+  /** What the lease is counted on. Tests set it. */
+  clock?: () => number;
 }
 
 /** The lease of one source and the facts that are usable while it is held. */
 export class Lease<V> {
+  private readonly now: () => number;
   private until = 0;
   private term = "0";
   private failures = 0;
@@ -67,12 +70,13 @@ export class Lease<V> {
   private end: (release: boolean) => void = () => {};
 
   constructor(private readonly options: LeaseOptions<V>) {
+    this.now = options.clock ?? clock;
     this.watch();
   }
 
   /** No timer decides this, only the clock: a process that was frozen finds its lease run out. */
   get held(): boolean {
-    return now() + behind < this.until;
+    return this.now() + behind < this.until;
   }
 
   /** Returns the fact of a key, from memory or from the source. */
@@ -164,7 +168,7 @@ export class Lease<V> {
     let over = false;
     let next: NodeJS.Timeout | undefined;
     const sendPing = () => {
-      sent = now(); // before it leaves: so the lease ends here before it ends there
+      sent = this.now(); // before it leaves: so the lease ends here before it ends there
       stream.write({ source, subscriber, ping: ++ping, acknowledged, formerTerm: ping === 1 ? this.term : "0" });
     };
     const end = (this.end = (release) => {
@@ -183,12 +187,12 @@ export class Lease<V> {
 
     const renew = (duration: number): void => {
       const until = sent + duration;
-      if (now() + behind >= until || (answered > 1 && !this.held)) return end(false); // nothing revives a lease
+      if (this.now() + behind >= until || (answered > 1 && !this.held)) return end(false); // nothing revives a lease
       this.until = until;
       this.failures = 0;
       clearTimeout(lapse);
-      lapse = setTimeout(end, until - now(), false);
-      next = setTimeout(sendPing, Math.max(0, sent + duration / 4 - now()));
+      lapse = setTimeout(end, until - this.now(), false);
+      next = setTimeout(sendPing, Math.max(0, sent + duration / 4 - this.now()));
     };
     stream.on("data", (m: WatchResponse) => {
       if (over) return;
