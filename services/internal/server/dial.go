@@ -48,8 +48,9 @@ type dialer struct {
 	key       string
 	options   []grpc.DialOption // of all connections
 
-	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn // by "from to"
+	mu     sync.Mutex
+	conns  map[string]*grpc.ClientConn // by "from to"
+	closed bool
 }
 
 // conn returns the connection of one service to another. It connects when first
@@ -64,7 +65,7 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	if !d.self[to] {
 		addr, creds = d.peers[to], d.peerCreds
 	}
-	if addr == "" {
+	if addr == "" || d.closed {
 		return nowhere(to)
 	}
 	c, err := grpc.NewClient(addr, append(d.options,
@@ -89,6 +90,9 @@ func (d *dialer) public() grpc.ClientConnInterface {
 	if c, ok := d.conns[""]; ok {
 		return c
 	}
+	if d.closed {
+		return nowhere("listener")
+	}
 	c, err := grpc.NewClient(d.selfAddr, append(d.options, grpc.WithTransportCredentials(d.selfCreds))...)
 	if err != nil {
 		return nowhere("listener")
@@ -100,6 +104,7 @@ func (d *dialer) public() grpc.ClientConnInterface {
 func (d *dialer) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.closed = true // what is still at work must not connect anew
 	for _, c := range d.conns {
 		c.Close()
 	}

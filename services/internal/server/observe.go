@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ type edge struct {
 	log     *slog.Logger
 	timeout time.Duration
 	newID   func() string
-	calls   running // unary ones
+	calls   running // all but the feeds
 }
 
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -42,6 +43,10 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 }
 
 func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !slices.Contains(feeds, info.FullMethod) {
+		e.calls.begin()
+		defer e.calls.end()
+	}
 	start := time.Now()
 	ctx := withRequest(ss.Context(), e.newID)
 	return e.finish(ctx, info.FullMethod, start, handler(srv, &requestStream{ss, ctx}))

@@ -4,6 +4,13 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
 )
 
 // errStopped is why the background work of a process ends that was told to stop.
@@ -23,17 +30,29 @@ func (p *Process) Stop() {
 			p.grpc.GracefulStop()
 		}()
 		p.edge.calls.wait(limit) // while they run, they may need leases
-		close(p.draining)        // ends the feeds of events, which never end by themselves
-		p.closeHubs()
+		close(p.draining)        // ends the feeds of events
+		p.closeHubs()            // and those of leases
 		select {
 		case <-stopped:
-		case <-limit.Done():
+		case <-time.After(feedGrace):
 			p.grpc.Stop()
 			<-stopped
 		}
 		p.cancel(errStopped)
 		p.release()
 	})
+}
+
+// feedGrace is how long feeds may take to end in order, when they are told to.
+const feedGrace = time.Second
+
+// feeds are the streams that never end by themselves, and for which nobody waits.
+var feeds = []string{
+	leasepb.LeaseService_Watch_FullMethodName,
+	eventpb.EventService_WatchEvents_FullMethodName,
+	healthpb.Health_Watch_FullMethodName,
+	reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 }
 
 func (p *Process) closeHubs() {

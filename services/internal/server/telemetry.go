@@ -37,7 +37,7 @@ func listenMetrics(addr string) (*metrics, error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("serve metrics: %w", err)
+		return nil, fmt.Errorf("serve metrics on %s: %w (choose another with --metrics-listen)", addr, cause(err))
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(), listener: l,
@@ -113,7 +113,7 @@ func (t *tracing) dialOptions() []grpc.DialOption {
 
 func (t *tracing) close() {
 	if t != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		t.provider.Shutdown(ctx)
 	}

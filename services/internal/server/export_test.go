@@ -1,0 +1,43 @@
+package server
+
+import (
+	"flag"
+	"io"
+	"log/slog"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// Run is Main without the end of the process.
+var Run = run
+
+// Variable is the environment variable of a flag.
+var Variable = variable
+
+// Parse reads the flags.
+func Parse(args []string, env func(string) (string, bool)) (Config, error) {
+	return parse("latchkey", "", args, env, io.Discard)
+}
+
+// FlagNames returns all flags.
+func FlagNames() []string {
+	var names []string
+	f := flag.NewFlagSet("", flag.ContinueOnError)
+	(&Config{Peers: peers{}}).declare(f)
+	f.VisitAll(func(fl *flag.Flag) { names = append(names, fl.Name) })
+	return names
+}
+
+// Description says what the parts are, together.
+func Description(parts []Part) string { return description(&Process{parts: parts}) }
+
+// MakeServiceKey returns the key of a process with its data in the folder.
+func (c *Config) MakeServiceKey(folder string) (string, error) {
+	return c.serviceKey(folder, randomSecret)
+}
+
+// SelfCredentials are those by which the process with a certificate calls itself.
+func SelfCredentials(certFile, keyFile string) (credentials.TransportCredentials, error) {
+	c, err := loadCertificate(certFile, keyFile, slog.New(slog.DiscardHandler))
+	return selfCredentials(c), err
+}
