@@ -73,128 +73,130 @@ func withoutOverride(key string) func(*pb.UserAccess) {
 	return func(u *pb.UserAccess) { clearOverride(u, key) }
 }
 
+var delegations = []struct {
+	name   string
+	given  func(*world)
+	caller string
+	user   string
+	edit   func(*pb.UserAccess)
+	beyond string // the first grant that is missing, "" if the edit goes
+}{
+	{name: "the owner appoints a technician", caller: "owner", user: "user", edit: withRole("SP")},
+	{name: "the owner appoints a brand's administrator", caller: "owner", user: "user", edit: withRole("BA")},
+	{name: "an administrator appoints office staff", caller: "admin", user: "user", edit: withRole("US")},
+	{name: "an administrator appoints no technician as long as he lacks their keys", caller: "admin", user: "user", edit: withRole("SP"), beyond: "Subcontractors:Bids"},
+	{name: "an administrator appoints no owner", caller: "admin", user: "user", edit: withRole("OW"), beyond: "Organization: Owner"},
+	{name: "an administrator edits no owner", caller: "admin", user: "owner", edit: withOverride(deny("Reports", "admin")), beyond: "Contacts:Edit:Owned"},
+	{
+		name: "he who was given the keys appoints technicians", caller: "admin", user: "user", edit: withRole("SP"),
+		given: func(w *world) {
+			for b := range builtIn["SP"].keys.Without(builtIn["OA"].keys).All() {
+				setOverride(w.users["admin"], grant(b.String()))
+			}
+		},
+	},
+	{name: "nobody raises himself by a role", caller: "clerk", user: "clerk", edit: withRole("OA"), beyond: "Appointments:Email"},
+	{name: "nobody raises himself by an override", caller: "clerk", user: "clerk", edit: withOverride(grant("Invoices:Void")), beyond: "Invoices:Void"},
+	{name: "anybody may lower himself", caller: "clerk", user: "clerk", edit: withOverride(deny("Invoices", "clerk"))},
+	{
+		name: "nobody prolongs what he has for a time", caller: "clerk", user: "clerk", edit: withOverride(grant("Invoices:Void")), beyond: "Invoices:Void",
+		given: func(w *world) { setOverride(w.users["clerk"], until(grant("Invoices:Void"), time.Hour)) },
+	},
+	{
+		name: "also he who waits for a key", caller: "clerk", user: "clerk", edit: withOverride(deny("Web", "clerk")),
+		given: func(w *world) {
+			w.roles["clerk"].Keys = append(w.roles["clerk"].Keys, "Invoices:Edit")
+			setOverride(w.users["clerk"], until(deny("Invoices:Edit", "owner"), time.Hour))
+		},
+	},
+	{
+		name: "nobody gives for longer than he has", caller: "clerk", user: "user", edit: withOverride(grant("Invoices:Edit")), beyond: "Invoices:Edit",
+		given: func(w *world) {
+			w.users["user"].Overrides = []*pb.Override{grant("Invoices")}
+			setOverride(w.users["clerk"], until(grant("Invoices:Edit"), time.Hour))
+		},
+	},
+	{
+		name: "for as long as he has is fine", caller: "clerk", user: "user", edit: withOverride(until(grant("Invoices:Edit"), time.Hour)),
+		given: func(w *world) {
+			w.users["user"].Overrides = []*pb.Override{grant("Invoices")}
+			setOverride(w.users["clerk"], until(grant("Invoices:Edit"), time.Hour))
+		},
+	},
+	{
+		name: "nobody gives what he will have", caller: "clerk", user: "user", edit: withRole("billing"), beyond: "Invoices:Edit",
+		given: func(w *world) {
+			w.roles["billing"] = &pb.Role{Id: "billing", Keys: []string{"Invoices", "Invoices:Edit"}}
+			w.roles["clerk"].Keys = append(w.roles["clerk"].Keys, "Invoices:Edit")
+			setOverride(w.users["clerk"], until(deny("Invoices:Edit", "owner"), time.Hour))
+			w.users["user"].Overrides = []*pb.Override{until(deny("Invoices:Edit", "clerk"), time.Hour)}
+		},
+	},
+	{
+		name: "a suspended owner is still above", caller: "admin", user: "boss", edit: withRole("US"), beyond: "Organization: Owner",
+		given: func(w *world) {
+			w.users["boss"] = &pb.UserAccess{Id: "boss", RoleId: "OW", Overrides: []*pb.Override{until(deny("Organization", "owner"), time.Hour)}}
+		},
+	},
+	{
+		name: "what a missing parent hides is not given behind it", caller: "clerk", user: "user", edit: withOverride(grant("Invoices")), beyond: "Invoices:Void",
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{grant("Invoices:Void")} },
+	},
+	{
+		name: "what the plan hides is not given behind it", caller: "clerk", user: "user", edit: withRole("marketing"), beyond: "Campaigns",
+		given: func(w *world) { w.roles["marketing"] = &pb.Role{Id: "marketing", Keys: []string{"Campaigns"}} },
+	},
+	{
+		name: "what ends an hour later is not given behind it", caller: "clerk", user: "user", edit: withRole("void"), beyond: "Invoices:Void",
+		given: func(w *world) {
+			w.roles["void"] = &pb.Role{Id: "void", Keys: []string{"Invoices", "Invoices:Void"}}
+			w.users["user"].Overrides = []*pb.Override{until(deny("Invoices:Void", "clerk"), time.Hour)}
+		},
+	},
+	{
+		name: "nobody lifts a deny by somebody above", caller: "admin", user: "user", edit: withoutOverride("Calendar"), beyond: "Contacts:Edit:Owned",
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "owner")} },
+	},
+	{
+		name: "nor takes it over", caller: "admin", user: "user", edit: withOverride(deny("Calendar", "admin")), beyond: "Contacts:Edit:Owned",
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "owner")} },
+	},
+	{
+		name: "nor leaves the group that has it", caller: "admin", user: "user", edit: func(u *pb.UserAccess) { u.GroupId = "" }, beyond: "Contacts:Edit:Owned",
+		given: func(w *world) {
+			w.users["user"].GroupId = "group"
+			w.groups["group"] = &pb.Group{Id: "group", RoleId: "US", Denies: []string{"Calendar"}, DenyAuthors: map[string]string{"Calendar": "owner"}}
+		},
+	},
+	{
+		name: "nor grants over it", caller: "admin", user: "user", edit: withOverride(grant("Calendar")), beyond: "Contacts:Edit:Owned",
+		given: func(w *world) {
+			w.users["user"].GroupId = "group"
+			w.groups["group"] = &pb.Group{Id: "group", RoleId: "US", Denies: []string{"Calendar"}, DenyAuthors: map[string]string{"Calendar": "owner"}}
+		},
+	},
+	{
+		name: "nor includes what it denies", caller: "admin", user: "user", edit: withOverride(grant("Web")), beyond: "Contacts:Edit:Owned",
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("App", "owner")} },
+	},
+	{
+		name: "a deny by a peer may be lifted", caller: "admin", user: "user", edit: withoutOverride("Calendar"),
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "clerk")} },
+	},
+	{
+		name: "one that has ended too", caller: "admin", user: "user", edit: withoutOverride("Calendar"),
+		given: func(w *world) { w.users["user"].Overrides = []*pb.Override{until(deny("Calendar", "owner"), 0)} },
+	},
+	{
+		name: "a role's settings are above who lacks them", caller: "clerk", user: "user", edit: withRole("seeing"), beyond: "setting:see_pricing",
+		given: func(w *world) {
+			w.roles["seeing"] = &pb.Role{Id: "seeing", Settings: &pb.UserSettings{SeePricing: yes()}}
+		},
+	},
+}
+
 func TestDelegation(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		given  func(*world)
-		caller string
-		user   string
-		edit   func(*pb.UserAccess)
-		beyond string // the first grant that is missing, "" if the edit goes
-	}{
-		{name: "the owner appoints a technician", caller: "owner", user: "user", edit: withRole("SP")},
-		{name: "the owner appoints a brand's administrator", caller: "owner", user: "user", edit: withRole("BA")},
-		{name: "an administrator appoints office staff", caller: "admin", user: "user", edit: withRole("US")},
-		{name: "an administrator appoints no technician as long as he lacks their keys", caller: "admin", user: "user", edit: withRole("SP"), beyond: "Subcontractors:Bids"},
-		{name: "an administrator appoints no owner", caller: "admin", user: "user", edit: withRole("OW"), beyond: "Organization: Owner"},
-		{name: "an administrator edits no owner", caller: "admin", user: "owner", edit: withOverride(deny("Reports", "admin")), beyond: "Contacts:Edit:Owned"},
-		{
-			name: "he who was given the keys appoints technicians", caller: "admin", user: "user", edit: withRole("SP"),
-			given: func(w *world) {
-				for b := range builtIn["SP"].keys.Without(builtIn["OA"].keys).All() {
-					setOverride(w.users["admin"], grant(b.String()))
-				}
-			},
-		},
-		{name: "nobody raises himself by a role", caller: "clerk", user: "clerk", edit: withRole("OA"), beyond: "Appointments:Email"},
-		{name: "nobody raises himself by an override", caller: "clerk", user: "clerk", edit: withOverride(grant("Invoices:Void")), beyond: "Invoices:Void"},
-		{name: "anybody may lower himself", caller: "clerk", user: "clerk", edit: withOverride(deny("Invoices", "clerk"))},
-		{
-			name: "nobody prolongs what he has for a time", caller: "clerk", user: "clerk", edit: withOverride(grant("Invoices:Void")), beyond: "Invoices:Void",
-			given: func(w *world) { setOverride(w.users["clerk"], until(grant("Invoices:Void"), time.Hour)) },
-		},
-		{
-			name: "also he who waits for a key", caller: "clerk", user: "clerk", edit: withOverride(deny("Web", "clerk")),
-			given: func(w *world) {
-				w.roles["clerk"].Keys = append(w.roles["clerk"].Keys, "Invoices:Edit")
-				setOverride(w.users["clerk"], until(deny("Invoices:Edit", "owner"), time.Hour))
-			},
-		},
-		{
-			name: "nobody gives for longer than he has", caller: "clerk", user: "user", edit: withOverride(grant("Invoices:Edit")), beyond: "Invoices:Edit",
-			given: func(w *world) {
-				w.users["user"].Overrides = []*pb.Override{grant("Invoices")}
-				setOverride(w.users["clerk"], until(grant("Invoices:Edit"), time.Hour))
-			},
-		},
-		{
-			name: "for as long as he has is fine", caller: "clerk", user: "user", edit: withOverride(until(grant("Invoices:Edit"), time.Hour)),
-			given: func(w *world) {
-				w.users["user"].Overrides = []*pb.Override{grant("Invoices")}
-				setOverride(w.users["clerk"], until(grant("Invoices:Edit"), time.Hour))
-			},
-		},
-		{
-			name: "nobody gives what he will have", caller: "clerk", user: "user", edit: withRole("billing"), beyond: "Invoices:Edit",
-			given: func(w *world) {
-				w.roles["billing"] = &pb.Role{Id: "billing", Keys: []string{"Invoices", "Invoices:Edit"}}
-				w.roles["clerk"].Keys = append(w.roles["clerk"].Keys, "Invoices:Edit")
-				setOverride(w.users["clerk"], until(deny("Invoices:Edit", "owner"), time.Hour))
-				w.users["user"].Overrides = []*pb.Override{until(deny("Invoices:Edit", "clerk"), time.Hour)}
-			},
-		},
-		{
-			name: "a suspended owner is still above", caller: "admin", user: "boss", edit: withRole("US"), beyond: "Organization: Owner",
-			given: func(w *world) {
-				w.users["boss"] = &pb.UserAccess{Id: "boss", RoleId: "OW", Overrides: []*pb.Override{until(deny("Organization", "owner"), time.Hour)}}
-			},
-		},
-		{
-			name: "what a missing parent hides is not given behind it", caller: "clerk", user: "user", edit: withOverride(grant("Invoices")), beyond: "Invoices:Void",
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{grant("Invoices:Void")} },
-		},
-		{
-			name: "what the plan hides is not given behind it", caller: "clerk", user: "user", edit: withRole("marketing"), beyond: "Campaigns",
-			given: func(w *world) { w.roles["marketing"] = &pb.Role{Id: "marketing", Keys: []string{"Campaigns"}} },
-		},
-		{
-			name: "what ends an hour later is not given behind it", caller: "clerk", user: "user", edit: withRole("void"), beyond: "Invoices:Void",
-			given: func(w *world) {
-				w.roles["void"] = &pb.Role{Id: "void", Keys: []string{"Invoices", "Invoices:Void"}}
-				w.users["user"].Overrides = []*pb.Override{until(deny("Invoices:Void", "clerk"), time.Hour)}
-			},
-		},
-		{
-			name: "nobody lifts a deny by somebody above", caller: "admin", user: "user", edit: withoutOverride("Calendar"), beyond: "Contacts:Edit:Owned",
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "owner")} },
-		},
-		{
-			name: "nor takes it over", caller: "admin", user: "user", edit: withOverride(deny("Calendar", "admin")), beyond: "Contacts:Edit:Owned",
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "owner")} },
-		},
-		{
-			name: "nor leaves the group that has it", caller: "admin", user: "user", edit: func(u *pb.UserAccess) { u.GroupId = "" }, beyond: "Contacts:Edit:Owned",
-			given: func(w *world) {
-				w.users["user"].GroupId = "group"
-				w.groups["group"] = &pb.Group{Id: "group", RoleId: "US", Denies: []string{"Calendar"}, DenyAuthors: map[string]string{"Calendar": "owner"}}
-			},
-		},
-		{
-			name: "nor grants over it", caller: "admin", user: "user", edit: withOverride(grant("Calendar")), beyond: "Contacts:Edit:Owned",
-			given: func(w *world) {
-				w.users["user"].GroupId = "group"
-				w.groups["group"] = &pb.Group{Id: "group", RoleId: "US", Denies: []string{"Calendar"}, DenyAuthors: map[string]string{"Calendar": "owner"}}
-			},
-		},
-		{
-			name: "nor includes what it denies", caller: "admin", user: "user", edit: withOverride(grant("Web")), beyond: "Contacts:Edit:Owned",
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("App", "owner")} },
-		},
-		{
-			name: "a deny by a peer may be lifted", caller: "admin", user: "user", edit: withoutOverride("Calendar"),
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{deny("Calendar", "clerk")} },
-		},
-		{
-			name: "one that has ended too", caller: "admin", user: "user", edit: withoutOverride("Calendar"),
-			given: func(w *world) { w.users["user"].Overrides = []*pb.Override{until(deny("Calendar", "owner"), 0)} },
-		},
-		{
-			name: "a role's settings are above who lacks them", caller: "clerk", user: "user", edit: withRole("seeing"), beyond: "setting:see_pricing",
-			given: func(w *world) {
-				w.roles["seeing"] = &pb.Role{Id: "seeing", Settings: &pb.UserSettings{SeePricing: yes()}}
-			},
-		},
-	} {
+	for _, test := range delegations {
 		t.Run(test.name, func(t *testing.T) {
 			w := office()
 			if test.given != nil {

@@ -10,67 +10,69 @@ import (
 	"latchkey.dev/services/internal/fault"
 )
 
+var contents = []struct {
+	name, method, request string
+	asks                  string // grants, in any order
+}{
+	{"a chosen value", "Look", `view: VIEW_ALL`, "all"},
+	{"a chosen value in a list", "Look", `views: [VIEW_FREE, VIEW_ALL, VIEW_OPEN]`, "all open"},
+	{"a chosen value in a map", "Look", `named_views { key: "a" value: VIEW_OPEN }`, "open"},
+	{"a chosen value in a message", "Look", `item { view: VIEW_ALL }`, "all"},
+	{"a chosen value deep in messages", "Look", `item { parts { by_name { key: "a" value { view: VIEW_ALL } } } }`, "all"},
+	{"a guarded field", "Look", `item { title: "x" }`, "general"},
+	{"a guarded field set to nothing", "Look", `item { title: "" }`, "general"},
+	{"a guarded message asks for both grants", "Look", `item { unit_price {} }`, "see pricing"},
+	{"a guarded list", "Look", `item { notes: "x" }`, "void edit"},
+	{"in a message", "Look", `item { box { cost { minor_units: 1 } } }`, "see pricing"},
+	{"in a message that holds itself", "Look", `item { box { inner { inner { cost {} } } } }`, "see pricing"},
+	{"in a list", "Look", `item { parts {} parts { title: "x" } }`, "general"},
+	{"in a map", "Look", `item { by_name { key: "a" value { title: "x" } } }`, "general"},
+	{"everything at once", "Look", `view: VIEW_ALL discount: 1 item { title: "x" notes: "y" box { cost {} } }`, "all see general void edit pricing"},
+
+	{"mask of one field", "Update", `item { title: "x" unit_price {} } update_mask { paths: "title" }`, "general"},
+	{"mask of a field that the record lacks", "Update", `item {} update_mask { paths: "unit_price" }`, "see pricing"},
+	{"mask without a record", "Update", `update_mask { paths: "title" }`, "general"},
+	{"mask of two fields", "Update", `update_mask { paths: "title" paths: "unit_price" }`, "general see pricing"},
+	{"mask of what is below", "Update", `update_mask { paths: "unit_price.minor_units" }`, "see pricing"},
+	{"mask of what is above", "Update", `update_mask { paths: "box" }`, "see pricing"},
+	{"mask of what is above, deeper", "Update", `update_mask { paths: "box.inner.inner" }`, "see pricing"},
+	{"mask of the guarded in a message", "Update", `update_mask { paths: "box.cost" }`, "see pricing"},
+	{"mask of a list of what is guarded", "Update", `update_mask { paths: "parts" }`, "general see pricing void edit"},
+	{"mask through a list", "Update", `update_mask { paths: "parts.title" }`, "general see pricing void edit"},
+	{"mask of a map", "Update", `update_mask { paths: "by_name" }`, "general see pricing void edit"},
+	{"mask of all", "Update", `update_mask { paths: "*" }`, "general see pricing void edit"},
+	{"mask of all in a message", "Update", `update_mask { paths: "box.*" }`, "see pricing"},
+	{"mask in the names of JSON", "Update", `update_mask { paths: "unitPrice" }`, "see pricing"},
+	{"mask of a chosen value", "Update", `item { view: VIEW_ALL } update_mask { paths: "view" }`, "all"},
+	{"mask of all, and a chosen value", "Update", `item { view: VIEW_ALL } update_mask { paths: "*" }`, "all general see pricing void edit"},
+	{"mask of a message with a chosen value", "Update", `item { parts { view: VIEW_OPEN } } update_mask { paths: "parts" }`, "open general see pricing void edit"},
+	{"a chosen value beside the record", "Update", `view: VIEW_OPEN update_mask { paths: "title" }`, "open general"},
+	{"no mask: what is set", "Update", `item { title: "x" }`, "general"},
+	{"no mask: a message is replaced with all that is in it", "Update", `item { box { colour: "red" } title: "x" }`, "see pricing general"},
+	{"no mask: a chosen value", "Update", `item { view: VIEW_ALL }`, "all"},
+
+	{"updates in a list", "UpdateAll", `updates { update_mask { paths: "title" } } updates { item { view: VIEW_OPEN } }`, "general open"},
+	{"updates in a list, of all", "UpdateAll", `updates { update_mask { paths: "*" } }`, "general see pricing void edit"},
+	{"a record that is itself guarded", "UpdateGuarded", `item {} update_mask { paths: "title" }`, "delete general"},
+	{"a record that is itself guarded, no mask", "UpdateGuarded", `item { title: "x" }`, "delete general"},
+
+	{"filter", "Search", `view: VIEW_ALL filter: "unit_price.minor_units > 3"`, "all see"},
+	{"filter in any writing", "Search", `view: VIEW_ALL filter: "name = \"a\"\tAND\nunit_price.minor_units>3"`, "all see"},
+	{"filter in the names of JSON", "Search", `view: VIEW_ALL filter: "unitPrice.minorUnits > 3"`, "all see"},
+	{"filter by what is above", "Search", `view: VIEW_ALL filter: "unit_price = 3"`, "all see"},
+	{"filter through messages", "Search", `view: VIEW_ALL filter: "box.inner.cost.minor_units > 3"`, "all see"},
+	{"filter by a message with guarded fields", "Search", `view: VIEW_ALL filter: "box != 3"`, "all see"},
+	{"filter through a list", "Search", `view: VIEW_ALL filter: "parts.notes : x"`, "all void"},
+	{"order", "Search", `view: VIEW_ALL order_by: "unit_price desc"`, "all see"},
+	{"order by the second", "Search", `view: VIEW_ALL order_by: "name, unit_price"`, "all see"},
+}
+
 // TestContent sends requests to methods that anyone may call who holds what the
 // request itself asks for, and names all of that: with it the request passes, and
 // without any one of it it does not, for want of that one.
 func TestContent(t *testing.T) {
 	rules := shopRules(t)
-	for _, c := range []struct {
-		name, method, request string
-		asks                  string // grants, in any order
-	}{
-		{"a chosen value", "Look", `view: VIEW_ALL`, "all"},
-		{"a chosen value in a list", "Look", `views: [VIEW_FREE, VIEW_ALL, VIEW_OPEN]`, "all open"},
-		{"a chosen value in a map", "Look", `named_views { key: "a" value: VIEW_OPEN }`, "open"},
-		{"a chosen value in a message", "Look", `item { view: VIEW_ALL }`, "all"},
-		{"a chosen value deep in messages", "Look", `item { parts { by_name { key: "a" value { view: VIEW_ALL } } } }`, "all"},
-		{"a guarded field", "Look", `item { title: "x" }`, "general"},
-		{"a guarded field set to nothing", "Look", `item { title: "" }`, "general"},
-		{"a guarded message asks for both grants", "Look", `item { unit_price {} }`, "see pricing"},
-		{"a guarded list", "Look", `item { notes: "x" }`, "void edit"},
-		{"in a message", "Look", `item { box { cost { minor_units: 1 } } }`, "see pricing"},
-		{"in a message that holds itself", "Look", `item { box { inner { inner { cost {} } } } }`, "see pricing"},
-		{"in a list", "Look", `item { parts {} parts { title: "x" } }`, "general"},
-		{"in a map", "Look", `item { by_name { key: "a" value { title: "x" } } }`, "general"},
-		{"everything at once", "Look", `view: VIEW_ALL discount: 1 item { title: "x" notes: "y" box { cost {} } }`, "all see general void edit pricing"},
-
-		{"mask of one field", "Update", `item { title: "x" unit_price {} } update_mask { paths: "title" }`, "general"},
-		{"mask of a field that the record lacks", "Update", `item {} update_mask { paths: "unit_price" }`, "see pricing"},
-		{"mask without a record", "Update", `update_mask { paths: "title" }`, "general"},
-		{"mask of two fields", "Update", `update_mask { paths: "title" paths: "unit_price" }`, "general see pricing"},
-		{"mask of what is below", "Update", `update_mask { paths: "unit_price.minor_units" }`, "see pricing"},
-		{"mask of what is above", "Update", `update_mask { paths: "box" }`, "see pricing"},
-		{"mask of what is above, deeper", "Update", `update_mask { paths: "box.inner.inner" }`, "see pricing"},
-		{"mask of the guarded in a message", "Update", `update_mask { paths: "box.cost" }`, "see pricing"},
-		{"mask of a list of what is guarded", "Update", `update_mask { paths: "parts" }`, "general see pricing void edit"},
-		{"mask through a list", "Update", `update_mask { paths: "parts.title" }`, "general see pricing void edit"},
-		{"mask of a map", "Update", `update_mask { paths: "by_name" }`, "general see pricing void edit"},
-		{"mask of all", "Update", `update_mask { paths: "*" }`, "general see pricing void edit"},
-		{"mask of all in a message", "Update", `update_mask { paths: "box.*" }`, "see pricing"},
-		{"mask in the names of JSON", "Update", `update_mask { paths: "unitPrice" }`, "see pricing"},
-		{"mask of a chosen value", "Update", `item { view: VIEW_ALL } update_mask { paths: "view" }`, "all"},
-		{"mask of all, and a chosen value", "Update", `item { view: VIEW_ALL } update_mask { paths: "*" }`, "all general see pricing void edit"},
-		{"mask of a message with a chosen value", "Update", `item { parts { view: VIEW_OPEN } } update_mask { paths: "parts" }`, "open general see pricing void edit"},
-		{"a chosen value beside the record", "Update", `view: VIEW_OPEN update_mask { paths: "title" }`, "open general"},
-		{"no mask: what is set", "Update", `item { title: "x" }`, "general"},
-		{"no mask: a message is replaced with all that is in it", "Update", `item { box { colour: "red" } title: "x" }`, "see pricing general"},
-		{"no mask: a chosen value", "Update", `item { view: VIEW_ALL }`, "all"},
-
-		{"updates in a list", "UpdateAll", `updates { update_mask { paths: "title" } } updates { item { view: VIEW_OPEN } }`, "general open"},
-		{"updates in a list, of all", "UpdateAll", `updates { update_mask { paths: "*" } }`, "general see pricing void edit"},
-		{"a record that is itself guarded", "UpdateGuarded", `item {} update_mask { paths: "title" }`, "delete general"},
-		{"a record that is itself guarded, no mask", "UpdateGuarded", `item { title: "x" }`, "delete general"},
-
-		{"filter", "Search", `view: VIEW_ALL filter: "unit_price.minor_units > 3"`, "all see"},
-		{"filter in any writing", "Search", `view: VIEW_ALL filter: "name = \"a\"\tAND\nunit_price.minor_units>3"`, "all see"},
-		{"filter in the names of JSON", "Search", `view: VIEW_ALL filter: "unitPrice.minorUnits > 3"`, "all see"},
-		{"filter by what is above", "Search", `view: VIEW_ALL filter: "unit_price = 3"`, "all see"},
-		{"filter through messages", "Search", `view: VIEW_ALL filter: "box.inner.cost.minor_units > 3"`, "all see"},
-		{"filter by a message with guarded fields", "Search", `view: VIEW_ALL filter: "box != 3"`, "all see"},
-		{"filter through a list", "Search", `view: VIEW_ALL filter: "parts.notes : x"`, "all void"},
-		{"order", "Search", `view: VIEW_ALL order_by: "unit_price desc"`, "all see"},
-		{"order by the second", "Search", `view: VIEW_ALL order_by: "name, unit_price"`, "all see"},
-	} {
+	for _, c := range contents {
 		t.Run(c.name, func(t *testing.T) {
 			msg := input(t, c.method, c.request)
 			if err := rules.CheckRequest(method(c.method), holder(t, c.asks), msg); err != nil {
