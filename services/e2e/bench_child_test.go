@@ -12,6 +12,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -169,9 +170,17 @@ func (b *bench) profiled(run func(*bench) finding) finding {
 		return run(b)
 	}
 	p := b.one().processes[names[0]]
+	os.Remove(*benchProfile)
 	p.signal(syscall.SIGUSR1)
-	defer p.signal(syscall.SIGUSR1)
-	return run(b)
+	f := run(b)
+	p.signal(syscall.SIGUSR1)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if info, err := os.Stat(*benchProfile); err == nil && info.Size() > 0 {
+			return f
+		}
+	}
+	b.t.Fatalf("there is no profile:\n%s", p.log)
+	return f
 }
 
 // environment is that of the suite which the benchmarks share.
