@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -63,6 +64,31 @@ func TestWhySaysWhoAndWhenAndWhatWouldFlipIt(t *testing.T) {
 	word := owner.why(uma, "Web").GetGrant().GetWords()[0]
 	if word.GetLayer() != pb.Layer_LAYER_ROLE || word.GetSourceName() == "" || word.GetAssigned().GetAuthor() != owner.id {
 		t.Errorf("the role's word: got %v", word)
+	}
+}
+
+func TestWhyOfAGroupsDeny(t *testing.T) {
+	owner := start(t)
+	admin, uma := owner.hire("ada", "OA"), owner.add("uma", "US")
+	g, err := admin.groups().CreateGroup(admin.ctx(), &pb.CreateGroupRequest{Name: "Night", RoleId: "US", Denies: []string{"Calendar"}})
+	mustNot(t, err)
+	group := g.GetGroup().GetId()
+	_, err = owner.access().SetUserGroup(owner.ctx(), &pb.SetUserGroupRequest{UserId: uma, GroupId: group})
+	mustNot(t, err)
+	got := owner.why(uma, "Calendar").GetGrant()
+	words := got.GetWords()
+	w := words[len(words)-1]
+	if w.GetLayer() != pb.Layer_LAYER_GROUP || w.GetEffect() != pb.Effect_EFFECT_DENY || !w.GetDecided() || w.GetSourceName() != "Night" ||
+		w.GetSet().GetAuthor() != admin.id || w.GetAssigned().GetAuthor() != owner.id {
+		t.Errorf("got %v", w)
+	}
+	lift := &pb.FlipStep{Kind: pb.FlipKind_FLIP_KIND_LIFT_GROUP_DENY, Grant: "Calendar", SetBy: admin.id, Source: group}
+	found := slices.ContainsFunc(got.GetFlips(), func(f *pb.Flip) bool {
+		return len(f.GetSteps()) == 1 && proto.Equal(f.GetSteps()[0], lift)
+	})
+	role := words[0].GetLayer() == pb.Layer_LAYER_ROLE
+	if found != role {
+		t.Errorf("that lifting the deny would do is told: %v, the role grants the key: %v", found, role)
 	}
 }
 
@@ -163,11 +189,10 @@ func TestAPreviewFailsAsTheChangeDoes(t *testing.T) {
 	same(t, "after the preview", owner.stored(uma), before)
 	_, err = preview(admin, set(owner.id, "US"))
 	check(t, "of somebody above", err, codes.PermissionDenied, "BEYOND_OWN_GRANTS")
-	_, err = preview(owner, set(owner.id, "US"))
-	if err == nil {
-		_, err = owner.access().SetUserRole(owner.ctx(), &pb.SetUserRoleRequest{ValidateOnly: true, UserId: owner.id, RoleId: "US"})
-		mustNot(t, err)
-	}
+	_, err = preview(owner, &pb.PreviewChangeRequest{Change: &pb.PreviewChangeRequest_SetOverride{SetOverride: &pb.SetOverrideRequest{
+		UserId: owner.id, Key: "Organization: Owner", Effect: pb.Effect_EFFECT_DENY,
+	}}})
+	check(t, "of the last owner", err, codes.FailedPrecondition, "LAST_OWNER")
 	_, err = preview(owner, set(uma, "no such role"))
 	check(t, "a role that is not", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "role")
 	mustNot(t, owner.override(admin.id, "Organizations: Roles", pb.Effect_EFFECT_DENY))

@@ -57,7 +57,8 @@ func (l *loader) holder(u *pb.UserAccess, q inquiry) *pb.Holder {
 	return h
 }
 
-// pastPage is store.Page over everybody of whom something was stored.
+// pastPage is store.Page over everybody of whom something was stored. To look at the past
+// takes longer, so fewer are looked at for a page.
 func (l *loader) pastPage(req store.PageRequest, keep func(*pb.UserAccess) bool) (next string, err error) {
 	size, err := store.PageSize(req)
 	if err != nil {
@@ -67,7 +68,7 @@ func (l *loader) pastPage(req store.PageRequest, keep func(*pb.UserAccess) bool)
 	if err != nil {
 		return "", err
 	}
-	kept, budget := 0, 20*size+1000
+	kept, budget := 0, 2*size+1000
 	for id := range accesses.IDs(l.tx, last) {
 		if kept == size || budget == 0 {
 			return l.tx.SealCursor(req, last)

@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -97,7 +96,7 @@ func requirements() (map[string]*Requirement, error) {
 		}
 		all[r.Method] = r
 	}
-	return all, errors.Join(err)
+	return all, err
 }
 
 // require collects what the fields of a shape take. A message inside itself is not
