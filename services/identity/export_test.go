@@ -66,7 +66,7 @@ func Gate() (cells []Cell) {
 func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
-type Whom struct{ Organization, User, Session string }
+type Whom struct{ Organization, User, Session, Key string }
 
 // Tamper brings somebody into a blocked state behind the back of the part that
 // started last: nobody is told, so what its process knows of the caller stays.
@@ -93,6 +93,16 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		u, _ := users.Get(tx, userKey(w.Organization, w.User))
 		u.State = deactivated
 		return users.Put(tx, u)
+	},
+	"key revoked": func(tx *store.Tx, w Whom) error {
+		k, _ := apiKeys.Get(tx, w.Key)
+		k.State = keyRevoked // but its token stays
+		return apiKeys.Put(tx, k)
+	},
+	"key expired": func(tx *store.Tx, w Whom) error {
+		k, _ := apiKeys.Get(tx, w.Key)
+		k.ExpireTime = past
+		return apiKeys.Put(tx, k)
 	},
 	"session ended": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.Session) // but not its token

@@ -5,6 +5,7 @@ import (
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 
+	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 )
@@ -15,7 +16,9 @@ type path string
 const (
 	pathSignIn   path = "sign in with a password" // CreateSession
 	pathSession  path = "show a session's token"  // ResolveSession
+	pathKey      path = "show an API key's token" // ResolveSession
 	pathPassword path = "change the password"     // ChangePassword
+	pathNewKey   path = "make an API key"         // CreateApiKey, RotateApiKey
 	pathClaim    path = "claim the suite"         // ClaimOwnership
 )
 
@@ -24,6 +27,8 @@ type subject struct {
 	organization string
 	user         string
 	session      string // that is shown, or that asks for another credential
+	delegated    bool   // that session is an API key's, or of somebody who acts for the user
+	apiKey       string // that is shown
 	password     string // the kept hash that the password belonged to when it was checked
 	code         string // one-time code of the suite
 }
@@ -37,8 +42,14 @@ type block struct {
 	refusal func() error
 }
 
-// members are the paths for which one has to be an active member.
-var members = []path{pathSignIn, pathSession, pathPassword}
+var (
+	// members are the paths for which one has to be an active member.
+	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey}
+	// issuing are those on which somebody signed in gets or changes a credential.
+	issuing = []path{pathPassword, pathNewKey}
+	// bySession are those on which a session is what lets in.
+	bySession = append([]path{pathSession}, issuing...)
+)
 
 // blocks is the whole table. TestGate tries each path of each block, before and after
 // a restart.
@@ -49,8 +60,11 @@ var blocks = []block{
 	{name: "person deleted", on: members, holds: personDeleted},
 	{name: "membership ended", on: members, holds: membershipEnded},
 	{name: "user deactivated", on: members, holds: userDeactivated},
-	{name: "session ended", on: []path{pathSession, pathPassword}, holds: sessionEnded, refusal: credentialsInvalid},
-	{name: "session expired", on: []path{pathSession, pathPassword}, holds: sessionExpired, refusal: credentialsInvalid},
+	{name: "not in person", on: issuing, holds: notInPerson, refusal: inPersonOnly},
+	{name: "session ended", on: bySession, holds: sessionEnded, refusal: credentialsInvalid},
+	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
+	{name: "key revoked", on: []path{pathKey}, holds: keyNotActive},
+	{name: "key expired", on: []path{pathKey}, holds: keyExpired},
 	{name: "password changed", on: []path{pathSignIn, pathPassword}, holds: passwordChanged},
 }
 
@@ -58,7 +72,9 @@ var blocks = []block{
 var refusals = map[path]func() error{
 	pathSignIn:   signInFailed,
 	pathSession:  credentialsInvalid,
+	pathKey:      credentialsInvalid,
 	pathPassword: wrongPassword,
+	pathNewKey:   credentialsInvalid,
 	pathClaim:    wrongCode,
 }
 
@@ -121,9 +137,33 @@ func sessionExpired(tx *store.Tx, s subject) bool {
 	return !ok || !session.GetExpireTime().AsTime().After(tx.Now())
 }
 
+func notInPerson(_ *store.Tx, s subject) bool { return s.delegated }
+
+func keyNotActive(tx *store.Tx, s subject) bool {
+	key, ok := apiKeys.Get(tx, s.apiKey)
+	return !ok || key.GetState() != keyActive
+}
+
+func keyExpired(tx *store.Tx, s subject) bool {
+	key, ok := apiKeys.Get(tx, s.apiKey)
+	return !ok || hasExpired(tx, key)
+}
+
 func passwordChanged(tx *store.Tx, s subject) bool {
 	kept, ok := credentials.Get(tx, s.user)
 	return !ok || kept.GetPasswordHash() != s.password
+}
+
+// callerAsSubject is who asks for a credential with the session of a call.
+func callerAsSubject(c *authz.Principal) subject {
+	return subject{organization: c.Organization, user: c.ID, session: c.SessionID, delegated: !c.InPerson()}
+}
+
+// inPersonOnly is what an API key is told, and whoever acts for another, that asks for
+// what is the person's own.
+func inPersonOnly() error {
+	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_IN_PERSON_ONLY,
+		"only the person may do this, signed in: not an API key, and nobody who acts in the person's name", nil)
 }
 
 func credentialsInvalid() error {

@@ -26,7 +26,14 @@ var ways = map[string]func(*caller) error{
 		})
 		return err
 	},
-	"show a session's token": func(c *caller) error { return c.resolve(c.token) },
+	"show a session's token":  func(c *caller) error { return c.resolve(c.token) },
+	"show an API key's token": func(c *caller) error { return c.resolve(c.key) },
+	"make an API key": func(c *caller) error {
+		_, err := c.apiKeys().CreateApiKey(c.ctx(), &pb.CreateApiKeyRequest{
+			Name: "another", Scopes: []string{"Organization"}, ValidateOnly: true,
+		})
+		return err
+	},
 	"change the password": func(c *caller) error {
 		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
@@ -54,6 +61,10 @@ var calls = map[string]func(owner, c *caller) error{
 		_, err := owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: c.user.GetId()})
 		return err
 	},
+	"key revoked": func(owner, c *caller) error {
+		_, err := owner.apiKeys().RevokeApiKey(owner.ctx(), &pb.RevokeApiKeyRequest{Id: c.keyID})
+		return err
+	},
 	"session ended": func(_, c *caller) error {
 		_, err := c.sessions().EndSession(c.ctx(), &pb.EndSessionRequest{})
 		return err
@@ -73,19 +84,21 @@ type subject struct {
 	how, block string
 }
 
-// free are the cells that are no refusal: what a state does not block.
-var free = []identity.Cell{
-	{Path: "sign in with a password", Block: "session ended"},
-	{Path: "sign in with a password", Block: "session expired"},
+// free are the paths that a state does not block. All others it does.
+var free = map[string][]string{
+	"session ended":   {"sign in with a password", "show an API key's token"},
+	"session expired": {"sign in with a password", "show an API key's token"},
 	// A change of the password ends the other sessions, each as such.
-	{Path: "show a session's token", Block: "password changed"},
+	"password changed": {"show a session's token", "show an API key's token", "make an API key"},
+	"key revoked":      {"sign in with a password", "show a session's token", "make an API key", "change the password"},
+	"key expired":      {"sign in with a password", "show a session's token", "make an API key", "change the password"},
 }
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
 func TestGate(t *testing.T) {
 	owner := owned(t)
-	nobody := owner.hire("free", "US")
+	nobody := owner.hire("free", "OA").withKey("Organization")
 	var subjects []subject
 	for _, cell := range identity.Gate() {
 		if ways[cell.Path] == nil && identity.CanTamper(cell.Block) {
@@ -105,7 +118,7 @@ func TestGate(t *testing.T) {
 		}
 		for _, s := range subjects {
 			for path := range ways {
-				if !slices.Contains(free, identity.Cell{Path: path, Block: s.block}) {
+				if !slices.Contains(free[s.block], path) {
 					s.refused(when, path, now)
 				}
 			}
@@ -123,14 +136,14 @@ func (c *caller) blocked(block string) []subject {
 		home = c.found("to be gone") // or the test would have no owner any more
 	}
 	name := strings.ReplaceAll(block, " ", "-")
-	s := subject{home.hire(name, "US"), "by tampering", block}
+	s := subject{home.hire(name, "OA").withKey("Organization"), "by tampering", block}
 	s.known()
 	mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
-		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(),
+		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID,
 	}))
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
-		s := subject{home.hire("called-"+name, "US"), "by a call", block}
+		s := subject{home.hire("called-"+name, "OA").withKey("Organization"), "by a call", block}
 		s.known()
 		mustNot(c.t, call(home, s.caller))
 		subjects = append(subjects, s)
@@ -144,6 +157,9 @@ func (c *caller) known() {
 	c.t.Helper()
 	if !c.signedIn(c.token) {
 		c.t.Fatal("a fresh session is not accepted")
+	}
+	if !c.signedIn(c.key) {
+		c.t.Fatal("a fresh API key is not accepted")
 	}
 }
 

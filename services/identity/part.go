@@ -22,6 +22,7 @@ import (
 var Part = server.Part{Name: "identity", Schema: schema, Start: start}
 
 type service struct {
+	pb.UnimplementedApiKeyServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandServiceServer
 	pb.UnimplementedOrganizationServiceServer
@@ -46,6 +47,7 @@ func start(env *server.Env) error { return newService(env).serve(env) }
 
 func (s *service) serve(env *server.Env) error {
 	env.AddHub(s.hub)
+	pb.RegisterApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
@@ -94,6 +96,7 @@ func (s *service) shutOut(ctx context.Context, change func(context.Context) erro
 	return s.hub.Wait(ctx, sequence)
 }
 
-// The tags under which other processes keep what ResolveSession answered.
+// The tags under which other processes keep what ResolveSession answered. An API key
+// is known to them as a session with its id.
 func sessionTag(id string) string { return "session:" + id }
 func userTag(id string) string    { return "user:" + id }

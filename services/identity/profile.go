@@ -32,6 +32,9 @@ func profileOf(tx *store.Tx, id string) (*pb.Profile, error) {
 
 // UpdateProfile implements pb.ProfileServiceServer.
 func (s *service) UpdateProfile(ctx context.Context, req *pb.UpdateProfileRequest) (*pb.UpdateProfileResponse, error) {
+	if !authz.Caller(ctx).InPerson() {
+		return nil, inPersonOnly()
+	}
 	caller := authz.Caller(ctx).ID
 	if id := req.GetProfile().GetId(); id != "" && id != caller {
 		return nil, fault.NotFound("profile", id)
@@ -71,6 +74,9 @@ func renameEverywhere(tx *store.Tx, p *pb.Profile) error {
 // ChangePassword implements pb.ProfileServiceServer.
 func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequest) (*pb.ChangePasswordResponse, error) {
 	caller := authz.Caller(ctx)
+	if !caller.InPerson() { // and is not to guess passwords either
+		return nil, inPersonOnly()
+	}
 	if err := checkPassword("new_password", req.GetNewPassword()); err != nil {
 		return nil, err
 	}
@@ -85,7 +91,8 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	var resp *pb.ChangePasswordResponse
 	change := func(ctx context.Context) (err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.ChangePasswordResponse, error) {
-			who := subject{organization: caller.Organization, user: caller.ID, session: caller.SessionID, password: known}
+			who := callerAsSubject(caller)
+			who.password = known
 			if err := admit(tx, who, pathPassword); err != nil {
 				return nil, err
 			}

@@ -58,11 +58,30 @@ var (
 		return store.Key{t.GetSessionId()}
 	})
 
+	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId)
+	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
+		return store.Key{k.GetOrganizationId(), store.Desc(k.GetCreateTime().AsTime())}
+	})
+	apiKeysByUser = apiKeys.Index("user", func(k *pb.ApiKey) store.Key {
+		if k.GetState() != keyActive {
+			return nil
+		}
+		return store.Key{k.GetOrganizationId(), k.GetUserId()}
+	})
+	apiKeysByPurge = apiKeys.Index("purge", func(k *pb.ApiKey) store.Key {
+		if k.GetPurgeTime() == nil {
+			return nil
+		}
+		return store.Key{k.GetPurgeTime().AsTime()}
+	})
+	apiKeyUses = store.NewCollection("api_key_use", (*identitystorepb.ApiKeyUse).GetId)
+
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
 	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
 )
 
-var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens, seedings, claims)
+var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
+	apiKeys, apiKeyUses, seedings, claims)
 
 // undeleteLife is how long the record of an ended membership is kept.
 const undeleteLife = 28 * 24 * time.Hour
@@ -140,10 +159,15 @@ func member(tx *store.Tx, organization, id string) (*pb.User, error) {
 
 // endSession removes a session and what proves it.
 func endSession(tx *store.Tx, id string) {
+	endTokens(tx, id)
+	sessions.Delete(tx, id)
+}
+
+// endTokens removes what proves a session or an API key.
+func endTokens(tx *store.Tx, id string) {
 	for t := range tokensBySession.Scan(tx, tokensBySession.Range(id)) {
 		tokens.Delete(tx, t.GetId())
 	}
-	sessions.Delete(tx, id)
 }
 
 // endSessions ends those sessions of a person that which returns true for.

@@ -238,6 +238,9 @@ func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*p
 	if id == "" {
 		id = caller.SessionID
 	}
+	if id != caller.SessionID && !caller.InPerson() {
+		return nil, inPersonOnly()
+	}
 	resp := &pb.EndSessionResponse{}
 	end := func(ctx context.Context) (err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.EndSessionResponse, error) {
@@ -273,8 +276,11 @@ func (s *service) ListMySessions(ctx context.Context, req *pb.ListMySessionsRequ
 
 // ResolveSession implements pb.SessionServiceServer.
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
-	return read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
+	resp, err := read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
 		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
+		if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
+			return resolveKey(tx, key)
+		}
 		session, _ := sessions.Get(tx, t.GetSessionId())
 		who := subject{organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId()}
 		if err := admit(tx, who, pathSession); err != nil {
@@ -285,4 +291,8 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 			Surface: session.GetSurface(), ExpireTime: session.GetExpireTime(),
 		}}, nil
 	})
+	if err == nil && resp.GetSession().Scopes != nil {
+		s.noteUse(ctx, resp.GetSession().GetSessionId())
+	}
+	return resp, err
 }

@@ -5,12 +5,17 @@ import (
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/states"
 )
 
 const (
 	active      = pb.UserState_USER_STATE_ACTIVE
 	deactivated = pb.UserState_USER_STATE_DEACTIVATED
+
+	keyActive  = pb.ApiKeyState_API_KEY_STATE_ACTIVE
+	keyRevoked = pb.ApiKeyState_API_KEY_STATE_REVOKED
 )
 
 // userStates is what may happen to a member. That the last owner stays, and that
@@ -28,6 +33,31 @@ var userStates = states.New("user", (*pb.User).GetId, (*pb.User).GetState,
 	},
 	states.Action[*pb.User, pb.UserState]{Method: pb.UserService_EndMembership_FullMethodName},
 )
+
+// apiKeyStates is what may happen to an API key. That it has not expired the gate and
+// RotateApiKey look at, by the clock of the transaction.
+var apiKeyStates = states.New("API key", (*pb.ApiKey).GetId, (*pb.ApiKey).GetState,
+	func(k *pb.ApiKey, s pb.ApiKeyState) { k.State = s },
+	states.Action[*pb.ApiKey, pb.ApiKeyState]{
+		Method: pb.ApiKeyService_RevokeApiKey_FullMethodName,
+		From:   []pb.ApiKeyState{keyActive}, To: keyRevoked,
+	},
+	states.Action[*pb.ApiKey, pb.ApiKeyState]{
+		Method: pb.ApiKeyService_RotateApiKey_FullMethodName,
+		From:   []pb.ApiKeyState{keyActive}, Check: checkRotator,
+	},
+)
+
+// checkRotator lets nobody else have a token that acts as who made the key.
+func checkRotator(c *authz.Principal, k *pb.ApiKey) error {
+	switch {
+	case c.ID != k.GetUserId():
+		return fault.Relation("who made the key")
+	case !c.InPerson():
+		return inPersonOnly()
+	}
+	return nil
+}
 
 // shown returns the user with what the caller can do with it.
 func shown(ctx context.Context, u *pb.User) *pb.User {

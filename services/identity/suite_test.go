@@ -90,6 +90,8 @@ type caller struct {
 	password string
 	session  *pb.Session
 	token    string
+	key      string // token of an API key
+	keyID    string
 }
 
 // ctx carries the caller's session.
@@ -102,6 +104,7 @@ func withToken(ctx context.Context, token string) context.Context {
 func (s *suite) users() pb.UserServiceClient          { return pb.NewUserServiceClient(s.conn) }
 func (s *suite) sessions() pb.SessionServiceClient    { return pb.NewSessionServiceClient(s.conn) }
 func (s *suite) profiles() pb.ProfileServiceClient    { return pb.NewProfileServiceClient(s.conn) }
+func (s *suite) apiKeys() pb.ApiKeyServiceClient      { return pb.NewApiKeyServiceClient(s.conn) }
 func (s *suite) brands() pb.BrandServiceClient        { return pb.NewBrandServiceClient(s.conn) }
 func (s *suite) bootstrap() pb.BootstrapServiceClient { return pb.NewBootstrapServiceClient(s.conn) }
 func (s *suite) access() permissionspb.AccessServiceClient {

@@ -26,6 +26,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		}
 		s.removeAll(ctx, "expired sessions", s.removeExpired)
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
+		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -91,6 +92,20 @@ func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
 		over := take(usersByPurge.Scan(tx, usersByPurge.Range().To(tx.Now())))
 		for _, u := range over {
 			users.Delete(tx, userKey(u.GetOrganizationId(), u.GetId()))
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// purgeKeys erases the records of API keys that were revoked long enough ago.
+func (s *service) purgeKeys(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(apiKeysByPurge.Scan(tx, apiKeysByPurge.Range().To(tx.Now())))
+		for _, key := range over {
+			apiKeys.Delete(tx, key.GetId())
+			apiKeyUses.Delete(tx, key.GetId())
 		}
 		n = len(over)
 		return nil

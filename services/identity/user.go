@@ -265,12 +265,15 @@ func (s *service) removeUser(ctx context.Context, req removal, change func(conte
 	return s.shutOut(ctx, change, userTag(req.GetId()))
 }
 
-// shutUser keeps a user who may no longer come in, and ends the user's sessions in
-// the organization.
+// shutUser keeps a user who may no longer come in, and ends the user's sessions and
+// API keys in the organization.
 func shutUser(tx *store.Tx, u *pb.User) error {
 	endSessions(tx, u.GetId(), func(session *pb.Session) bool {
 		return session.GetOrganizationId() == u.GetOrganizationId()
 	})
+	if err := revokeKeysOf(tx, u); err != nil {
+		return err
+	}
 	return users.Put(tx, u)
 }
 

@@ -122,7 +122,9 @@ func (g *Guard) lookUp(ctx context.Context, hash string) (*known, error) {
 		}
 		now := g.Now()
 		if !now.Before(session.Value.Expires) {
-			return nil, invalidCredentials()
+			if session, err = g.reload(ctx, hash, session); err != nil {
+				return nil, err
+			}
 		}
 		if who := session.Value.remembered(); who != nil && g.mayStill(who, now) {
 			return who, nil
@@ -139,6 +141,17 @@ func (g *Guard) lookUp(ctx context.Context, hash string) (*known, error) {
 	}
 	return nil, fault.New(codes.Unavailable, faultpb.Reason_REASON_LEASE_LOST,
 		"what is known of you changes faster than it can be read: try again", map[string]string{"source": "permissions"})
+}
+
+// reload asks again about a session whose facts have run out: those of an API key do
+// each day. What has run out again by our clock is not accepted.
+func (g *Guard) reload(ctx context.Context, hash string, old *lease.Entry[Session]) (*lease.Entry[Session], error) {
+	g.Sessions.Drop(old)
+	session, err := g.Sessions.Get(ctx, hash)
+	if err == nil && !g.Now().Before(session.Value.Expires) {
+		err = invalidCredentials()
+	}
+	return session, err
 }
 
 // load adds to a session what its user may do.
@@ -158,7 +171,7 @@ func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now tim
 	v := &grants.Value
 	return &known{session: session, grants: grants, Principal: &Principal{
 		ID: s.User, Organization: s.Organization, Actor: s.Actor, SessionID: s.ID, Surface: s.Surface,
-		Grants: v.Set, Values: v.Values, Revision: v.Revision,
+		Grants: s.carried(v.Set), Values: v.Values, Revision: v.Revision, Limited: s.Limited,
 		uses: &Uses{Organization: s.Organization, User: s.User},
 	}}, nil
 }

@@ -43,8 +43,18 @@ type Session struct {
 	Actor        string // who acts in the user's name; empty but under impersonation
 	Surface      Surface
 	Expires      time.Time
+	Limited      bool        // whether the session carries no more keys than Scopes
+	Scopes       catalog.Set // settings and features are not limited
 
 	last *atomic.Pointer[known] // its user as last looked up; nil without Remember
+}
+
+// carried returns what the session carries of the grants of its user.
+func (s *Session) carried(grants catalog.Set) catalog.Set {
+	if !s.Limited {
+		return grants
+	}
+	return grants.Without(grants.OnlyKeys().Without(s.Scopes))
 }
 
 func (s *Session) remembered() *known {
@@ -82,9 +92,14 @@ type Principal struct {
 	Grants       catalog.Set
 	Values       map[string]string
 	Revision     int64
+	Limited      bool // the session carries fewer keys than the user may hold
 
 	uses *Uses // nil for services and for nobody
 }
+
+// InPerson tells whether the caller is the user himself, and neither an API key nor
+// somebody who acts in the user's name.
+func (p *Principal) InPerson() bool { return p.Actor == "" && !p.Limited }
 
 // Has tells whether the caller holds a grant, spelled as in the catalog or
 // "setting:see_pricing". A name outside the catalog is a bug and panics. That he holds

@@ -58,7 +58,12 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash st
 	s := resp.GetSession()
 	session := authz.Session{
 		ID: s.GetSessionId(), User: s.GetUserId(), Organization: s.GetOrganizationId(), Actor: s.GetActorId(),
-		Surface: surfaces[s.GetSurface()], Expires: s.GetExpireTime().AsTime(),
+		Surface: surfaces[s.GetSurface()], Expires: s.GetExpireTime().AsTime(), Limited: s.Scopes != nil,
+	}
+	if session.Limited {
+		if session.Scopes, err = catalog.SetFromBytes(s.GetScopes()); err != nil {
+			return authz.Session{}, nil, fmt.Errorf("read scopes of session %s: %w", session.ID, err)
+		}
 	}
 	return session, []string{"session:" + session.ID, "user:" + session.User, "organization:" + session.Organization}, nil
 }

@@ -63,6 +63,9 @@ const (
 	// PERMISSION_DENIED. A service of the suite called a method that is for people.
 	// Metadata: `method`.
 	Reason_REASON_PEOPLE_ONLY Reason = 17
+	// PERMISSION_DENIED. Only the person may do this, signed in: the caller is an API
+	// key, or acts for another.
+	Reason_REASON_IN_PERSON_ONLY Reason = 18
 	// INVALID_ARGUMENT. Fields are malformed or out of bounds; a
 	// google.rpc.BadRequest detail lists each with what was expected.
 	Reason_REASON_FIELD_INVALID Reason = 20
@@ -138,6 +141,7 @@ var (
 		15: "REASON_FEATURE_NOT_IN_PLAN",
 		16: "REASON_LEASE_LOST",
 		17: "REASON_PEOPLE_ONLY",
+		18: "REASON_IN_PERSON_ONLY",
 		20: "REASON_FIELD_INVALID",
 		21: "REASON_REQUEST_MALFORMED",
 		22: "REASON_PAGE_TOKEN_INVALID",
@@ -174,6 +178,7 @@ var (
 		"REASON_FEATURE_NOT_IN_PLAN": 15,
 		"REASON_LEASE_LOST":          16,
 		"REASON_PEOPLE_ONLY":         17,
+		"REASON_IN_PERSON_ONLY":      18,
 		"REASON_FIELD_INVALID":       20,
 		"REASON_REQUEST_MALFORMED":   21,
 		"REASON_PAGE_TOKEN_INVALID":  22,
@@ -230,7 +235,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xa7\a\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xc2\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -244,7 +249,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x18REASON_BEYOND_OWN_GRANTS\x10\x0e\x12\x1e\n" +
 	"\x1aREASON_FEATURE_NOT_IN_PLAN\x10\x0f\x12\x15\n" +
 	"\x11REASON_LEASE_LOST\x10\x10\x12\x16\n" +
-	"\x12REASON_PEOPLE_ONLY\x10\x11\x12\x18\n" +
+	"\x12REASON_PEOPLE_ONLY\x10\x11\x12\x19\n" +
+	"\x15REASON_IN_PERSON_ONLY\x10\x12\x12\x18\n" +
 	"\x14REASON_FIELD_INVALID\x10\x14\x12\x1c\n" +
 	"\x18REASON_REQUEST_MALFORMED\x10\x15\x12\x1d\n" +
 	"\x19REASON_PAGE_TOKEN_INVALID\x10\x16\x12\x1c\n" +

@@ -38,14 +38,17 @@ type ProfileServiceClient interface {
 	GetProfile(ctx context.Context, in *GetProfileRequest, opts ...grpc.CallOption) (*GetProfileResponse, error)
 	// Changes the masked fields of the caller's profile, all or none. A new name
 	// becomes the caller's name in every organization.
-	// Fails with NOT_FOUND for anybody else's id, and ABORTED if the etag is not
-	// the current one.
+	// Fails with NOT_FOUND for anybody else's id, ABORTED if the etag is not the
+	// current one, and PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an
+	// API key or acts for another.
 	// Example: {"profile": {"display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateProfile(ctx context.Context, in *UpdateProfileRequest, opts ...grpc.CallOption) (*UpdateProfileResponse, error)
 	// Changes the caller's password and ends all other sessions of the caller. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with INVALID_ARGUMENT if current_password is not the caller's password
-	// or new_password is too short or too long, and RESOURCE_EXHAUSTED after 10 wrong
+	// or new_password is too short or too long, PERMISSION_DENIED and reason
+	// IN_PERSON_ONLY if the caller is an API key or acts for another, UNAUTHENTICATED if
+	// the caller's session has ended meanwhile, and RESOURCE_EXHAUSTED after 10 wrong
 	// passwords in a minute and if too many passwords are checked at once.
 	// Example: {"current_password": "to be changed soon", "new_password": "correct horse battery staple"}
 	ChangePassword(ctx context.Context, in *ChangePasswordRequest, opts ...grpc.CallOption) (*ChangePasswordResponse, error)
@@ -101,14 +104,17 @@ type ProfileServiceServer interface {
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
 	// Changes the masked fields of the caller's profile, all or none. A new name
 	// becomes the caller's name in every organization.
-	// Fails with NOT_FOUND for anybody else's id, and ABORTED if the etag is not
-	// the current one.
+	// Fails with NOT_FOUND for anybody else's id, ABORTED if the etag is not the
+	// current one, and PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an
+	// API key or acts for another.
 	// Example: {"profile": {"display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error)
 	// Changes the caller's password and ends all other sessions of the caller. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with INVALID_ARGUMENT if current_password is not the caller's password
-	// or new_password is too short or too long, and RESOURCE_EXHAUSTED after 10 wrong
+	// or new_password is too short or too long, PERMISSION_DENIED and reason
+	// IN_PERSON_ONLY if the caller is an API key or acts for another, UNAUTHENTICATED if
+	// the caller's session has ended meanwhile, and RESOURCE_EXHAUSTED after 10 wrong
 	// passwords in a minute and if too many passwords are checked at once.
 	// Example: {"current_password": "to be changed soon", "new_password": "correct horse battery staple"}
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

@@ -206,8 +206,11 @@ type SessionFacts struct {
 	Surface Surface `protobuf:"varint,4,opt,name=surface,proto3,enum=latchkey.identity.v1.Surface" json:"surface,omitempty"`
 	// The person who acts in the user's name; empty if it is the user.
 	ActorId string `protobuf:"bytes,5,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// From when on the session is no longer valid.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// From when on this answer is no longer valid; ask again then.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The permissions that the session carries at most, 40 bytes: bit n%8 of byte n/8
+	// is the grant with place n. Absent if it carries all that its user holds.
+	Scopes        []byte `protobuf:"bytes,7,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +283,13 @@ func (x *SessionFacts) GetActorId() string {
 func (x *SessionFacts) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *SessionFacts) GetScopes() []byte {
+	if x != nil {
+		return x.Scopes
 	}
 	return nil
 }
@@ -762,7 +772,7 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x127\n" +
 	"\asurface\x18\a \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceR\asurface\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x80\x02\n" +
+	"expireTime\"\xa8\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -771,7 +781,9 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\asurface\x18\x04 \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceR\asurface\x12\x19\n" +
 	"\bactor_id\x18\x05 \x01(\tR\aactorId\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xaf\x02\n" +
+	"expireTime\x12\x1b\n" +
+	"\x06scopes\x18\a \x01(\fH\x00R\x06scopes\x88\x01\x01B\t\n" +
+	"\a_scopes\"\xaf\x02\n" +
 	"\x14CreateSessionRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -875,6 +887,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 	if File_latchkey_identity_v1_session_proto != nil {
 		return
 	}
+	file_latchkey_identity_v1_session_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

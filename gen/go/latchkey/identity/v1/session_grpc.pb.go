@@ -45,18 +45,21 @@ type SessionServiceClient interface {
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
-	// Fails with NOT_FOUND if the caller has no such session.
+	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
+	// reason IN_PERSON_ONLY for another session than this one if the caller is an API
+	// key or acts for another.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
 	EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error)
 	// Lists the caller's live sessions in all organizations, the newest first.
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListMySessions(ctx context.Context, in *ListMySessionsRequest, opts ...grpc.CallOption) (*ListMySessionsResponse, error)
-	// Tells the suite's services whose token it is that hashes to these bytes. The
+	// Tells the suite's services whose token it is that hashes to these bytes, be it a
+	// session's or an API key's. The first use of a key on a day is written down. The
 	// answer may be used only under the lease of the feed "identity", and is dropped by
 	// the tags "session:<id>", "user:<id>" and "organization:<id>".
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session, it has ended or expired, or its user is no active member any more.
+	// session or key, it has ended or expired, or its user is no active member any more.
 	ResolveSession(ctx context.Context, in *ResolveSessionRequest, opts ...grpc.CallOption) (*ResolveSessionResponse, error)
 }
 
@@ -126,18 +129,21 @@ type SessionServiceServer interface {
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
-	// Fails with NOT_FOUND if the caller has no such session.
+	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
+	// reason IN_PERSON_ONLY for another session than this one if the caller is an API
+	// key or acts for another.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
 	EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error)
 	// Lists the caller's live sessions in all organizations, the newest first.
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListMySessions(context.Context, *ListMySessionsRequest) (*ListMySessionsResponse, error)
-	// Tells the suite's services whose token it is that hashes to these bytes. The
+	// Tells the suite's services whose token it is that hashes to these bytes, be it a
+	// session's or an API key's. The first use of a key on a day is written down. The
 	// answer may be used only under the lease of the feed "identity", and is dropped by
 	// the tags "session:<id>", "user:<id>" and "organization:<id>".
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session, it has ended or expired, or its user is no active member any more.
+	// session or key, it has ended or expired, or its user is no active member any more.
 	ResolveSession(context.Context, *ResolveSessionRequest) (*ResolveSessionResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()
 }

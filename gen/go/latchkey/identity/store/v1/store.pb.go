@@ -89,12 +89,12 @@ func (x *Credential) GetPasswordTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// SessionToken is a token that proves a session.
+// SessionToken is a token that proves a session or an API key.
 type SessionToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the token's text, in hexadecimal.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The session.
+	// The session or the API key.
 	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -144,6 +144,62 @@ func (x *SessionToken) GetSessionId() string {
 	return ""
 }
 
+// ApiKeyUse is when an API key was last used. It is apart from the key, whose etag
+// does not change by use.
+type ApiKeyUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Start of the day, in UTC.
+	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKeyUse) Reset() {
+	*x = ApiKeyUse{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKeyUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKeyUse) ProtoMessage() {}
+
+func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
+func (*ApiKeyUse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApiKeyUse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiKeyUse) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
 // Seeding is an organization whose owner has no role yet, because permissions
 // has not been told of it. It is deleted when it has.
 type Seeding struct {
@@ -161,7 +217,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +229,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +242,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -231,7 +287,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +299,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +312,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Claim) GetId() string {
@@ -314,7 +370,10 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\"\x8f\x01\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"[\n" +
+	"\tApiKeyUse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
+	"\rlast_use_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\x8f\x01\n" +
 	"\aSeeding\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12&\n" +
@@ -341,22 +400,24 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*SessionToken)(nil),          // 1: latchkey.identity.store.v1.SessionToken
-	(*Seeding)(nil),               // 2: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 3: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*ApiKeyUse)(nil),             // 2: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 3: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 4: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	4, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	4, // 1: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	5, // 1: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	5, // 2: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -364,14 +425,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	if File_latchkey_identity_store_v1_store_proto != nil {
 		return
 	}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,257 @@
+package identity
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/token"
+)
+
+const (
+	apiKeyPrefix = "lka_"
+	// maxKeys is how many active keys one person can have in an organization.
+	maxKeys = 100
+	// day is how exactly the last use of a key is known, and how long at most what
+	// ResolveSession says of it holds.
+	day = 24 * time.Hour
+)
+
+// CreateApiKey implements pb.ApiKeyServiceServer.
+func (s *service) CreateApiKey(ctx context.Context, req *pb.CreateApiKeyRequest) (*pb.CreateApiKeyResponse, error) {
+	caller := authz.Caller(ctx)
+	scopes, err := checkScopes(req.GetScopes(), caller.Grants)
+	if err != nil {
+		return nil, err
+	}
+	fresh := &pb.ApiKey{
+		Id: s.newID(), UserId: caller.ID, OrganizationId: caller.Organization, Name: req.GetName(),
+		Scopes: scopeNames(scopes), ExpireTime: req.GetExpireTime(), State: keyActive,
+	}
+	secret, hash := token.New(apiKeyPrefix, s.random)
+	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.CreateApiKeyResponse, error) {
+		if err := issueKey(tx, caller, fresh, hash[:]); err != nil {
+			return nil, err
+		}
+		return &pb.CreateApiKeyResponse{ApiKey: shownKey(ctx, fresh)}, nil
+	})
+	if err == nil && !req.GetValidateOnly() && resp.GetApiKey().GetId() == fresh.GetId() {
+		resp.Token = secret
+	}
+	return resp, err
+}
+
+// issueKey keeps a new key of the caller, and what proves it.
+func issueKey(tx *store.Tx, caller *authz.Principal, key *pb.ApiKey, hash []byte) error {
+	if err := admit(tx, callerAsSubject(caller), pathNewKey); err != nil {
+		return err
+	}
+	if hasExpired(tx, key) {
+		return fault.Invalid("expire_time", "must be in the future")
+	}
+	active := 0
+	for other := range apiKeysByUser.Scan(tx, apiKeysByUser.Range(key.GetOrganizationId(), key.GetUserId())) {
+		if !hasExpired(tx, other) {
+			active++
+		}
+	}
+	if active >= maxKeys {
+		return fault.Limit("active API keys of one person in an organization", 0)
+	}
+	key.CreateTime = timestamppb.New(tx.Now())
+	if err := apiKeys.Put(tx, key); err != nil {
+		return err
+	}
+	return tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(hash), SessionId: key.GetId()})
+}
+
+func hasExpired(tx *store.Tx, key *pb.ApiKey) bool {
+	return key.GetExpireTime() != nil && !key.GetExpireTime().AsTime().After(tx.Now())
+}
+
+// shownKey returns the key with what the caller can do with it.
+func shownKey(ctx context.Context, key *pb.ApiKey) *pb.ApiKey {
+	key.AvailableActions = apiKeyStates.Actions(ctx, key)
+	return key
+}
+
+// ListApiKeys implements pb.ApiKeyServiceServer.
+func (s *service) ListApiKeys(ctx context.Context, req *pb.ListApiKeysRequest) (*pb.ListApiKeysResponse, error) {
+	return read(ctx, s, func(tx *store.Tx) (*pb.ListApiKeysResponse, error) {
+		page, next, err := store.Page(tx, req, nil, apiKeysByOrganization.Range(authz.Caller(ctx).Organization))
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range page {
+			use, _ := apiKeyUses.Get(tx, key.GetId())
+			key.LastUseTime = use.GetLastUseTime()
+			shownKey(ctx, key)
+		}
+		return &pb.ListApiKeysResponse{ApiKeys: page, NextPageToken: next}, nil
+	})
+}
+
+// changeKey finds a key of the caller's organization that is to change, in the version
+// that the caller read, and moves it by the row of the method.
+func changeKey(ctx context.Context, tx *store.Tx, method, id, etag string) (*pb.ApiKey, error) {
+	key, ok := apiKeys.Get(tx, id)
+	if !ok || key.GetOrganizationId() != authz.Caller(ctx).Organization {
+		return nil, fault.NotFound("api_key", id)
+	}
+	if err := apiKeys.Match(key, etag); err != nil {
+		return nil, err
+	}
+	return key, apiKeyStates.Apply(ctx, method, key)
+}
+
+// RevokeApiKey implements pb.ApiKeyServiceServer.
+func (s *service) RevokeApiKey(ctx context.Context, req *pb.RevokeApiKeyRequest) (*pb.RevokeApiKeyResponse, error) {
+	var resp *pb.RevokeApiKeyResponse
+	change := func(ctx context.Context) (err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.RevokeApiKeyResponse, error) {
+			key, err := changeKey(ctx, tx, pb.ApiKeyService_RevokeApiKey_FullMethodName, req.GetId(), req.GetEtag())
+			if err != nil {
+				return nil, err
+			}
+			if err := revokeKey(tx, key); err != nil {
+				return nil, err
+			}
+			return &pb.RevokeApiKeyResponse{ApiKey: shownKey(ctx, key)}, nil
+		})
+		return err
+	}
+	return resp, s.shutOutUnless(ctx, req.GetValidateOnly(), change, sessionTag(req.GetId()))
+}
+
+// shutOutUnless is shutOut, or the change alone if it only validates.
+func (s *service) shutOutUnless(ctx context.Context, validateOnly bool, change func(context.Context) error, tags ...string) error {
+	if validateOnly {
+		return change(ctx)
+	}
+	return s.shutOut(ctx, change, tags...)
+}
+
+// revokeKey ends a key and what proves it.
+func revokeKey(tx *store.Tx, key *pb.ApiKey) error {
+	endTokens(tx, key.GetId())
+	key.State = keyRevoked
+	key.RevokeTime = timestamppb.New(tx.Now())
+	key.PurgeTime = timestamppb.New(tx.Now().Add(undeleteLife))
+	return apiKeys.Put(tx, key)
+}
+
+// revokeKeysOf ends all keys of a user. One who is let in again makes new ones.
+func revokeKeysOf(tx *store.Tx, u *pb.User) error {
+	for key := range apiKeysByUser.Scan(tx, apiKeysByUser.Range(u.GetOrganizationId(), u.GetId())) {
+		if err := revokeKey(tx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RotateApiKey implements pb.ApiKeyServiceServer.
+func (s *service) RotateApiKey(ctx context.Context, req *pb.RotateApiKeyRequest) (*pb.RotateApiKeyResponse, error) {
+	id := s.newID()
+	secret, hash := token.New(apiKeyPrefix, s.random)
+	var resp *pb.RotateApiKeyResponse
+	change := func(ctx context.Context) (err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.RotateApiKeyResponse, error) {
+			return rotateKey(ctx, tx, req, id, hash[:])
+		})
+		return err
+	}
+	if err := s.shutOutUnless(ctx, req.GetValidateOnly(), change, sessionTag(req.GetId())); err != nil {
+		return nil, err
+	}
+	if !req.GetValidateOnly() && resp.GetApiKey().GetId() == id {
+		resp.Token = secret
+	}
+	return resp, nil
+}
+
+func rotateKey(ctx context.Context, tx *store.Tx, req *pb.RotateApiKeyRequest, id string, hash []byte) (*pb.RotateApiKeyResponse, error) {
+	old, err := changeKey(ctx, tx, pb.ApiKeyService_RotateApiKey_FullMethodName, req.GetId(), req.GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	if hasExpired(tx, old) {
+		return nil, fault.Refused("the key has expired: make a new one")
+	}
+	fresh := &pb.ApiKey{
+		Id: id, UserId: old.GetUserId(), OrganizationId: old.GetOrganizationId(), Name: old.GetName(),
+		Scopes: old.GetScopes(), ExpireTime: old.GetExpireTime(), State: keyActive,
+	}
+	if req.GetExpireTime() != nil {
+		fresh.ExpireTime = req.GetExpireTime()
+	}
+	old.SuccessorId = id
+	if err := retireKey(tx, old, req.GetOverlap().AsDuration()); err != nil {
+		return nil, err
+	}
+	if err := issueKey(tx, authz.Caller(ctx), fresh, hash); err != nil {
+		return nil, err
+	}
+	return &pb.RotateApiKeyResponse{ApiKey: shownKey(ctx, fresh), Replaced: shownKey(ctx, old)}, nil
+}
+
+// retireKey lets a replaced key be accepted for a while, if at all.
+func retireKey(tx *store.Tx, key *pb.ApiKey, overlap time.Duration) error {
+	if overlap <= 0 {
+		return revokeKey(tx, key)
+	}
+	end := tx.Now().Add(overlap)
+	if key.GetExpireTime() == nil || end.Before(key.GetExpireTime().AsTime()) {
+		key.ExpireTime = timestamppb.New(end)
+	}
+	return apiKeys.Put(tx, key)
+}
+
+// resolveKey answers whose key it is. The answer holds until the day is over, so that
+// the first use on each day is heard of.
+func resolveKey(tx *store.Tx, key *pb.ApiKey) (*pb.ResolveSessionResponse, error) {
+	who := subject{organization: key.GetOrganizationId(), user: key.GetUserId(), apiKey: key.GetId()}
+	if err := admit(tx, who, pathKey); err != nil {
+		return nil, err
+	}
+	until := startOfDay(tx.Now()).Add(day)
+	if key.GetExpireTime() != nil && key.GetExpireTime().AsTime().Before(until) {
+		until = key.GetExpireTime().AsTime()
+	}
+	return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
+		SessionId: key.GetId(), UserId: key.GetUserId(), OrganizationId: key.GetOrganizationId(),
+		Surface: pb.Surface_SURFACE_API, ExpireTime: timestamppb.New(until), Scopes: scopesOf(key.GetScopes()).Bytes(),
+	}}, nil
+}
+
+func startOfDay(t time.Time) time.Time { return t.UTC().Truncate(day) }
+
+// noteUse writes down that a key was used today, once a day. That the key is used does
+// not depend on it.
+func (s *service) noteUse(ctx context.Context, id string) {
+	noted, err := read(ctx, s, func(tx *store.Tx) (bool, error) { return usedToday(tx, id), nil })
+	if err == nil && !noted {
+		err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+			if usedToday(tx, id) {
+				return nil
+			}
+			return apiKeyUses.Put(tx, &identitystorepb.ApiKeyUse{Id: id, LastUseTime: timestamppb.New(startOfDay(tx.Now()))})
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "the use of an API key was not written down", "api_key", id, "error", err)
+	}
+}
+
+// usedToday tells whether the use of a key today is written down, or the key is gone.
+func usedToday(tx *store.Tx, id string) bool {
+	use, _ := apiKeyUses.Get(tx, id)
+	return !apiKeys.Has(tx, id) || !use.GetLastUseTime().AsTime().Before(startOfDay(tx.Now()))
+}
