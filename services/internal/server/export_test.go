@@ -41,3 +41,21 @@ func SelfCredentials(certFile, keyFile string) (credentials.TransportCredentials
 	c, err := loadCertificate(certFile, keyFile, slog.New(slog.DiscardHandler))
 	return selfCredentials(c), err
 }
+
+// NewLog returns the log of a process.
+var NewLog = newLog
+
+// RequestLog adds the id of the call to what is logged.
+func RequestLog(h slog.Handler) slog.Handler { return requestLog{h} }
+
+// WithRequest returns the context of a call.
+var WithRequest = withRequest
+
+// ReceiveRevision returns the events of the next revision.
+var ReceiveRevision = receiveRevision
+
+// Growing is the pause after failures in a row.
+var Growing = growing
+
+// EnvOf returns what a part gets of a process.
+func EnvOf(p *Process, part Part) *Env { return p.env(part) }

@@ -61,7 +61,7 @@ func (e *edge) finish(ctx context.Context, method string, start time.Time, err e
 		}
 		return nil
 	}
-	sealed, broken := fault.Seal(ctx, err, requestID(ctx))
+	sealed, broken := e.seal(ctx, method, err)
 	attrs := attributes(ctx, method, start, status.Code(sealed))
 	if broken != nil {
 		e.log.LogAttrs(ctx, slog.LevelError, "call broken", append(attrs, slog.String("error", broken.Error()))...)
@@ -69,6 +69,15 @@ func (e *edge) finish(ctx context.Context, method string, start time.Time, err e
 		e.log.LogAttrs(ctx, slog.LevelInfo, "call refused", append(attrs, slog.String("why", status.Convert(sealed).Message()))...)
 	}
 	return sealed
+}
+
+// seal turns an error into what the caller may see. Health and reflection, which are
+// gRPC's own, answer with statuses that are meant for callers.
+func (e *edge) seal(ctx context.Context, method string, err error) (sealed, broken error) {
+	if st, ok := status.FromError(err); ok && strings.HasPrefix(method, "/grpc.") {
+		return st.Err(), nil
+	}
+	return fault.Seal(ctx, err, requestID(ctx))
 }
 
 func attributes(ctx context.Context, method string, start time.Time, code codes.Code) []slog.Attr {
