@@ -34,6 +34,7 @@ type Violation struct {
 	Expected string // "must be greater than 0"
 }
 
+// Error returns the message, which is for the caller.
 func (e *Error) Error() string { return e.Message }
 
 // InBrief returns what an available action says of the error.

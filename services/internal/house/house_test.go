@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -39,8 +40,8 @@ func (s source) folder() string { return filepath.ToSlash(filepath.Dir(s.path)) 
 
 func (s source) line(p token.Pos) int { return s.fset.Position(p).Line }
 
-func sources(t *testing.T) []source {
-	t.Helper()
+// parsed reads every Go file once for all tests.
+var parsed = sync.OnceValues(func() ([]source, error) {
 	var all []source
 	top := filepath.Join(root, "services")
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -60,11 +61,17 @@ func sources(t *testing.T) []source {
 		all = append(all, source{filepath.ToSlash(rel), fset, file, strings.Count(string(text), "\n")})
 		return err
 	})
+	return all, err
+})
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	all, err := parsed()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(all) < 100 {
-		t.Fatalf("only %d Go files were found below %s: looked in the wrong place", len(all), top)
+		t.Fatalf("only %d Go files were found below %s/services: looked in the wrong place", len(all), root)
 	}
 	return all
 }
@@ -121,12 +128,20 @@ func TestNoInit(t *testing.T) {
 	}
 }
 
-// clocks are the places that may ask for the time: the rest is given it.
-var clocks = []string{"internal/server", "internal/servertest", "internal/lease/clock.go", "internal/lease/load.go", "internal/store/postgres", "internal/store/storetest"}
+// clocks are the places that may ask for the time, and dice those that may throw one: the
+// rest is given both, so that a test can choose them.
+var (
+	clocks = []string{"internal/server", "internal/servertest", "internal/lease/clock.go", "internal/lease/load.go", "internal/store/postgres", "internal/store/storetest"}
+	dice   = []string{"internal/server", "internal/lease/feed.go", "internal/store/postgres"}
+)
+
+func (s source) among(places []string) bool {
+	return s.test() || slices.ContainsFunc(places, func(p string) bool { return strings.HasPrefix(s.path, p) })
+}
 
 func TestTimeIsGiven(t *testing.T) {
 	for _, s := range sources(t) {
-		if s.test() || slices.ContainsFunc(clocks, func(c string) bool { return strings.HasPrefix(s.path, c) }) {
+		if s.among(clocks) {
 			continue
 		}
 		ast.Inspect(s.File, func(n ast.Node) bool {
@@ -137,6 +152,16 @@ func TestTimeIsGiven(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+func TestChanceIsGiven(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imp := range s.Imports {
+			if path := strings.Trim(imp.Path.Value, `"`); strings.HasPrefix(path, "math/rand") && !s.among(dice) {
+				t.Errorf("%s imports %s: take ids from Env.NewID, and leave pauses between attempts to package server", s.path, path)
+			}
+		}
 	}
 }
 
@@ -158,13 +183,31 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 func undocumented(d ast.Decl) []*ast.Ident {
 	switch d := d.(type) {
 	case *ast.FuncDecl:
-		if d.Name.IsExported() && d.Doc == nil && d.Recv == nil {
+		if d.Name.IsExported() && d.Doc == nil && (d.Recv == nil || receiver(d).IsExported()) {
 			return []*ast.Ident{d.Name}
 		}
 	case *ast.GenDecl:
 		return undocumentedIn(d)
 	}
 	return nil
+}
+
+// receiver returns the name of a method's type.
+func receiver(d *ast.FuncDecl) *ast.Ident {
+	for e := d.Recv.List[0].Type; ; {
+		switch t := e.(type) {
+		case *ast.StarExpr:
+			e = t.X
+		case *ast.IndexExpr:
+			e = t.X
+		case *ast.IndexListExpr:
+			e = t.X
+		case *ast.Ident:
+			return t
+		default:
+			panic("house: the receiver of " + d.Name.Name + " has no name")
+		}
+	}
 }
 
 func undocumentedIn(d *ast.GenDecl) []*ast.Ident {
