@@ -343,7 +343,8 @@ func BenchmarkUnary(b *testing.B) {
 	}
 	run("person", ctx, input(b, "Void", `id: "1"`))
 	run("person, guarded field", ctx, input(b, "Void", `id: "1" discount: 1`))
-	d.Rules.LogTo(func(string) authz.Log { return &memory{} })
+	log := &memory{}
+	d.Rules.LogTo(func(string) authz.Log { return log })
 	run("person, counted", ctx, input(b, "Void", `id: "1"`))
 	run("person, guarded field, counted", ctx, input(b, "Void", `id: "1" discount: 1`))
 	info.FullMethod = method("Lookup")
