@@ -25,11 +25,17 @@ type enforced struct {
 	suite   *suite
 	company *demo.Company
 	client  *feedClient
+	network *proxy // between the client and the suite, where it is one process
 }
 
 func newEnforced(t *testing.T, s *suite) *enforced {
 	e := &enforced{t: t, suite: s, company: s.fill()}
-	e.client = newFeedClient(t, s)
+	identity, permissions := s.processes["identity"].addr, s.processes["permissions"].addr
+	if identity == permissions {
+		e.network = newProxy(t, identity)
+		identity, permissions = e.network.addr(), e.network.addr()
+	}
+	e.client = newFeedClient(t, s, identity, permissions)
 	return e
 }
 
@@ -197,28 +203,43 @@ func TestFeedClientAlone(t *testing.T) {
 	}
 }
 
-// TestFeedClientFrozen freezes the client while something is taken away that it has just
-// allowed: what it says when it goes on must not be what was true before.
-func TestFeedClientFrozen(t *testing.T) {
+// TestFeedClientUnreached takes something away that the client has just allowed while the
+// client cannot hear of it: what it says from then on must not be what was true before.
+func TestFeedClientUnreached(t *testing.T) {
 	needFeedClient(t)
 	e := newEnforced(t, one(t, "LATCHKEY_LEASE="+shortLease.String()))
-	for range times(3, 50) {
-		e.override(granted, permissionspb.Effect_EFFECT_GRANT)
-		e.client.mustAnswer("a grant", e.token(), granted, allow)
-		e.must(e.client.cmd.Process.Signal(syscall.SIGSTOP))
-		e.client.ask(e.token(), granted) // so that it hears of what follows before it hears from the feed
-		e.clear(granted)
-		var asked []<-chan string
-		for range 20 {
-			asked = append(asked, e.client.ask(e.token(), granted))
-		}
-		e.must(e.client.cmd.Process.Signal(syscall.SIGCONT))
-		for _, ch := range asked {
-			if got := e.client.wait(ch); got != deny && got != unavailable {
-				t.Fatalf("frozen while a key was taken away, and asked after that, the client says %q", got)
+	process, network := e.client.cmd.Process, e.network
+	for _, trouble := range []struct {
+		what         string
+		strike, heal func()
+		answers      bool // while it lasts
+	}{
+		{"frozen", func() { e.must(process.Signal(syscall.SIGSTOP)) }, func() { e.must(process.Signal(syscall.SIGCONT)) }, false},
+		{"without answers", func() { network.hold(back) }, func() { network.release(back) }, true},
+		{"cut off", func() { network.hold(there, back) }, func() { network.release(there, back) }, true},
+	} {
+		for range times(1, 50) {
+			e.override(granted, permissionspb.Effect_EFFECT_GRANT)
+			e.client.mustAnswer("a grant", e.token(), granted, allow)
+			trouble.strike()
+			e.clear(granted)
+			asked := make([]<-chan string, 20)
+			for i := range asked {
+				asked[i] = e.client.ask(e.token(), granted)
 			}
+			if !trouble.answers {
+				trouble.heal()
+			}
+			for _, ch := range asked {
+				if got := e.client.wait(ch); got != unavailable && (got != deny || trouble.answers) {
+					t.Fatalf("%s while a key was taken away, and asked after that, the client says %q", trouble.what, got)
+				}
+			}
+			if trouble.answers {
+				trouble.heal()
+			}
+			e.client.mustAnswer("a revoke", e.token(), granted, deny)
 		}
-		e.client.mustAnswer("a revoke", e.token(), granted, deny)
 	}
 }
 

@@ -44,8 +44,8 @@ type feedClient struct {
 	waiting map[int]chan string
 }
 
-// newFeedClient starts a client.
-func newFeedClient(t *testing.T, s *suite) *feedClient {
+// newFeedClient starts a client that reaches the services at the addresses.
+func newFeedClient(t *testing.T, s *suite, identity, permissions string) *feedClient {
 	t.Helper()
 	key, err := os.ReadFile(filepath.Join(s.folder, "service.key"))
 	if err != nil {
@@ -54,7 +54,7 @@ func newFeedClient(t *testing.T, s *suite) *feedClient {
 	c := &feedClient{t: t, log: &tail{}, done: make(chan struct{}), waiting: map[int]chan string{}}
 	c.cmd = exec.Command("node", filepath.Join(clientFolder, "dist", "main.js"))
 	c.cmd.Env = append(os.Environ(), "LATCHKEY_SERVICE_KEY="+strings.TrimSpace(string(key)),
-		"LATCHKEY_IDENTITY="+s.processes["identity"].addr, "LATCHKEY_PERMISSIONS="+s.processes["permissions"].addr)
+		"LATCHKEY_IDENTITY="+identity, "LATCHKEY_PERMISSIONS="+permissions)
 	c.cmd.Stderr = c.log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	input, err := c.cmd.StdinPipe()
