@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,19 +36,22 @@ type service struct {
 	pb.UnimplementedAccessServiceServer
 	pb.UnimplementedAnalysisServiceServer
 	pb.UnimplementedGrantServiceServer
+	pb.UnimplementedUsageServiceServer
 
-	db    *store.DB
-	hub   *lease.Hub
-	log   *slog.Logger
-	newID func() string
-	users identitypb.UserServiceClient
-	agent schedulingpb.ServiceAgentServiceClient
-	kept  kept
+	db     *store.DB
+	hub    *lease.Hub
+	log    *slog.Logger
+	newID  func() string
+	clock  func() time.Time
+	users  identitypb.UserServiceClient
+	agent  schedulingpb.ServiceAgentServiceClient
+	counts []counts
+	kept   kept
 }
 
 func start(env *server.Env) error {
 	s := &service{
-		db: env.Store, log: env.Log, newID: env.NewID,
+		db: env.Store, log: env.Log, newID: env.NewID, clock: env.Now, counts: dialCounts(env),
 		hub: lease.NewHub(lease.HubConfig{
 			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log,
 		}),
@@ -62,6 +66,7 @@ func start(env *server.Env) error {
 	pb.RegisterAccessServiceServer(env.Registrar, s)
 	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
+	pb.RegisterUsageServiceServer(env.Registrar, s)
 	env.Go("purge", s.purge)
 	return nil
 }
