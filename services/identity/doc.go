@@ -4,6 +4,8 @@
 // A person has one Profile and one password in the suite, and is a User, that is a
 // member, of any number of organizations, with a name and a state in each. A
 // Session is one sign-in of a person to one organization; its token is shown once.
+// An ApiKey lets a program call as its maker, within its scopes; an Impersonation is a
+// short session that somebody else has in a user's name.
 //
 // On disk everything is in one tenant, "directory", because people and sessions span
 // organizations: the records of proto/latchkey/identity/v1, and what is never
@@ -14,7 +16,9 @@
 // What is always true:
 //   - No password, token or one-time code is on disk or in a journal, only its hash.
 //     A request is cleared of them before the store hashes it (withoutSecrets).
-//   - Everything that issues or accepts a credential passes admit.
+//   - Everything that issues or accepts a credential passes admit, whose table says
+//     what blocks which path.
+//   - An API key, and whoever acts for another, gets and changes no credential.
 //   - When a call that shuts somebody out has returned, no service accepts the
 //     person's sessions: each such call goes through shutOut.
 //   - An unknown person costs a sign-in the same work and gets the same answer as a

@@ -66,7 +66,7 @@ func Gate() (cells []Cell) {
 func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
-type Whom struct{ Organization, User, Session, Key string }
+type Whom struct{ Organization, User, Session, Key, Actor, ActorSession string }
 
 // Tamper brings somebody into a blocked state behind the back of the part that
 // started last: nobody is told, so what its process knows of the caller stays.
@@ -94,6 +94,10 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		u.State = deactivated
 		return users.Put(tx, u)
 	},
+	"actor shut out": func(tx *store.Tx, w Whom) error {
+		sessions.Delete(tx, w.ActorSession)
+		return nil
+	},
 	"key revoked": func(tx *store.Tx, w Whom) error {
 		k, _ := apiKeys.Get(tx, w.Key)
 		k.State = keyRevoked // but its token stays
@@ -118,4 +122,12 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		c.PasswordHash = hashPassword(cheap, "another password", make([]byte, saltSize)).String()
 		return credentials.Put(tx, c)
 	},
+}
+
+// Forget forgets an impersonation, but not the session that it opened.
+func Forget(ctx context.Context, impersonation string) error {
+	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		impersonations.Delete(tx, impersonation)
+		return nil
+	})
 }

@@ -19,6 +19,8 @@ const (
 	pathKey      path = "show an API key's token" // ResolveSession
 	pathPassword path = "change the password"     // ChangePassword
 	pathNewKey   path = "make an API key"         // CreateApiKey, RotateApiKey
+	pathAct      path = "act for another"         // ImpersonateUser
+	pathActing   path = "show an actor's token"   // ResolveSession
 	pathClaim    path = "claim the suite"         // ClaimOwnership
 )
 
@@ -29,6 +31,8 @@ type subject struct {
 	session      string // that is shown, or that asks for another credential
 	delegated    bool   // that session is an API key's, or of somebody who acts for the user
 	apiKey       string // that is shown
+	actor        string // who acts in the user's name, in session, and calls by actorSession
+	actorSession string
 	password     string // the kept hash that the password belonged to when it was checked
 	code         string // one-time code of the suite
 }
@@ -44,11 +48,11 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey}
+	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey, pathAct, pathActing}
 	// issuing are those on which somebody signed in gets or changes a credential.
-	issuing = []path{pathPassword, pathNewKey}
+	issuing = []path{pathPassword, pathNewKey, pathAct}
 	// bySession are those on which a session is what lets in.
-	bySession = append([]path{pathSession}, issuing...)
+	bySession = append([]path{pathSession, pathActing}, issuing...)
 )
 
 // blocks is the whole table. TestGate tries each path of each block, before and after
@@ -65,6 +69,7 @@ var blocks = []block{
 	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
 	{name: "key revoked", on: []path{pathKey}, holds: keyNotActive},
 	{name: "key expired", on: []path{pathKey}, holds: keyExpired},
+	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
 	{name: "password changed", on: []path{pathSignIn, pathPassword}, holds: passwordChanged},
 }
 
@@ -75,6 +80,8 @@ var refusals = map[path]func() error{
 	pathKey:      credentialsInvalid,
 	pathPassword: wrongPassword,
 	pathNewKey:   credentialsInvalid,
+	pathAct:      credentialsInvalid,
+	pathActing:   credentialsInvalid,
 	pathClaim:    wrongCode,
 }
 
@@ -147,6 +154,12 @@ func keyNotActive(tx *store.Tx, s subject) bool {
 func keyExpired(tx *store.Tx, s subject) bool {
 	key, ok := apiKeys.Get(tx, s.apiKey)
 	return !ok || hasExpired(tx, key)
+}
+
+// actorShutOut holds when whoever acts could not call in his own name.
+func actorShutOut(tx *store.Tx, s subject) bool {
+	actor := subject{organization: s.organization, user: s.actor, session: s.actorSession}
+	return personDeleted(tx, actor) || userDeactivated(tx, actor) || sessionEnded(tx, actor) || sessionExpired(tx, actor)
 }
 
 func passwordChanged(tx *store.Tx, s subject) bool {

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"crypto/sha256"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,13 @@ var ways = map[string]func(*caller) error{
 	},
 	"show a session's token":  func(c *caller) error { return c.resolve(c.token) },
 	"show an API key's token": func(c *caller) error { return c.resolve(c.key) },
+	"show an actor's token":   func(c *caller) error { return c.resolve(c.acting) },
+	"act for another": func(c *caller) error {
+		_, err := c.impersonations().ImpersonateUser(c.ctx(), &pb.ImpersonateUserRequest{
+			UserId: c.beneath, Reason: "to try", ValidateOnly: true,
+		})
+		return err
+	},
 	"make an API key": func(c *caller) error {
 		_, err := c.apiKeys().CreateApiKey(c.ctx(), &pb.CreateApiKeyRequest{
 			Name: "another", Scopes: []string{"Organization"}, ValidateOnly: true,
@@ -86,19 +94,20 @@ type subject struct {
 
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
-	"session ended":   {"sign in with a password", "show an API key's token"},
-	"session expired": {"sign in with a password", "show an API key's token"},
+	"session ended":   {"sign in with a password", "show an API key's token", "show an actor's token"},
+	"session expired": {"sign in with a password", "show an API key's token", "show an actor's token"},
 	// A change of the password ends the other sessions, each as such.
-	"password changed": {"show a session's token", "show an API key's token", "make an API key"},
-	"key revoked":      {"sign in with a password", "show a session's token", "make an API key", "change the password"},
-	"key expired":      {"sign in with a password", "show a session's token", "make an API key", "change the password"},
+	"password changed": {"show a session's token", "show an API key's token", "make an API key", "act for another", "show an actor's token"},
+	"key revoked":      allBut("show an API key's token"),
+	"key expired":      allBut("show an API key's token"),
+	"actor shut out":   allBut("show an actor's token"),
 }
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
 func TestGate(t *testing.T) {
 	owner := owned(t)
-	nobody := owner.hire("free", "OA").withKey("Organization")
+	nobody := owner.acted("free")
 	var subjects []subject
 	for _, cell := range identity.Gate() {
 		if ways[cell.Path] == nil && identity.CanTamper(cell.Block) {
@@ -136,14 +145,14 @@ func (c *caller) blocked(block string) []subject {
 		home = c.found("to be gone") // or the test would have no owner any more
 	}
 	name := strings.ReplaceAll(block, " ", "-")
-	s := subject{home.hire(name, "OA").withKey("Organization"), "by tampering", block}
+	s := subject{home.acted(name), "by tampering", block}
 	s.known()
 	mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
-		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID,
+		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID, Actor: home.user.GetId(), ActorSession: s.actorSession,
 	}))
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
-		s := subject{home.hire("called-"+name, "OA").withKey("Organization"), "by a call", block}
+		s := subject{home.acted("called-" + name), "by a call", block}
 		s.known()
 		mustNot(c.t, call(home, s.caller))
 		subjects = append(subjects, s)
@@ -160,6 +169,9 @@ func (c *caller) known() {
 	}
 	if !c.signedIn(c.key) {
 		c.t.Fatal("a fresh API key is not accepted")
+	}
+	if !c.signedIn(c.acting) {
+		c.t.Fatal("the fresh token of an actor is not accepted")
 	}
 }
 
@@ -197,4 +209,30 @@ func TestGateOfClaim(t *testing.T) {
 		check(t, when+", suite owned", err, codes.FailedPrecondition, "PRECONDITION_FAILED")
 		s = s.again()
 	}
+}
+
+// allBut returns every path but one.
+func allBut(path string) (others []string) {
+	for other := range maps.Keys(ways) {
+		if other != path {
+			others = append(others, other)
+		}
+	}
+	return others
+}
+
+// acted makes somebody who has every credential there is: a session, an API key, and a
+// session that somebody else opened in that name. It needs another actor for each.
+func (c *caller) acted(name string) *caller {
+	c.t.Helper()
+	u := c.hire(name, "OA")
+	c.permit(u, "User: Impersonation")
+	u = u.withKey("Organization")
+	u.beneath = c.add("beneath-"+name, "US").user.GetId()
+	actor := c.signIn(c.session.GetOrganizationId())
+	resp := actor.actFor(u)
+	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
+	// So that the next one can be acted for; the session goes on.
+	mustNot(c.t, identity.Forget(c.t.Context(), resp.GetImpersonation().GetId()))
+	return u
 }

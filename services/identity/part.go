@@ -25,6 +25,7 @@ type service struct {
 	pb.UnimplementedApiKeyServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandServiceServer
+	pb.UnimplementedImpersonationServiceServer
 	pb.UnimplementedOrganizationServiceServer
 	pb.UnimplementedProfileServiceServer
 	pb.UnimplementedSessionServiceServer
@@ -50,6 +51,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
+	pb.RegisterImpersonationServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)

@@ -37,9 +37,15 @@ func (s *service) checkWithin(ctx context.Context, user string) error {
 	if err != nil {
 		return err
 	}
-	for grant := range theirs.OnlyKeys().Without(caller.Grants).All() {
+	return within(theirs.OnlyKeys(), caller.Grants, "change")
+}
+
+// within returns nil if a user who holds theirs holds nothing beyond own. Doing is what
+// the caller wants to do to the user.
+func within(theirs, own catalog.Set, doing string) error {
+	for grant := range theirs.Without(own).All() {
 		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_BEYOND_OWN_GRANTS,
-			fmt.Sprintf("the user has the permission %s and you do not: only somebody who has it may change this user", grant),
+			fmt.Sprintf("the user has the permission %s and you do not: only somebody who has it may %s this user", grant, doing),
 			map[string]string{"grant": grant.String()})
 	}
 	return nil

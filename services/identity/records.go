@@ -76,12 +76,23 @@ var (
 	})
 	apiKeyUses = store.NewCollection("api_key_use", (*identitystorepb.ApiKeyUse).GetId)
 
+	impersonations       = store.NewCollection("impersonation", (*pb.Impersonation).GetId)
+	impersonationsByUser = impersonations.Index("user", func(i *pb.Impersonation) store.Key {
+		return store.Key{i.GetOrganizationId(), i.GetUserId(), store.Desc(i.GetCreateTime().AsTime())}
+	})
+	impersonationsByActor = impersonations.Index("actor", func(i *pb.Impersonation) store.Key {
+		return store.Key{i.GetOrganizationId(), i.GetActorId(), store.Desc(i.GetCreateTime().AsTime())}
+	})
+	impersonationsByPurge = impersonations.Index("purge", func(i *pb.Impersonation) store.Key {
+		return store.Key{i.GetPurgeTime().AsTime()}
+	})
+
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
 	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
-	apiKeys, apiKeyUses, seedings, claims)
+	apiKeys, apiKeyUses, impersonations, seedings, claims)
 
 // undeleteLife is how long the record of an ended membership is kept.
 const undeleteLife = 28 * 24 * time.Hour

@@ -252,7 +252,7 @@ func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*p
 				return nil, err
 			}
 			endSession(tx, id)
-			return resp, nil
+			return resp, noteEnd(tx, id)
 		})
 		return err
 	}
@@ -282,17 +282,29 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 			return resolveKey(tx, key)
 		}
 		session, _ := sessions.Get(tx, t.GetSessionId())
-		who := subject{organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId()}
-		if err := admit(tx, who, pathSession); err != nil {
+		who := subject{
+			organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId(),
+			actor: session.GetActorId(), actorSession: t.GetActorSessionId(),
+		}
+		if err := admit(tx, who, sessionPath(session)); err != nil {
 			return nil, err
 		}
 		return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
 			SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
 			Surface: session.GetSurface(), ExpireTime: session.GetExpireTime(),
+			ActorId: session.GetActorId(), ActorSessionId: t.GetActorSessionId(), Scopes: t.Scopes,
 		}}, nil
 	})
-	if err == nil && resp.GetSession().Scopes != nil {
+	if err == nil && resp.GetSession().Scopes != nil && resp.GetSession().GetActorId() == "" {
 		s.noteUse(ctx, resp.GetSession().GetSessionId())
 	}
 	return resp, err
+}
+
+// sessionPath is on which path the token of a session is shown.
+func sessionPath(session *pb.Session) path {
+	if session.GetActorId() != "" {
+		return pathActing
+	}
+	return pathSession
 }

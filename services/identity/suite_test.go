@@ -92,6 +92,9 @@ type caller struct {
 	token    string
 	key      string // token of an API key
 	keyID    string
+	acting   string // token of a session that somebody else has in this name
+	// actorSession is what that was opened from, beneath somebody to act for.
+	actorSession, beneath string
 }
 
 // ctx carries the caller's session.
@@ -109,6 +112,9 @@ func (s *suite) brands() pb.BrandServiceClient        { return pb.NewBrandServic
 func (s *suite) bootstrap() pb.BootstrapServiceClient { return pb.NewBootstrapServiceClient(s.conn) }
 func (s *suite) access() permissionspb.AccessServiceClient {
 	return permissionspb.NewAccessServiceClient(s.conn)
+}
+func (s *suite) impersonations() pb.ImpersonationServiceClient {
+	return pb.NewImpersonationServiceClient(s.conn)
 }
 func (s *suite) organizations() pb.OrganizationServiceClient {
 	return pb.NewOrganizationServiceClient(s.conn)

@@ -27,6 +27,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "expired sessions", s.removeExpired)
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
 		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
+		s.removeAll(ctx, "old impersonations", s.purgeImpersonations)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -106,6 +107,19 @@ func (s *service) purgeKeys(ctx context.Context) (n int, err error) {
 		for _, key := range over {
 			apiKeys.Delete(tx, key.GetId())
 			apiKeyUses.Delete(tx, key.GetId())
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// purgeImpersonations erases the records of impersonations that began long enough ago.
+func (s *service) purgeImpersonations(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(impersonationsByPurge.Scan(tx, impersonationsByPurge.Range().To(tx.Now())))
+		for _, i := range over {
+			impersonations.Delete(tx, i.GetId())
 		}
 		n = len(over)
 		return nil

@@ -65,7 +65,11 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash st
 			return authz.Session{}, nil, fmt.Errorf("read scopes of session %s: %w", session.ID, err)
 		}
 	}
-	return session, []string{"session:" + session.ID, "user:" + session.User, "organization:" + session.Organization}, nil
+	tags := []string{"session:" + session.ID, "user:" + session.User, "organization:" + session.Organization}
+	if session.Actor != "" {
+		tags = append(tags, "session:"+s.GetActorSessionId(), "user:"+session.Actor)
+	}
+	return session, tags, nil
 }
 
 var surfaces = map[identitypb.Surface]authz.Surface{

@@ -102,7 +102,10 @@ type Session struct {
 	// What the person uses.
 	Surface Surface `protobuf:"varint,7,opt,name=surface,proto3,enum=latchkey.identity.v1.Surface" json:"surface,omitempty"`
 	// When the session ends by itself: 12 hours after create_time.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Under impersonation, the time given there, which is shorter.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Who acts in the person's name; empty if it is the person.
+	ActorId       string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +196,13 @@ func (x *Session) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Session) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
 // SessionFacts is what a service needs to know of the session of a call.
 type SessionFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -210,9 +220,11 @@ type SessionFacts struct {
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The permissions that the session carries at most, 40 bytes: bit n%8 of byte n/8
 	// is the grant with place n. Absent if it carries all that its user holds.
-	Scopes        []byte `protobuf:"bytes,7,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Scopes []byte `protobuf:"bytes,7,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
+	// Under impersonation the session that it was opened from, and ends with; else empty.
+	ActorSessionId string `protobuf:"bytes,8,opt,name=actor_session_id,json=actorSessionId,proto3" json:"actor_session_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SessionFacts) Reset() {
@@ -292,6 +304,13 @@ func (x *SessionFacts) GetScopes() []byte {
 		return x.Scopes
 	}
 	return nil
+}
+
+func (x *SessionFacts) GetActorSessionId() string {
+	if x != nil {
+		return x.ActorSessionId
+	}
+	return ""
 }
 
 // Request of SessionService.CreateSession.
@@ -760,7 +779,7 @@ var File_latchkey_identity_v1_session_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xdf\x02\n" +
+	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xfa\x02\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -772,7 +791,8 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x127\n" +
 	"\asurface\x18\a \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceR\asurface\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xa8\x02\n" +
+	"expireTime\x12\x19\n" +
+	"\bactor_id\x18\t \x01(\tR\aactorId\"\xd2\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -782,7 +802,8 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\bactor_id\x18\x05 \x01(\tR\aactorId\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1b\n" +
-	"\x06scopes\x18\a \x01(\fH\x00R\x06scopes\x88\x01\x01B\t\n" +
+	"\x06scopes\x18\a \x01(\fH\x00R\x06scopes\x88\x01\x01\x12(\n" +
+	"\x10actor_session_id\x18\b \x01(\tR\x0eactorSessionIdB\t\n" +
 	"\a_scopes\"\xaf\x02\n" +
 	"\x14CreateSessionRequest\x12*\n" +
 	"\n" +

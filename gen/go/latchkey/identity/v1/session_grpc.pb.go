@@ -57,7 +57,8 @@ type SessionServiceClient interface {
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
 	// session's or an API key's. The first use of a key on a day is written down. The
 	// answer may be used only under the lease of the feed "identity", and is dropped by
-	// the tags "session:<id>", "user:<id>" and "organization:<id>".
+	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
+	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
 	// session or key, it has ended or expired, or its user is no active member any more.
 	ResolveSession(ctx context.Context, in *ResolveSessionRequest, opts ...grpc.CallOption) (*ResolveSessionResponse, error)
@@ -141,7 +142,8 @@ type SessionServiceServer interface {
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
 	// session's or an API key's. The first use of a key on a day is written down. The
 	// answer may be used only under the lease of the feed "identity", and is dropped by
-	// the tags "session:<id>", "user:<id>" and "organization:<id>".
+	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
+	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
 	// session or key, it has ended or expired, or its user is no active member any more.
 	ResolveSession(context.Context, *ResolveSessionRequest) (*ResolveSessionResponse, error)

@@ -95,7 +95,12 @@ type SessionToken struct {
 	// SHA-256 of the token's text, in hexadecimal.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The session or the API key.
-	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Under impersonation the session that it was opened from; else empty.
+	ActorSessionId string `protobuf:"bytes,3,opt,name=actor_session_id,json=actorSessionId,proto3" json:"actor_session_id,omitempty"`
+	// Under impersonation the keys that the session carries at most, 40 bytes: bit n%8
+	// of byte n/8 is the grant with place n.
+	Scopes        []byte `protobuf:"bytes,4,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +147,20 @@ func (x *SessionToken) GetSessionId() string {
 		return x.SessionId
 	}
 	return ""
+}
+
+func (x *SessionToken) GetActorSessionId() string {
+	if x != nil {
+		return x.ActorSessionId
+	}
+	return ""
+}
+
+func (x *SessionToken) GetScopes() []byte {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
 }
 
 // ApiKeyUse is when an API key was last used. It is apart from the key, whose etag
@@ -366,11 +385,14 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"Credential\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12#\n" +
 	"\rpassword_hash\x18\x02 \x01(\tR\fpasswordHash\x12?\n" +
-	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\"=\n" +
+	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\"\x8f\x01\n" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\"[\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12(\n" +
+	"\x10actor_session_id\x18\x03 \x01(\tR\x0eactorSessionId\x12\x1b\n" +
+	"\x06scopes\x18\x04 \x01(\fH\x00R\x06scopes\x88\x01\x01B\t\n" +
+	"\a_scopes\"[\n" +
 	"\tApiKeyUse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
 	"\rlast_use_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\x8f\x01\n" +
@@ -425,6 +447,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	if File_latchkey_identity_store_v1_store_proto != nil {
 		return
 	}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[1].OneofWrappers = []any{}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
