@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
-	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
