@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -110,7 +111,7 @@ func (r *review) format(b *bytes.Buffer, rows []reviewRow) error {
 	if !r.json {
 		w := csv.NewWriter(b)
 		for i := range rows {
-			w.Write(rows[i].cells())
+			w.Write(harmless(rows[i].cells()))
 		}
 		w.Flush()
 		return w.Error()
@@ -127,6 +128,19 @@ func (r *review) format(b *bytes.Buffer, rows []reviewRow) error {
 		b.Write(line)
 	}
 	return nil
+}
+
+// harmless returns the cells so that no spreadsheet takes a reason that somebody
+// wrote for a formula: what begins like one is led by an apostrophe.
+//
+// SECURITY: a formula in a review would run on the desk of whoever reads it.
+func harmless(cells []string) []string {
+	for i, c := range cells {
+		if c != "" && strings.ContainsRune("=+-@\t\r", rune(c[0])) {
+			cells[i] = "'" + c
+		}
+	}
+	return cells
 }
 
 // some returns the rows of the next users, and whether there may be more.
