@@ -329,8 +329,9 @@ func (s *suite) fill() *demo.Company {
 
 // tail keeps the last lines that a process printed.
 type tail struct {
-	mu    sync.Mutex
-	lines []string
+	mu     sync.Mutex
+	lines  []string
+	broken []string // those that tell of a fault of the suite
 }
 
 const tailLines = 60
@@ -340,9 +341,19 @@ func (l *tail) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	for line := range strings.Lines(string(p)) {
 		l.lines = append(l.lines, line)
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic") || strings.Contains(line, "fatal error") {
+			l.broken = append(l.broken, line)
+		}
 	}
 	l.lines = l.lines[max(0, len(l.lines)-tailLines):]
 	return len(p), nil
+}
+
+// alarms returns the lines that tell of a fault of the suite.
+func (l *tail) alarms() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.broken)
 }
 
 func (l *tail) String() string {
