@@ -87,7 +87,7 @@ var files atomic.Int64
 // the service S in it, as registered.
 func file(t *testing.T, body string) (pkg string, services map[string]grpc.ServiceInfo) {
 	t.Helper()
-	pkg = fmt.Sprintf("latchkey.test.case%d", files.Add(1))
+	pkg = fmt.Sprintf("broken.case%d", files.Add(1))
 	register(inPackage(pkg, `
 		name: "FILE" package: "PKG" syntax: "editions" edition: EDITION_2023
 		dependency: "google/protobuf/field_mask.proto" dependency: "latchkey/authz/v1/authz.proto" `) + body)
@@ -118,7 +118,7 @@ FILE: method PKG.S.B: it has no rule: add option (latchkey.authz.v1.rule)`)
 }
 
 func TestCompileRefusesWhatIsNotLinked(t *testing.T) {
-	for _, name := range []string{"latchkey.test.Nowhere", "latchkey.authz.v1.Rule", "not a name"} {
+	for _, name := range []string{"broken.Nowhere", "latchkey.authz.v1.Rule", "not a name"} {
 		_, err := authz.Compile(map[string]grpc.ServiceInfo{name: {}})
 		if want := "service " + name + ": its descriptor is not linked into this program"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
