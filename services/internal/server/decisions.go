@@ -50,7 +50,7 @@ func (d *decisions) of(service string) authz.Log {
 
 // registrar registers the services of one part.
 type registrar struct {
-	*grpc.Server
+	*servers
 	decisions *decisions
 	part      string
 }
@@ -58,5 +58,5 @@ type registrar struct {
 // RegisterService registers a service as the part's.
 func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	r.decisions.part[desc.ServiceName] = r.part
-	r.Server.RegisterService(desc, impl)
+	r.servers.RegisterService(desc, impl)
 }

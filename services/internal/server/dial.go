@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
@@ -41,8 +44,7 @@ var connectParams = grpc.ConnectParams{
 // dialer connects the parts of this process to the services of the suite.
 type dialer struct {
 	self      map[string]bool // services of this process
-	selfAddr  string
-	selfCreds credentials.TransportCredentials
+	pipe      *bufconn.Listener
 	peers     peers
 	peerCreds credentials.TransportCredentials
 	key       string
@@ -61,15 +63,11 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	if c, ok := d.conns[from+" "+to]; ok {
 		return c
 	}
-	addr, creds := d.selfAddr, d.selfCreds
-	if !d.self[to] {
-		addr, creds = d.peers[to], d.peerCreds
-	}
-	if addr == "" || d.closed {
+	target, options := d.target(to)
+	if target == "" || d.closed {
 		return nowhere(to)
 	}
-	c, err := grpc.NewClient(addr, append(d.options,
-		grpc.WithTransportCredentials(creds),
+	c, err := grpc.NewClient(target, append(options,
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithConnectParams(connectParams),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
@@ -83,6 +81,22 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	return c
 }
 
+// target returns where a service is and how to connect to it; nowhere is empty.
+func (d *dialer) target(service string) (string, []grpc.DialOption) {
+	if d.self[service] {
+		return d.itself()
+	}
+	return d.peers[service], append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+}
+
+// itself returns how to connect to this process: through the pipe, which nobody else
+// can listen on, so in plaintext.
+func (d *dialer) itself() (string, []grpc.DialOption) {
+	return "passthrough:///pipe", append(slices.Clone(d.options),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return d.pipe.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
 // public returns a connection to this process without credentials.
 func (d *dialer) public() grpc.ClientConnInterface {
 	d.mu.Lock()
@@ -93,7 +107,8 @@ func (d *dialer) public() grpc.ClientConnInterface {
 	if d.closed {
 		return nowhere("listener")
 	}
-	c, err := grpc.NewClient(d.selfAddr, append(d.options, grpc.WithTransportCredentials(d.selfCreds))...)
+	target, options := d.itself()
+	c, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return nowhere("listener")
 	}

@@ -2,8 +2,8 @@
 // service gets from the outside.
 //
 // A process is one listener with one or more parts behind it. Parts of one process
-// talk to each other over that listener and through the same interceptors as parts of
-// several, so that one machine and five behave alike.
+// talk to each other over a listener too, one in memory, and through the same
+// interceptors as parts of several, so that one machine and five behave alike.
 //
 // What is always true:
 //   - No method is served that has no access rule; the process does not start.
@@ -11,5 +11,6 @@
 //   - Every call passes, in this order: metrics, edge (time limit, log, what the
 //     caller may see of an error), recovery of panics, package authz's guard.
 //   - Plaintext is spoken on loopback only.
-//   - Stop lets running calls finish, and closes the stores last.
+//   - Stop lets running calls finish, with the calls that they make, and closes the
+//     stores last.
 package server

@@ -59,3 +59,10 @@ var Growing = growing
 
 // EnvOf returns what a part gets of a process.
 func EnvOf(p *Process, part Part) *Env { return p.env(part) }
+
+// Running returns how many calls run that a drain waits for.
+func (p *Process) Running() int {
+	p.edge.calls.mu.Lock()
+	defer p.edge.calls.mu.Unlock()
+	return p.edge.calls.n
+}

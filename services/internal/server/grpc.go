@@ -1,6 +1,9 @@
 package server
 
 import (
+	"errors"
+	"net"
+	"slices"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
@@ -8,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/test/bufconn"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 
@@ -29,26 +33,69 @@ const (
 // none idle gets its own, whose stack has to grow anew for each interceptor.
 const workers = 128
 
-func newServer(c *Config, creds credentials.TransportCredentials, interceptors func() ([]grpc.UnaryServerInterceptor, []grpc.StreamServerInterceptor), t *tracing) *grpc.Server {
-	options := []grpc.ServerOption{
-		grpc.Creds(creds),
+// innerWorkers is the same for the calls of parts of this process to each other.
+const innerWorkers = 16
+
+// pipeBytes is how much of a call between parts may be under way.
+const pipeBytes = 256 << 10
+
+// servers are two with the same services and the same interceptors: one for whoever
+// connects to the listener, and one for the parts of this process, which call each
+// other through a pipe. When the process drains, the first takes no new calls while those
+// that run may still make theirs.
+type servers struct {
+	public, inner *grpc.Server
+	pipe          *bufconn.Listener
+}
+
+func newServers(c *Config, creds credentials.TransportCredentials, unary []grpc.UnaryServerInterceptor, stream []grpc.StreamServerInterceptor, t *tracing) *servers {
+	both := append(t.serverOptions(),
 		grpc.ForceServerCodecV2(authz.Codec()),
-		grpc.MaxConcurrentStreams(uint32(c.MaxStreams)),
 		grpc.MaxRecvMsgSize(c.MaxMessage),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.ConnectionTimeout(handshakeTime),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: idleTime, MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
-			Time: 30 * time.Second, Timeout: 10 * time.Second,
-		}),
 		grpc.WaitForHandlers(true),
-		grpc.NumStreamWorkers(workers),
 		grpc.UnknownServiceHandler(unknown),
+		grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...),
+	)
+	return &servers{
+		public: grpc.NewServer(append(slices.Clone(both),
+			grpc.Creds(creds),
+			grpc.MaxConcurrentStreams(uint32(c.MaxStreams)),
+			grpc.ConnectionTimeout(handshakeTime),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{
+				MaxConnectionIdle: idleTime, MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
+				Time: 30 * time.Second, Timeout: 10 * time.Second,
+			}),
+			grpc.NumStreamWorkers(workers),
+		)...),
+		inner: grpc.NewServer(append(both, grpc.NumStreamWorkers(innerWorkers))...),
+		pipe:  bufconn.Listen(pipeBytes),
 	}
-	unary, stream := interceptors()
-	options = append(options, grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...))
-	return grpc.NewServer(append(options, t.serverOptions()...)...)
+}
+
+// RegisterService registers a service with both.
+func (s *servers) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.public.RegisterService(desc, impl)
+	s.inner.RegisterService(desc, impl)
+}
+
+// GetServiceInfo returns the services.
+func (s *servers) GetServiceInfo() map[string]grpc.ServiceInfo { return s.public.GetServiceInfo() }
+
+// serve serves until server is stopped.
+func serve(server *grpc.Server, l net.Listener) error {
+	if err := server.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // else it was stopped before
+		return err
+	}
+	return nil
+}
+
+// stop ends both and whatever they do.
+func (s *servers) stop() {
+	s.public.Stop()
+	s.inner.Stop()
+	s.pipe.Close()
 }
 
 // interceptors returns the chain, outermost first.

@@ -34,7 +34,7 @@ type Process struct {
 	now      func() time.Time
 	ids      *ids
 	listener net.Listener
-	grpc     *grpc.Server
+	grpc     *servers
 	health   *health.Server
 	edge     *edge
 	guard    *authz.Guard
@@ -176,8 +176,7 @@ func (p *Process) connect(context.Context) error {
 		return err
 	}
 	p.dialer = &dialer{
-		self: map[string]bool{}, selfAddr: reach(p.listener.Addr()), selfCreds: selfCredentials(cert),
-		peers: p.config.Peers, peerCreds: peerCreds, key: key, conns: map[string]*grpc.ClientConn{},
+		self: map[string]bool{}, peers: p.config.Peers, peerCreds: peerCreds, key: key, conns: map[string]*grpc.ClientConn{},
 	}
 	for _, part := range p.parts {
 		p.dialer.self[part.Name] = true
@@ -188,7 +187,9 @@ func (p *Process) connect(context.Context) error {
 	}
 	p.dialer.options = append(p.tracing.dialOptions(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.MaxMessage)))
 	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now, RequestID: requestID})
-	p.grpc = newServer(&p.config, serverCredentials(cert), p.interceptors, p.tracing)
+	unary, stream := p.interceptors()
+	p.grpc = newServers(&p.config, serverCredentials(cert), unary, stream, p.tracing)
+	p.dialer.pipe = p.grpc.pipe
 	return nil
 }
 
@@ -268,12 +269,8 @@ func (p *Process) enforce() error {
 }
 
 func (p *Process) serve() {
-	p.goWork("serve", func(context.Context) error {
-		if err := p.grpc.Serve(p.listener); !errors.Is(err, grpc.ErrServerStopped) { // else Stop was faster
-			return err
-		}
-		return nil
-	})
+	p.goWork("serve", func(context.Context) error { return serve(p.grpc.public, p.listener) })
+	p.goWork("serve the parts", func(context.Context) error { return serve(p.grpc.inner, p.grpc.pipe) })
 	p.goWork("sessions", p.sessions.Run)
 	p.goWork("grants", p.grants.Run)
 	p.goWork("health", p.becomeHealthy)

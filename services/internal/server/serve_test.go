@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +26,10 @@ import (
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/server"
@@ -211,6 +215,70 @@ func TestDrain(t *testing.T) {
 	if err := p.Err(); err != nil {
 		t.Errorf("the process ended with %v, want nil", err)
 	}
+}
+
+// attachments serves uploads.
+type attachments struct {
+	servicerequestpb.UnimplementedAttachmentServiceServer
+}
+
+func (attachments) UploadAttachment(stream servicerequestpb.AttachmentService_UploadAttachmentServer) error {
+	for {
+		if _, err := stream.Recv(); err == io.EOF {
+			return stream.SendAndClose(&servicerequestpb.UploadAttachmentResponse{})
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// An upload under way when the process is told to stop may come to its end: its caller
+// stays known.
+func TestDrainLetsUploadsFinish(t *testing.T) {
+	s := newSuite()
+	s.grants.Add(catalog.MustGrant("ServiceRequests:Attachments"))
+	s.onStart = func(env *server.Env) error {
+		servicerequestpb.RegisterAttachmentServiceServer(env.Registrar, attachments{})
+		return nil
+	}
+	p := start(t, config(t), s.parts()...)
+	conn := dial(t, p.Addr())
+	watch, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	upload, err := servicerequestpb.NewAttachmentServiceClient(conn).UploadAttachment(s.signIn(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := &servicerequestpb.UploadAttachmentRequest{Part: &servicerequestpb.UploadAttachmentRequest_Chunk{Chunk: []byte("x")}}
+	if err := upload.Send(chunk); err != nil {
+		t.Fatal(err)
+	}
+	for p.Running() == 0 { // until the upload has arrived
+		runtime.Gosched()
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.Stop()
+	}()
+	for status := healthpb.HealthCheckResponse_SERVING; status == healthpb.HealthCheckResponse_SERVING; {
+		resp, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		status = resp.GetStatus()
+	}
+	for range 100 {
+		if err := upload.Send(chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := upload.CloseAndRecv(); err != nil {
+		t.Errorf("the upload: got %v, want it to finish", err)
+	}
+	<-stopped
 }
 
 // A call that does not end is ended when the time to drain is over.

@@ -27,15 +27,15 @@ func (p *Process) Stop() {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
-			p.grpc.GracefulStop()
+			p.grpc.public.GracefulStop()
 		}()
-		p.edge.calls.wait(limit) // while they run, they may need leases
+		p.edge.calls.wait(limit) // while they run, they may need leases, and other parts
 		close(p.draining)        // ends the feeds of events
 		p.closeHubs()            // and those of leases
 		select {
 		case <-stopped:
 		case <-time.After(feedGrace):
-			p.grpc.Stop()
+			p.grpc.public.Stop()
 			<-stopped
 		}
 		p.cancel(errStopped)
@@ -64,7 +64,7 @@ func (p *Process) closeHubs() {
 // release closes what start opened, in the other order, however far start came.
 func (p *Process) release() {
 	if p.grpc != nil {
-		p.grpc.Stop()
+		p.grpc.stop()
 	}
 	p.closeHubs()
 	if p.listener != nil {

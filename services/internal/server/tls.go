@@ -84,8 +84,8 @@ func serverCredentials(c *certificate) credentials.TransportCredentials {
 	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: c.get})
 }
 
-// selfCredentials are for calls from this process to itself: whatever names its
-// certificate has, it is the very one.
+// selfCredentials are for a call to a process with the very certificate, whatever names
+// that has.
 func selfCredentials(c *certificate) credentials.TransportCredentials {
 	if c == nil {
 		return insecure.NewCredentials()
@@ -99,7 +99,7 @@ func selfCredentials(c *certificate) credentials.TransportCredentials {
 				return err
 			}
 			if !bytes.Equal(cs.PeerCertificates[0].Raw, own.Certificate[0]) {
-				return errors.New("another process answers on this process's address")
+				return errors.New("it has another certificate than this one")
 			}
 			return nil
 		},
