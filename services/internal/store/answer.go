@@ -110,11 +110,12 @@ func repeat[R proto.Message](kept *storepb.Answer, hash []byte) (R, error) {
 
 // answer returns the answer kept for the caller's request id, or nil.
 func (tx *Tx) answer(requestID string) *storepb.Answer {
+	today := bytes.Clone(tx.row(spaceAnswer, tx.today(), tx.origin.Caller, tx.origin.Method, requestID))
+	yesterday := bytes.Clone(tx.row(spaceAnswer, tx.today()-1, tx.origin.Caller, tx.origin.Method, requestID))
+	tx.fetch(today, yesterday)
 	kept := &storepb.Answer{}
-	for _, day := range []int64{tx.today(), tx.today() - 1} {
-		if tx.load(tx.row(spaceAnswer, day, tx.origin.Caller, tx.origin.Method, requestID), kept) {
-			return kept
-		}
+	if tx.load(today, kept) || tx.load(yesterday, kept) {
+		return kept
 	}
 	return nil
 }

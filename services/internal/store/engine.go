@@ -22,11 +22,11 @@ type Engine interface {
 	View(ctx context.Context, f func(Snapshot) error) error
 
 	// Update calls f and applies what it returns, all or nothing, durably, and
-	// as if no other Update had run in between. Those of one tenant, which is that of
-	// ctx's Origin, will as a rule conflict. An error of f is returned as it is
-	// and nothing is applied. On a conflict f is called again with another
-	// snapshot. Once f has been called, Update returns only when the outcome
-	// is known, even if ctx ends.
+	// as if no other Update of the same tenant had run in between. The tenant is that of
+	// ctx's Origin; what those of different tenants read and write are different keys.
+	// An error of f is returned as it is and nothing is applied. On a conflict f is
+	// called again with another snapshot. Once f has been called, Update returns only
+	// when the outcome is known, even if ctx ends.
 	Update(ctx context.Context, f func(Snapshot) ([]Write, error)) error
 
 	// Close waits for the transactions that are running.

@@ -5,15 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"latchkey.dev/services/internal/store"
 )
-
-// resolveLimit is how long the engine tries to learn the outcome of a commit.
-const resolveLimit = time.Minute
 
 // commit sends all writes and the commit at once, and returns when the outcome is known.
 // Any error but store.ErrUnknownOutcome means that nothing was committed.
@@ -23,15 +17,13 @@ func (r *reader) commit() error {
 	if err != nil {
 		return err
 	}
+	r.e.committing(string(r.tenant))
 	failed, err := r.send(batch, takesTurn)
-	if err != nil {
-		if undone(err, failed == batch.Len()-1) {
-			return err
-		}
-		return r.e.outcome(id, err)
+	r.e.committed(string(r.tenant), r.turn, id, err)
+	if err == nil || undone(err, failed == batch.Len()-1) {
+		return err
 	}
-	r.e.committed(string(r.tenant), r.turn, id)
-	return nil
+	return r.e.outcome(id, err)
 }
 
 // nextAttempt returns an id that no other commit has, of this process or another.
@@ -44,7 +36,7 @@ func (e *Engine) nextAttempt() []byte {
 func (r *reader) batch(id []byte) (batch *pgx.Batch, takesTurn int, err error) {
 	batch, takesTurn = &pgx.Batch{}, -1
 	if r.conn == nil {
-		if r.conn, err = r.e.acquire(r.ctx); err != nil {
+		if err := r.connect(); err != nil {
 			return nil, 0, err
 		}
 		batch.Queue(r.begin)
@@ -108,7 +100,7 @@ func (r *reader) send(batch *pgx.Batch, takesTurn int) (failed int, err error) {
 // and as this write is acknowledged, so is, wherever the database keeps
 // its log, the commit before it. If it has not, this row keeps it from committing later.
 func (e *Engine) outcome(id []byte, cause error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), resolveLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), e.resolveLimit)
 	defer cancel()
 	for n := 0; ; n++ {
 		done, err := e.resolve(ctx, id)
@@ -142,86 +134,3 @@ func (e *Engine) resolve(ctx context.Context, id []byte) (done bool, err error) 
 	}
 	return done, err
 }
-
-// committed notes a commit that the database has acknowledged.
-func (e *Engine) committed(tenant string, turn int64, id []byte) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.turns[tenant] == turn-1 {
-		e.turns[tenant] = turn
-	}
-	e.over = append(e.over, id)
-}
-
-// sweepPause is how long rows of attempts stay that nobody will ask for.
-const sweepPause = time.Second
-
-// sweepForever deletes such rows until ctx ends, and then what is left. It begins
-// with those that processes left which were killed.
-func (e *Engine) sweepForever(ctx context.Context) {
-	_ = e.delete(e.sql.sweep) // the next start tries again
-	tick := time.NewTicker(sweepPause)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			e.sweep()
-		case <-ctx.Done():
-			e.sweep()
-			return
-		}
-	}
-}
-
-func (e *Engine) sweep() {
-	e.mu.Lock()
-	over := e.over
-	e.over = nil
-	e.mu.Unlock()
-	if len(over) > 0 {
-		_ = e.delete(e.sql.forget, over) // what stays is swept by a later start
-	}
-}
-
-func (e *Engine) delete(statement string, args ...any) error {
-	ctx, cancel := patient(context.Background())
-	defer cancel()
-	_, err := e.pool.Exec(ctx, statement, args...)
-	return err
-}
-
-// Others implements store.Shared.
-func (e *Engine) Others(ctx context.Context) (tenants []string, err error) {
-	if err := e.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer e.work.Done()
-	limit, cancel := patient(ctx)
-	defer cancel()
-	type count struct {
-		Tenant []byte
-		Turn   int64
-	}
-	rows, _ := e.pool.Query(limit, e.sql.turns) // rows has the error too
-	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[count])
-	if err != nil {
-		return nil, tell(err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, c := range counts {
-		tenant := string(c.Tenant)
-		switch ahead := c.Turn - e.turns[tenant]; {
-		case ahead <= 0:
-		case ahead == 1 && e.lines[tenant] != nil:
-			// It may be a commit of this process's own, which it will note; if not, the
-			// next in this line makes it two.
-		default:
-			e.turns[tenant] = c.Turn
-			tenants = append(tenants, tenant)
-		}
-	}
-	return tenants, nil
-}
-
-var _ store.Shared = (*Engine)(nil)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -18,6 +19,10 @@ type Engine struct {
 	sql      statements
 	process  [8]byte       // begins the id of each attempt
 	attempts atomic.Uint64 // made so far
+	readers  slots
+	writers  slots
+
+	resolveLimit time.Duration // how long it tries to learn the outcome of a commit
 
 	mu     sync.Mutex
 	lines  map[string]*line // by tenant, those in which somebody is
@@ -70,7 +75,7 @@ func (e *Engine) View(ctx context.Context, f func(store.Snapshot) error) error {
 		return err
 	}
 	defer e.work.Done()
-	r := &reader{e: e, ctx: ctx, begin: e.sql.beginRead}
+	r := &reader{e: e, ctx: ctx, slots: e.readers, begin: e.sql.beginRead}
 	defer r.end()
 	return f(r)
 }

@@ -30,8 +30,7 @@ const (
 	tooManyConnections   = "53300"
 )
 
-// errLost is the failure of a transaction that was surely not committed, because its
-// connection was lost.
+// errLost is the failure of a commit that did not happen, because its connection was lost.
 var errLost = errors.New("connection to the database was lost")
 
 func codeOf(err error) string {
@@ -84,6 +83,8 @@ func tell(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case err == context.Canceled, err == context.DeadlineExceeded: // of the caller's context
+		return err
 	case conflict(err):
 		return fmt.Errorf("%w: %w", fault.Limit("changes of the same records", time.Second), err)
 	case codeOf(err) == diskFull:
@@ -96,8 +97,11 @@ func tell(err error) error {
 	}
 }
 
-// tries is how often a transaction is run before the engine gives up.
-const tries = 12
+// A transaction is not run again when it was as often, or when its first run is as long ago.
+const (
+	tries      = 12
+	retryLimit = 20 * time.Second
+)
 
 // pause waits for a random time that grows with n, or until ctx ends.
 func pause(ctx context.Context, n int) error {

@@ -17,7 +17,10 @@ const (
 
 // line is where the Updates of one tenant wait while a transaction of theirs runs. All
 // who wait when it has ended are the members of the next.
-type line struct{ waiting []*update }
+type line struct {
+	waiting    []*update
+	committing bool // the database may have a commit that this process has yet to note
+}
 
 // update is one call of Update, on its way from its caller to its line and back.
 type update struct {
@@ -134,7 +137,8 @@ func (e *Engine) members(tenant string, l *line) []*update {
 // its outcome. If the database refuses what they write, each is run alone, so that
 // only the one who is guilty has to do with it.
 func (e *Engine) settle(tenant string, members []*update) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), retryLimit)
+	defer cancel()
 	for n := 0; len(members) > 0; n++ {
 		left, err := e.attempt(ctx, tenant, members, n > 0)
 		members = left
@@ -144,8 +148,7 @@ func (e *Engine) settle(tenant string, members []*update) {
 		case errors.Is(err, store.ErrUnknownOutcome):
 			tellAll(members, err)
 			return
-		case (conflict(err) || lost(err)) && n+1 < tries:
-			_ = pause(ctx, n) // ctx does not end
+		case (conflict(err) || lost(err)) && n+1 < tries && pause(ctx, n) == nil:
 		case len(members) > 1 && !lost(err):
 			for _, u := range members {
 				e.settle(tenant, []*update{u})
@@ -168,7 +171,10 @@ func tellAll(members []*update, err error) {
 // over what those before it wrote, and commits. It returns the members who were not told
 // their outcome: after an error all who are to be run again.
 func (e *Engine) attempt(ctx context.Context, tenant string, members []*update, again bool) (left []*update, err error) {
-	r := &reader{e: e, ctx: ctx, begin: e.sql.beginWrite, tenant: []byte(tenant), updating: true, first: again}
+	r := &reader{e: e, ctx: context.WithoutCancel(ctx), slots: e.writers, begin: e.sql.beginWrite, tenant: []byte(tenant), updating: true}
+	if again {
+		r.begin, r.takesTurn = e.sql.beginTurn, true
+	}
 	defer r.end()
 	var sharing []*update // who share the commit
 	for i, u := range members {

@@ -26,9 +26,6 @@ const (
 	connectTimeout = 5 * time.Second
 )
 
-// patience is how long the engine waits for one answer of the database.
-const patience = 15 * time.Second
-
 // Open connects to the database at the URL, postgres://user@host/database, and makes the
 // tables of the service there if they are missing. It reports whether it was this call
 // that made them; of several processes that open an empty database at once one did.
@@ -63,7 +60,11 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 }
 
 func start(pool *pgxpool.Pool, s statements) *Engine {
-	e := &Engine{pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{}}
+	n := pool.Config().MaxConns
+	e := &Engine{
+		pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{},
+		readers: slotsOf(n), writers: slotsOf(n), resolveLimit: time.Minute,
+	}
 	_, _ = rand.Read(e.process[:]) // it never fails
 	background, stop := context.WithCancel(context.Background())
 	e.stop = stop
@@ -103,6 +104,7 @@ func configOf(text, service string) (*pgxpool.Config, error) {
 	if !given.Has("pool_max_conns") {
 		config.MaxConns = maxConns
 	}
+	config.MaxConns = max(2, config.MaxConns)
 	if !given.Has("connect_timeout") {
 		config.ConnConfig.ConnectTimeout = connectTimeout
 	}
@@ -155,11 +157,20 @@ func neverCancel(_ context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
+// applySettings makes the settings that the URL does not have: all at once, or if the
+// database does not know one of them, one by one.
 func applySettings(ctx context.Context, conn *pgx.Conn) error {
+	var statements []string
 	for name, statement := range settings {
-		if conn.Config().RuntimeParams[name] != "" {
-			continue // the URL has it
+		if conn.Config().RuntimeParams[name] == "" {
+			statements = append(statements, statement)
 		}
+	}
+	_, err := conn.Exec(ctx, strings.Join(statements, "; "))
+	if _, refused := errors.AsType[*pgconn.PgError](err); !refused {
+		return err
+	}
+	for _, statement := range statements {
 		_, err := conn.Exec(ctx, statement)
 		if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
 			return err

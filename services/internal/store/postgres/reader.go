@@ -18,18 +18,19 @@ import (
 type reader struct {
 	e     *Engine
 	ctx   context.Context // of the call, of which only the values count once it reads
+	slots slots
 	begin string
 
 	conn  *pgxpool.Conn // nil until the transaction begins
 	known map[string][]byte
 	err   error // the first; the transaction cannot go on after it
 
-	updating bool
-	tenant   []byte
-	first    bool          // takes the tenant's turn before it reads
-	turn     int64         // the turn, if it was taken
-	own      []store.Write // in the order of their keys, each once
-	size     int           // of own, in bytes
+	updating  bool
+	tenant    []byte
+	takesTurn bool          // before it reads, and not with the commit
+	turn      int64         // once it was taken
+	own       []store.Write // in the order of their keys, each once
+	size      int           // of own, in bytes
 }
 
 // Get implements store.Snapshot.
@@ -215,12 +216,6 @@ func (r *reader) query(statement string, args ...any) (pairs []store.Pair, err e
 	return pairs, err
 }
 
-// patient returns a context for one answer of the database, which does not end with the
-// call: a connection that is left in the middle of an answer is lost.
-func patient(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), patience)
-}
-
 func collect(rows pgx.Rows) ([]store.Pair, error) {
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p store.Pair, err error) {
 		err = row.Scan(&p.Key, &p.Value)
@@ -232,27 +227,21 @@ func collect(rows pgx.Rows) ([]store.Pair, error) {
 // are replaced.
 func (r *reader) start(statement string, args []any) (pairs []store.Pair, err error) {
 	for range r.e.pool.Config().MaxConns + 1 {
-		conn, err := r.e.acquire(r.ctx)
-		if err != nil {
+		if err := r.connect(); err != nil {
 			return nil, err
 		}
-		r.conn = conn
-		if pairs, err = r.open(statement, args); err == nil {
-			return pairs, nil
+		if pairs, err = r.open(statement, args); !lost(err) {
+			return pairs, err
 		}
-		if !lost(err) {
-			return nil, err
-		}
-		discard(conn)
-		r.conn = nil
+		r.disconnect()
 	}
-	return nil, errLost
+	return nil, err
 }
 
 func (r *reader) open(statement string, args []any) (pairs []store.Pair, err error) {
 	batch := &pgx.Batch{}
 	batch.Queue(r.begin)
-	if r.first {
+	if r.takesTurn {
 		batch.Queue(r.e.sql.turn, r.tenant)
 	}
 	batch.Queue(statement, args...)
@@ -263,7 +252,7 @@ func (r *reader) open(statement string, args []any) (pairs []store.Pair, err err
 	if _, err := results.Exec(); err != nil {
 		return nil, err
 	}
-	if r.first {
+	if r.takesTurn {
 		if err := results.QueryRow().Scan(&r.turn); err != nil {
 			return nil, err
 		}
@@ -275,22 +264,25 @@ func (r *reader) open(statement string, args []any) (pairs []store.Pair, err err
 	return pairs, results.Close()
 }
 
-func (e *Engine) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	limit, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	conn, err := e.pool.Acquire(limit)
-	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
+// connect gets a connection, for which it first waits for a slot.
+func (r *reader) connect() error {
+	if err := r.slots.take(r.ctx); err != nil {
+		return err
 	}
-	return conn, err
+	conn, err := r.e.acquire(r.ctx)
+	if err != nil {
+		r.slots.give()
+		return err
+	}
+	r.conn = conn
+	return nil
 }
 
-// discard gives back a connection that is not to be used again.
-func discard(conn *pgxpool.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
-	defer cancel()
-	_ = conn.Conn().Close(ctx) // it is lost anyway
-	conn.Release()
+// disconnect gives back a connection that is not to be used again.
+func (r *reader) disconnect() {
+	discard(r.conn)
+	r.conn = nil
+	r.slots.give()
 }
 
 // end ends the transaction, without waiting for the database to say so.
@@ -301,12 +293,14 @@ func (r *reader) end() {
 	conn := r.conn
 	if conn.Conn().IsClosed() || conn.Conn().PgConn().TxStatus() == 'I' {
 		conn.Release()
+		r.slots.give()
 		return
 	}
 	r.e.work.Go(func() {
+		defer r.slots.give()
+		defer conn.Release() // closes the connection if it is still in the transaction
 		ctx, cancel := patient(r.ctx)
 		defer cancel()
-		_, _ = conn.Exec(ctx, r.e.sql.rollback) // if it fails, Release closes the connection
-		conn.Release()
+		_, _ = conn.Exec(ctx, r.e.sql.rollback)
 	})
 }

@@ -13,7 +13,7 @@ const version = 1
 // statements are all that the engine ever says to the database, for the tables of one
 // service. doc.go lists them for the reader, and a test that they are no others.
 type statements struct {
-	beginRead, beginWrite, commit, rollback string
+	beginRead, beginWrite, beginTurn, commit, rollback string
 
 	get, getAll, scan, scanBack string // of records
 	put, drop                   string
@@ -25,9 +25,11 @@ type statements struct {
 
 // settings are made on each connection. A database that does not know one goes without.
 var settings = map[string]string{
-	// Of a table that is new the planner knows nothing, and may read it from end to end;
-	// then a transaction conflicts with all others.
-	"enable_seqscan": `SET enable_seqscan = off`,
+	// Every statement finds its rows by the primary key. The planner, who knows nothing of
+	// a new table, may think otherwise, and once for each execution.
+	"enable_seqscan":    `SET enable_seqscan = off`,
+	"enable_bitmapscan": `SET enable_bitmapscan = off`,
+	"plan_cache_mode":   `SET plan_cache_mode = force_generic_plan`,
 	// A process that hangs inside a transaction holds others up for no longer.
 	"idle_in_transaction_session_timeout": `SET idle_in_transaction_session_timeout = '10s'`,
 }
@@ -44,7 +46,8 @@ func statementsFor(service string) (s statements, err error) {
 	records, tenants, attempts := table("records"), table("tenants"), table("attempts")
 	return statements{
 		beginRead:  `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`,
-		beginWrite: `BEGIN ISOLATION LEVEL SERIALIZABLE`,
+		beginWrite: `BEGIN ISOLATION LEVEL REPEATABLE READ`,
+		beginTurn:  `BEGIN ISOLATION LEVEL READ COMMITTED`,
 		commit:     `COMMIT`,
 		rollback:   `ROLLBACK`,
 

@@ -195,7 +195,7 @@ func (c *Cluster) Start() error {
 		// What makes tests fast. A killed server loses nothing by it, as long as the
 		// machine stays up.
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200",
-		"-c", "autovacuum_naptime=1s", "-c", "log_min_messages=warning",
+		"-c", "autovacuum=off", "-c", "log_min_messages=warning",
 	}
 	for _, s := range c.extra {
 		args = append(args, "-c", s)

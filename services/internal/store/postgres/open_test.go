@@ -1,0 +1,199 @@
+package postgres
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/postgres/postgrestest"
+)
+
+// TestOpenTogether opens an empty database many times at once: one has made the tables,
+// and all can use them.
+func TestOpenTogether(t *testing.T) {
+	c := postgrestest.New(t)
+	var mu sync.Mutex
+	created := map[string]int{}
+	var wg sync.WaitGroup
+	for i := range 9 {
+		service := []string{"identity", "permissions", "invoicing"}[i%3]
+		wg.Go(func() {
+			e, first, err := Open(t.Context(), c.URL(), service)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer e.Close()
+			if _, err := add(t.Context(), e.(*Engine)); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if created[service] += 0; first {
+				created[service]++
+			}
+		})
+	}
+	wg.Wait()
+	for service, n := range created {
+		if n != 1 {
+			t.Errorf("%d have made the tables of %s", n, service)
+		}
+		e, first, err := open(t.Context(), c.URL(), service)
+		if err != nil || first {
+			t.Fatalf("open again: made %t, error %v", first, err)
+		}
+		if n := counter(t, e); n != 3 {
+			t.Errorf("%s: three updates count to %d", service, n)
+		}
+		e.Close()
+	}
+}
+
+func pool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	config, err := configOf(url, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// TestUpgrade has a second version of the tables, which a program of the first refuses.
+func TestUpgrade(t *testing.T) {
+	url, service := postgrestest.URL(t), newService()
+	mustOpen(t, url, service).Close()
+	p := pool(t, url)
+	second := func(service string) []string {
+		return []string{`CREATE TABLE IF NOT EXISTS ` + service + `_more_v2 (key bytea PRIMARY KEY)`}
+	}
+	for range 2 {
+		if first, err := prepare(t.Context(), p, service, append(layouts[:1:1], second)); err != nil || first {
+			t.Errorf("upgrade: made %t, error %v", first, err)
+		}
+	}
+	if _, err := p.Exec(t.Context(), `SELECT key FROM `+service+`_more_v2`); err != nil {
+		t.Error(err)
+	}
+	_, _, err := Open(t.Context(), url, service)
+	if err == nil || !strings.Contains(err.Error(), "version 2, made by a newer program") {
+		t.Errorf("got error %v, want one that tells of a newer program", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, c := range []struct {
+		url       string
+		encrypted bool
+		conns     int32
+	}{
+		{"postgres://u@localhost/db", false, maxConns},
+		{"postgres://u@127.0.0.1:5433/db?pool_max_conns=3", false, 3},
+		{"postgres://u@/db?host=/run/postgresql", false, maxConns},
+		{"postgres://u@db.example/db", true, maxConns},
+		{"postgres://u@db.example/db?pool_max_conns=1", true, 2},
+		{"postgres://u@db.example/db?sslmode=disable", false, maxConns},
+		{"postgres://u@127.0.0.1,db.example/db", true, maxConns},
+	} {
+		config, err := configOf(c.url, "test")
+		if err != nil {
+			t.Errorf("%s: %v", c.url, err)
+			continue
+		}
+		tls := config.ConnConfig.TLSConfig
+		if proved := tls != nil && !tls.InsecureSkipVerify; proved != c.encrypted || config.MaxConns != c.conns {
+			t.Errorf("%s: the server must prove itself: %t, connections %d, want %+v", c.url, proved, config.MaxConns, c)
+		}
+		for _, f := range config.ConnConfig.Fallbacks {
+			if c.encrypted && f.TLSConfig == nil {
+				t.Errorf("%s: falls back to no encryption", c.url)
+			}
+		}
+	}
+}
+
+// TestOpenFails looks at what a person reads who got the URL wrong.
+func TestOpenFails(t *testing.T) {
+	url := postgrestest.URL(t)
+	for _, c := range []struct{ url, service, want string }{
+		{"postgres://u:secret@127.0.0.1:1/db", "test", "refused"},
+		{"postgres://u:secret@127.0.0.1:1/db?pool_max_conns=x", "test", "pool_max_conns"},
+		{"postgres://u:secret@127.0.0.1:1/db?a=%zz", "test", "cannot parse"},
+		{strings.Replace(url, "/postgres", "/nowhere", 1), "test", `"nowhere" does not exist`},
+		{url + "?sslmode=require", "test", "sslmode=disable"},
+		{url, "Bad-Name", "table's name"},
+	} {
+		_, _, err := Open(t.Context(), c.url, c.service)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got error %q, want one that tells %q", c.url, err, c.want)
+		}
+	}
+}
+
+// TestContextEnds ends the contexts of callers while they read: the connections stay good.
+func TestContextEnds(t *testing.T) {
+	e := mustOpen(t, postgrestest.URL(t)+"?pool_max_conns=2", newService())
+	before := e.pool.Stat().NewConnsCount()
+	for range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := e.View(ctx, func(s store.Snapshot) error {
+			go cancel()
+			for range 5 {
+				if _, err := s.Get([]byte("n")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if cancel(); err != nil && err != context.Canceled {
+			t.Error(err)
+		}
+	}
+	if n := e.pool.Stat().NewConnsCount() - before; n > 2 {
+		t.Errorf("50 reads took %d new connections", n)
+	}
+}
+
+// TestNested has as many Views as there are connections, each with an Update inside, and
+// Updates with a View inside.
+func TestNested(t *testing.T) {
+	e := mustOpen(t, postgrestest.URL(t)+"?pool_max_conns=2", newService())
+	read := func(s store.Snapshot) error {
+		_, err := s.Get([]byte("n"))
+		return err
+	}
+	var wg sync.WaitGroup
+	for n := range 8 {
+		wg.Go(func() {
+			err := e.View(as(n), func(s store.Snapshot) error {
+				if err := read(s); err != nil {
+					return err
+				}
+				_, err := add(as(n), e)
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	err := e.Update(as(0), func(s store.Snapshot) ([]store.Write, error) {
+		if err := read(s); err != nil {
+			return nil, err
+		}
+		return nil, e.View(as(0), read)
+	})
+	if n := counter(t, e); err != nil || n != 8 {
+		t.Errorf("8 updates count to %d, %v", n, err)
+	}
+}
