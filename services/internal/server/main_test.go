@@ -1,21 +1,32 @@
 package server_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
+
 	"latchkey.dev/services/internal/server"
 )
 
 // asProcess names the environment variable by which the test's own program runs as a
-// process of the suite.
+// process of the suite; "hangs" is one whose LookupParts never returns.
 const asProcess = "LATCHKEY_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProcess) != "" {
-		server.Main(newSuite().parts()...)
+	if kind := os.Getenv(asProcess); kind != "" {
+		s := newSuite()
+		if kind == "hangs" {
+			s.lookupParts = func(context.Context, *invoicingpb.LookupPartsRequest) (*invoicingpb.LookupPartsResponse, error) {
+				fmt.Fprintln(os.Stderr, "hanging")
+				select {}
+			}
+		}
+		server.Main(s.parts()...)
 	}
 	goleak.VerifyTestMain(m)
 }

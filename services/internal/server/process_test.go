@@ -17,14 +17,19 @@ import (
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
+
+	"latchkey.dev/services/internal/authz"
 )
 
 // command is the test's own program as a process of the suite.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asProcess+"=1")
+	cmd.Env = append(os.Environ(), asProcess+"=works")
 	cmd.Dir = t.TempDir()
 	return cmd
 }
@@ -47,14 +52,20 @@ func fails(t *testing.T, want string, args ...string) {
 // running is a process that serves.
 type running struct {
 	*exec.Cmd
-	addr string
-	rest func() string // waits for its end, and returns what it wrote after it began to listen
+	addr  string
+	lines *bufio.Reader // of its standard error
+	rest  func() string // waits for its end, and returns what it wrote to it
 }
 
 // runs starts a process and waits until it listens.
 func runs(t *testing.T, args ...string) *running {
 	t.Helper()
-	r := &running{Cmd: command(t, append([]string{"--listen=127.0.0.1:0"}, args...)...)}
+	return runCommand(t, command(t, append([]string{"--listen=127.0.0.1:0"}, args...)...))
+}
+
+func runCommand(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
+	r := &running{Cmd: cmd}
 	pipe, err := r.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -62,23 +73,30 @@ func runs(t *testing.T, args ...string) *running {
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewReader(pipe)
-	for r.addr == "" {
-		line, err := lines.ReadString('\n')
-		if m := regexp.MustCompile(`msg=listening address=(\S+)`).FindStringSubmatch(line); m != nil {
-			r.addr = m[1]
-		}
-		if err != nil {
-			t.Fatalf("the process ended: %v, %s", err, line)
-		}
-	}
+	r.lines = bufio.NewReader(pipe)
 	r.rest = sync.OnceValue(func() string {
-		text, _ := io.ReadAll(lines)
+		text, _ := io.ReadAll(r.lines)
 		r.Wait()
 		return string(text)
 	})
 	t.Cleanup(func() { r.Process.Kill(); r.rest() })
+	r.addr = r.await(t, `msg=listening address=(\S+)`)
 	return r
+}
+
+// await waits for a line that matches, and returns what is in the first parentheses, or
+// the whole match.
+func (r *running) await(t *testing.T, pattern string) string {
+	t.Helper()
+	for re := regexp.MustCompile(pattern); ; {
+		line, err := r.lines.ReadString('\n')
+		if m := re.FindStringSubmatch(line); m != nil {
+			return m[len(m)-1]
+		}
+		if err != nil {
+			t.Fatalf("the process ended without a line like %s: %v, %s", pattern, err, line)
+		}
+	}
 }
 
 func TestTakenPort(t *testing.T) {
@@ -164,16 +182,11 @@ func (r *running) stop(t *testing.T) {
 func TestProcess(t *testing.T) {
 	r := runs(t, "--log-format=text")
 	health := healthpb.NewHealthClient(dial(t, r.addr))
-	stream, err := health.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "latchkey.invoicing.v1.PartService"})
-	for err == nil {
-		var resp *healthpb.HealthCheckResponse
-		if resp, err = stream.Recv(); resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
-			break
-		}
-	}
+	watch, err := health.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "latchkey.invoicing.v1.PartService"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	waitHealth(t, watch, healthpb.HealthCheckResponse_SERVING)
 	if out, err := command(t, "--check", "--listen="+r.addr).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("--check: got %v, %q, want nothing", err, out)
 	}
@@ -186,26 +199,45 @@ func TestProcess(t *testing.T) {
 
 // A second signal ends a process that drains for too long.
 func TestSecondSignal(t *testing.T) {
-	r := runs(t, "--drain=1h")
-	health := healthpb.NewHealthClient(dial(t, r.addr))
-	stream, err := health.Watch(t.Context(), &healthpb.HealthCheckRequest{})
-	for err == nil { // a stream that nobody ends keeps it from stopping
-		var resp *healthpb.HealthCheckResponse
-		if resp, err = stream.Recv(); resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
-			break
-		}
-	}
+	key := strings.Repeat("k", 40)
+	cmd := command(t, "--listen=127.0.0.1:0", "--drain=1h", "--call-timeout=1h", "--service-key="+key)
+	cmd.Env = append(cmd.Env, asProcess+"=hangs")
+	r := runCommand(t, cmd)
+	conn := dial(t, r.addr)
+	watch, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	waitHealth(t, watch, healthpb.HealthCheckResponse_SERVING)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), authz.ServiceHeader, "scheduling", authz.ServiceKeyHeader, key)
+	hangs := inBackground(func() error {
+		_, err := invoicingpb.NewPartServiceClient(conn).LookupParts(ctx, &invoicingpb.LookupPartsRequest{})
+		return err
+	})
+	r.await(t, "^hanging")
 	r.Process.Signal(syscall.SIGTERM)
-	if resp, err := stream.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("while it drains: got %v, %v, want NOT_SERVING", resp, err)
-	}
+	waitHealth(t, watch, healthpb.HealthCheckResponse_NOT_SERVING)
 	r.Process.Signal(syscall.SIGTERM)
 	r.rest()
 	if s := r.ProcessState.Sys().(syscall.WaitStatus); !s.Signaled() || s.Signal() != syscall.SIGTERM {
 		t.Errorf("got %v, want it to be ended by the signal", r.ProcessState)
+	}
+	if err := hangs(); err == nil {
+		t.Error("the call that hangs went well")
+	}
+}
+
+// waitHealth waits until a process says how it is.
+func waitHealth(t *testing.T, watch healthpb.Health_WatchClient, want healthpb.HealthCheckResponse_ServingStatus) {
+	t.Helper()
+	for {
+		resp, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.GetStatus() == want {
+			return
+		}
 	}
 }
 
