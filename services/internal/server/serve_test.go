@@ -30,6 +30,7 @@ import (
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/server"
 )
@@ -66,6 +67,38 @@ func TestCaller(t *testing.T) {
 	other := newSuite()
 	if err := getPart(other.signIn(t.Context()), dial(t, p.Addr())); reason(err) != "CREDENTIALS_INVALID" {
 		t.Errorf("a session that identity does not know: got %v, want CREDENTIALS_INVALID", err)
+	}
+}
+
+// That identity or permissions do not answer, or not well, is neither yes nor no, and
+// is forgotten.
+func TestCallerIsNotKnown(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*suite)
+		want codes.Code
+	}{
+		"away":           {func(s *suite) { s.away = fault.Unreachable("the disk") }, codes.Unavailable},
+		"too busy":       {func(s *suite) { s.away = fault.Limit("sessions", 0) }, codes.Unavailable},
+		"broken":         {func(s *suite) { s.away = errors.New("secret") }, codes.Internal},
+		"not understood": {func(s *suite) { s.noGrants = true }, codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSuite()
+			p := start(t, config(t), s.parts()...)
+			conn, ctx := dial(t, p.Addr()), s.signIn(t.Context())
+			s.mu.Lock()
+			c.set(s)
+			s.mu.Unlock()
+			if err := getPart(ctx, conn); status.Code(err) != c.want || strings.Contains(err.Error(), "secret") {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			s.mu.Lock()
+			s.away, s.noGrants = nil, false
+			s.mu.Unlock()
+			if err := getPart(ctx, conn); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
 	}
 }
 

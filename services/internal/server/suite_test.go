@@ -53,6 +53,8 @@ type suite struct {
 	onStart     func(*server.Env) error // of invoicing
 
 	mu       sync.Mutex
+	away     error                               // what identity and permissions answer instead, if set
+	noGrants bool                                // permissions answers with something that is no set of grants
 	sessions map[string]*identitypb.SessionFacts // by the hash of the token
 	grants   catalog.Set                         // of everybody
 	settings *permissionspb.EffectiveSettings
@@ -104,6 +106,9 @@ type identityService struct {
 func (s identityService) ResolveSession(_ context.Context, req *identitypb.ResolveSessionRequest) (*identitypb.ResolveSessionResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away != nil {
+		return nil, s.away
+	}
 	session, ok := s.sessions[string(req.GetTokenHash())]
 	if !ok {
 		return nil, fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID, "no such session", nil)
@@ -119,6 +124,9 @@ type permissionsService struct {
 func (s permissionsService) ResolveGrants(ctx context.Context, req *permissionspb.ResolveGrantsRequest) (*permissionspb.ResolveGrantsResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.noGrants {
+		return &permissionspb.ResolveGrantsResponse{}, nil
+	}
 	if store.OriginOf(ctx).Tenant != organization || req.GetUserId() != user {
 		return &permissionspb.ResolveGrantsResponse{Grants: catalog.Set{}.Bytes()}, nil
 	}
