@@ -5,22 +5,20 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // commit sends all writes and the commit at once, and returns when the outcome is known.
 // Any error but store.ErrUnknownOutcome means that nothing was committed.
 func (r *reader) commit() error {
 	id := r.e.nextAttempt()
-	batch, takesTurn, err := r.batch(id)
+	calls, err := r.calls(id)
 	if err != nil {
 		return err
 	}
 	r.e.committing(string(r.tenant))
-	failed, err := r.send(batch, takesTurn)
+	_, failed, err := r.exchange(calls...)
 	r.e.committed(string(r.tenant), r.turn, id, err)
-	if err == nil || undone(err, failed == batch.Len()-1) {
+	if err == nil || undone(err, failed == len(calls)-1) {
 		return err
 	}
 	return r.e.outcome(id, err)
@@ -31,21 +29,18 @@ func (e *Engine) nextAttempt() []byte {
 	return binary.BigEndian.AppendUint64(e.process[:8:8], e.attempts.Add(1))
 }
 
-// batch returns the last statements of the transaction, or all of them if nothing was
-// read, and which of them takes the tenant's turn, -1 if it was taken before.
-func (r *reader) batch(id []byte) (batch *pgx.Batch, takesTurn int, err error) {
-	batch, takesTurn = &pgx.Batch{}, -1
+// calls returns the last statements of the transaction, or all if nothing was read.
+func (r *reader) calls(id []byte) (calls []call, err error) {
 	if r.conn == nil {
 		if err := r.connect(); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		batch.Queue(r.begin)
+		calls = append(calls, call{r.begin, nil})
 	}
 	if r.turn == 0 {
-		takesTurn = batch.Len()
-		batch.Queue(r.e.sql.turn, r.tenant)
+		calls = append(calls, call{turnSQL, [][]byte{r.tenant}})
 	}
-	batch.Queue(r.e.sql.attempt, id)
+	calls = append(calls, call{attemptSQL, [][]byte{id}})
 	var keys, values, dropped [][]byte
 	for _, w := range r.own {
 		if w.Value == nil {
@@ -55,40 +50,12 @@ func (r *reader) batch(id []byte) (batch *pgx.Batch, takesTurn int, err error) {
 		}
 	}
 	if dropped != nil {
-		batch.Queue(r.e.sql.drop, dropped)
+		calls = append(calls, call{dropSQL, [][]byte{arrayOf(dropped)}})
 	}
 	if keys != nil {
-		batch.Queue(r.e.sql.put, keys, values)
+		calls = append(calls, call{putSQL, [][]byte{arrayOf(keys), arrayOf(values)}})
 	}
-	batch.Queue(r.e.sql.commit)
-	return batch, takesTurn, nil
-}
-
-// send returns the number of the statement that failed, if one did.
-func (r *reader) send(batch *pgx.Batch, takesTurn int) (failed int, err error) {
-	ctx, cancel := patient(r.ctx)
-	defer cancel()
-	results := r.conn.SendBatch(ctx, batch)
-	defer results.Close() // its error is one of those below
-	for i := range batch.Len() - 1 {
-		if i == takesTurn {
-			err = results.QueryRow().Scan(&r.turn)
-		} else {
-			_, err = results.Exec()
-		}
-		if err != nil {
-			return i, err
-		}
-	}
-	last := batch.Len() - 1
-	tag, err := results.Exec()
-	if err == nil {
-		err = results.Close()
-	}
-	if err == nil && tag.String() != r.e.sql.commit {
-		err = fmt.Errorf("the database answered %q to the commit", tag)
-	}
-	return last, err
+	return append(calls, call{commitSQL, nil}), nil
 }
 
 // outcome learns what became of a commit whose connection was lost over it: it returns

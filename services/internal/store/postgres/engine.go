@@ -19,6 +19,7 @@ type Engine struct {
 	sql      statements
 	process  [8]byte       // begins the id of each attempt
 	attempts atomic.Uint64 // made so far
+	conns    int32         // in the pool, at most
 	readers  slots
 	writers  slots
 
@@ -75,7 +76,7 @@ func (e *Engine) View(ctx context.Context, f func(store.Snapshot) error) error {
 		return err
 	}
 	defer e.work.Done()
-	r := &reader{e: e, ctx: ctx, slots: e.readers, begin: e.sql.beginRead}
+	r := &reader{e: e, ctx: ctx, slots: e.readers, begin: beginReadSQL}
 	defer r.end()
 	return f(r)
 }

@@ -67,10 +67,10 @@ func lost(err error) bool {
 // undone reports whether the failure of one of a transaction's last statements, of which
 // the commit is one, means that it was surely not committed. The statements were sent
 // together; after an error the server skips those that follow.
+//
+// What the driver says of an error, pgconn.SafeToRetry, cannot be asked: of a connection
+// that was lost while an answer was awaited it says that nothing was sent.
 func undone(err error, commit bool) bool {
-	if pgconn.SafeToRetry(err) {
-		return true
-	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pgErr.SeverityUnlocalized != "ERROR" || pgErr.Code == outcomeUnknown || strings.HasPrefix(pgErr.Code, "08") {
 		return false

@@ -190,6 +190,9 @@ func TestUnknown(t *testing.T) {
 	p := newProxy(t, hostOf(url))
 	e := mustOpen(t, p.url(url), newService())
 	e.resolveLimit = 200 * time.Millisecond
+	if _, err := add(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
 	gone := false
 	p.watch(func(_ *passage, b []byte) verdict {
 		if gone = gone || bytes.Contains(b, []byte(marker)); gone {

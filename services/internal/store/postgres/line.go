@@ -171,9 +171,9 @@ func tellAll(members []*update, err error) {
 // over what those before it wrote, and commits. It returns the members who were not told
 // their outcome: after an error all who are to be run again.
 func (e *Engine) attempt(ctx context.Context, tenant string, members []*update, again bool) (left []*update, err error) {
-	r := &reader{e: e, ctx: context.WithoutCancel(ctx), slots: e.writers, begin: e.sql.beginWrite, tenant: []byte(tenant), updating: true}
+	r := &reader{e: e, ctx: context.WithoutCancel(ctx), slots: e.writers, begin: beginWriteSQL, tenant: []byte(tenant), updating: true}
 	if again {
-		r.begin, r.takesTurn = e.sql.beginTurn, true
+		r.begin, r.takesTurn = beginTurnSQL, true
 	}
 	defer r.end()
 	var sharing []*update // who share the commit

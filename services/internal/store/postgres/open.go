@@ -47,14 +47,16 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
+	created, err := prepare(ctx, config, service, layouts)
+	if err != nil {
+		return nil, false, fmt.Errorf("open the database of %s: %w%s", service, err, advice(err))
+	}
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		return errors.Join(applySettings(ctx, conn), s.prepareAll(ctx, conn))
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, false, err
-	}
-	created, err := prepare(ctx, pool, service, layouts)
-	if err != nil {
-		pool.Close()
-		return nil, false, fmt.Errorf("open the database of %s: %w%s", service, err, advice(err))
 	}
 	return start(pool, s), created, nil
 }
@@ -63,7 +65,7 @@ func start(pool *pgxpool.Pool, s statements) *Engine {
 	n := pool.Config().MaxConns
 	e := &Engine{
 		pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{},
-		readers: slotsOf(n), writers: slotsOf(n), resolveLimit: time.Minute,
+		conns: n, readers: slotsOf(n), writers: slotsOf(n), resolveLimit: time.Minute,
 	}
 	_, _ = rand.Read(e.process[:]) // it never fails
 	background, stop := context.WithCancel(context.Background())
@@ -115,7 +117,6 @@ func configOf(text, service string) (*pgxpool.Config, error) {
 		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3,
 	}}).DialContext
 	config.BeforeConnect = neverCancel
-	config.AfterConnect = applySettings
 	// A connection that has died in the pool is found by its first use.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	return config, nil

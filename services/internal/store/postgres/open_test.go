@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"
 )
@@ -54,37 +52,26 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
-func pool(t *testing.T, url string) *pgxpool.Pool {
-	t.Helper()
-	config, err := configOf(url, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
-}
-
 // TestUpgrade has a second version of the tables, which a program of the first refuses.
 func TestUpgrade(t *testing.T) {
 	url, service := postgrestest.URL(t), newService()
-	mustOpen(t, url, service).Close()
-	p := pool(t, url)
+	e := mustOpen(t, url, service)
+	config, err := configOf(url, service)
+	if err != nil {
+		t.Fatal(err)
+	}
 	second := func(service string) []string {
 		return []string{`CREATE TABLE IF NOT EXISTS ` + service + `_more_v2 (key bytea PRIMARY KEY)`}
 	}
 	for range 2 {
-		if first, err := prepare(t.Context(), p, service, append(layouts[:1:1], second)); err != nil || first {
+		if first, err := prepare(t.Context(), config, service, append(layouts[:1:1], second)); err != nil || first {
 			t.Errorf("upgrade: made %t, error %v", first, err)
 		}
 	}
-	if _, err := p.Exec(t.Context(), `SELECT key FROM `+service+`_more_v2`); err != nil {
+	if _, err := e.pool.Exec(t.Context(), `SELECT key FROM `+service+`_more_v2`); err != nil {
 		t.Error(err)
 	}
-	_, _, err := Open(t.Context(), url, service)
+	_, _, err = Open(t.Context(), url, service)
 	if err == nil || !strings.Contains(err.Error(), "version 2, made by a newer program") {
 		t.Errorf("got error %v, want one that tells of a newer program", err)
 	}

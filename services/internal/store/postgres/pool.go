@@ -12,8 +12,7 @@ import (
 // connection.
 const patience = 15 * time.Second
 
-// patient returns a context for one answer of the database, which does not end with the
-// call: a connection that is left in the middle of an answer is lost.
+// patient returns a context for one answer of the database, which does not end with ctx.
 func patient(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), patience)
 }

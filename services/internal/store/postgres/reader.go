@@ -3,10 +3,10 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"iter"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"latchkey.dev/services/internal/store"
@@ -17,9 +17,9 @@ import (
 // with the commit. The transaction begins with the first read.
 type reader struct {
 	e     *Engine
-	ctx   context.Context // of the call, of which only the values count once it reads
+	ctx   context.Context // of the call; what is asked is answered though it ends
 	slots slots
-	begin string
+	begin statement
 
 	conn  *pgxpool.Conn // nil until the transaction begins
 	known map[string][]byte
@@ -38,7 +38,7 @@ func (r *reader) Get(key []byte) ([]byte, error) {
 	if value, ok := r.recall(key); ok || r.err != nil {
 		return value, r.err
 	}
-	pairs, err := r.query(r.e.sql.get, key)
+	pairs, err := r.query(getSQL, key)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (r *reader) Fetch(keys [][]byte) error {
 	if len(missing) == 0 || r.err != nil {
 		return r.err
 	}
-	pairs, err := r.query(r.e.sql.getAll, missing)
+	pairs, err := r.query(getAllSQL, arrayOf(missing))
 	if err == nil {
 		r.learn(missing, pairs)
 	}
@@ -82,7 +82,7 @@ func (r *reader) recall(key []byte) (value []byte, ok bool) {
 // learn keeps the pairs that the keys were found to have.
 func (r *reader) learn(keys [][]byte, pairs []store.Pair) {
 	if r.known == nil {
-		r.known = map[string][]byte{}
+		r.known = make(map[string][]byte, len(keys)+len(pairs))
 	}
 	for _, key := range keys {
 		r.known[string(key)] = nil
@@ -164,12 +164,12 @@ func (r *reader) Scan(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error] 
 // stored scans what the database has, page by page.
 func (r *reader) stored(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error] {
 	return func(yield func(store.Pair, error) bool) {
-		statement := r.e.sql.scan
+		statement := scanSQL
 		if reverse {
-			statement = r.e.sql.scanBack
+			statement = scanBackSQL
 		}
 		for page := firstPage; bytes.Compare(lo, hi) < 0; {
-			pairs, err := r.query(statement, lo, hi, page)
+			pairs, err := r.query(statement, lo, hi, bigint(page))
 			if err != nil {
 				yield(store.Pair{}, err)
 				return
@@ -197,17 +197,15 @@ func (r *reader) stored(lo, hi []byte, reverse bool) iter.Seq2[store.Pair, error
 }
 
 // query asks for pairs, and begins the transaction if need be.
-func (r *reader) query(statement string, args ...any) (pairs []store.Pair, err error) {
+func (r *reader) query(s statement, parameters ...[]byte) (pairs []store.Pair, err error) {
+	c := call{s, parameters}
 	switch {
 	case r.err != nil:
 		return nil, r.err
 	case r.conn == nil:
-		pairs, err = r.start(statement, args)
+		pairs, err = r.start(c)
 	default:
-		ctx, cancel := patient(r.ctx)
-		defer cancel()
-		rows, _ := r.conn.Query(ctx, statement, args...) // rows has the error too
-		pairs, err = collect(rows)
+		pairs, _, err = r.exchange(c)
 	}
 	if err != nil && !r.updating {
 		err = tell(err)
@@ -216,21 +214,19 @@ func (r *reader) query(statement string, args ...any) (pairs []store.Pair, err e
 	return pairs, err
 }
 
-func collect(rows pgx.Rows) ([]store.Pair, error) {
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p store.Pair, err error) {
-		err = row.Scan(&p.Key, &p.Value)
-		return p, err
-	})
-}
-
 // start begins the transaction and reads, at once. Connections that have died in the pool
 // are replaced.
-func (r *reader) start(statement string, args []any) (pairs []store.Pair, err error) {
-	for range r.e.pool.Config().MaxConns + 1 {
+func (r *reader) start(c call) (pairs []store.Pair, err error) {
+	calls := []call{{r.begin, nil}}
+	if r.takesTurn {
+		calls = append(calls, call{turnSQL, [][]byte{r.tenant}})
+	}
+	calls = append(calls, c)
+	for range r.e.conns + 1 {
 		if err := r.connect(); err != nil {
 			return nil, err
 		}
-		if pairs, err = r.open(statement, args); !lost(err) {
+		if pairs, _, err = r.exchange(calls...); !lost(err) {
 			return pairs, err
 		}
 		r.disconnect()
@@ -238,30 +234,18 @@ func (r *reader) start(statement string, args []any) (pairs []store.Pair, err er
 	return nil, err
 }
 
-func (r *reader) open(statement string, args []any) (pairs []store.Pair, err error) {
-	batch := &pgx.Batch{}
-	batch.Queue(r.begin)
-	if r.takesTurn {
-		batch.Queue(r.e.sql.turn, r.tenant)
-	}
-	batch.Queue(statement, args...)
-	ctx, cancel := patient(r.ctx)
-	defer cancel()
-	results := r.conn.SendBatch(ctx, batch)
-	defer results.Close() // its error is one of those below
-	if _, err := results.Exec(); err != nil {
-		return nil, err
-	}
-	if r.takesTurn {
-		if err := results.QueryRow().Scan(&r.turn); err != nil {
-			return nil, err
+// exchange returns the pairs in the answers, and keeps the turn. failed is that of the
+// function of the same name.
+func (r *reader) exchange(calls ...call) (pairs []store.Pair, failed int, err error) {
+	var found rows
+	failed, err = exchange(r.conn.Conn().PgConn(), calls, func(i int, values [][]byte) {
+		if calls[i].statement == turnSQL {
+			r.turn = int64(binary.BigEndian.Uint64(values[0]))
+		} else {
+			found.add(values)
 		}
-	}
-	rows, _ := results.Query() // rows has the error too
-	if pairs, err = collect(rows); err != nil {
-		return nil, err
-	}
-	return pairs, results.Close()
+	})
+	return found.pairs, failed, err
 }
 
 // connect gets a connection, for which it first waits for a slot.
@@ -299,8 +283,6 @@ func (r *reader) end() {
 	r.e.work.Go(func() {
 		defer r.slots.give()
 		defer conn.Release() // closes the connection if it is still in the transaction
-		ctx, cancel := patient(r.ctx)
-		defer cancel()
-		_, _ = conn.Exec(ctx, r.e.sql.rollback)
+		_, _ = exchange(conn.Conn().PgConn(), []call{{rollbackSQL, nil}}, nil)
 	})
 }

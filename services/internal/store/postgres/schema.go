@@ -35,11 +35,25 @@ const (
 	nextVersion    = `UPDATE latchkey_schema SET version = $2 WHERE service = $1 AND version = $3`
 )
 
+// prepareLimit is how long the tables may take to be made, or to be upgraded.
+const prepareLimit = 5 * time.Minute
+
 // prepare makes the tables those of the newest of the layouts, and reports whether they
 // did not exist before. Several processes may do so at the same time.
-func prepare(ctx context.Context, pool *pgxpool.Pool, service string, layouts []func(string) []string) (created bool, err error) {
+func prepare(ctx context.Context, config *pgxpool.Config, service string, layouts []func(string) []string) (created bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	connConfig := config.ConnConfig.Copy()
+	if err := config.BeforeConnect(ctx, connConfig); err != nil {
+		return false, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, connConfig)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(ctx)
 	for n := 0; n < tries; n++ {
-		created, err = upgrade(ctx, pool, service, layouts)
+		created, err = upgrade(ctx, conn, service, layouts)
 		if !concurrent(err) {
 			break
 		}
@@ -50,14 +64,12 @@ func prepare(ctx context.Context, pool *pgxpool.Pool, service string, layouts []
 	return created, err
 }
 
-func upgrade(ctx context.Context, pool *pgxpool.Pool, service string, layouts []func(string) []string) (created bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+func upgrade(ctx context.Context, conn *pgx.Conn, service string, layouts []func(string) []string) (created bool, err error) {
 	var found int64
-	err = pool.QueryRow(ctx, readVersion, service).Scan(&found)
+	err = conn.QueryRow(ctx, readVersion, service).Scan(&found)
 	switch {
 	case codeOf(err) == undefinedTable:
-		if _, err := pool.Exec(ctx, createVersions); err != nil {
+		if _, err := conn.Exec(ctx, createVersions); err != nil {
 			return false, err
 		}
 	case err != nil && !errors.Is(err, pgx.ErrNoRows):
@@ -69,7 +81,7 @@ func upgrade(ctx context.Context, pool *pgxpool.Pool, service string, layouts []
 	}
 	for _, layout := range layouts[found:] {
 		for _, statement := range layout(service) {
-			if _, err := pool.Exec(ctx, statement); err != nil {
+			if _, err := conn.Exec(ctx, statement); err != nil {
 				return false, err
 			}
 		}
@@ -79,9 +91,9 @@ func upgrade(ctx context.Context, pool *pgxpool.Pool, service string, layouts []
 	}
 	var tag pgconn.CommandTag
 	if found == 0 {
-		tag, err = pool.Exec(ctx, firstVersion, service, newest)
+		tag, err = conn.Exec(ctx, firstVersion, service, newest)
 	} else {
-		tag, err = pool.Exec(ctx, nextVersion, service, newest, found)
+		tag, err = conn.Exec(ctx, nextVersion, service, newest, found)
 	}
 	return found == 0 && tag.RowsAffected() == 1, err
 }
