@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ import (
 )
 
 // TestRandomRequests calls every method with requests of all kinds, as the owner, who
-// holds every key: first to validate only, so that nothing at all may change, then in
+// holds every key, and now and then as somebody else: first to validate only, so that nothing at all may change, then in
 // earnest. No call may hang, panic or end in INTERNAL; each error must say what is wrong
 // as the API promises; and a call that failed must have changed nothing.
 func TestRandomRequests(t *testing.T) {
@@ -72,11 +73,13 @@ type fuzzer struct {
 	outcomes  map[string]int
 	reached   map[string]int // calls that went well, by method
 	wrong     int
+	caller    string // role of who calls now
 }
 
 func newFuzzer(t testing.TB, s *suite, c *demo.Company) *fuzzer {
 	f := &fuzzer{
 		t: t, suite: s, company: c, generator: newGenerator(seeded(t, *seed)),
+		caller:    "OW",
 		revisions: map[string]string{}, disturbed: map[string]int{}, outcomes: map[string]int{}, reached: map[string]int{},
 	}
 	f.generator.never[f.company.Person("OW").ID] = true // who makes the calls, and must not be shut out
@@ -88,8 +91,8 @@ func newFuzzer(t testing.TB, s *suite, c *demo.Company) *fuzzer {
 	return f
 }
 
-func (f *fuzzer) ctx() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(f.company.As(f.t.Context(), "OW"), patience)
+func (f *fuzzer) as(role string) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(f.company.As(f.t.Context(), role), patience)
 }
 
 // run makes calls of methods in turn.
@@ -100,15 +103,49 @@ func (f *fuzzer) run(n int) {
 		if (m.Name() == "EndSession" || m.Name() == "ChangePassword") && !f.generator.one(5) {
 			continue // they cost the owner his session, and wrong passwords are counted
 		}
+		m = f.choose(m)
 		request := f.generator.wire(m)
 		if wrong := f.try(m, request); wrong != "" {
 			f.wrong++
-			f.t.Errorf("%s %x\n%s: %s", m.path(), request[:min(len(request), 500)], f.show(m, request), wrong)
+			f.t.Errorf("%s %s %x\n%s: %s", f.caller, m.path(), request[:min(len(request), 500)], f.show(m, request), wrong)
 		}
 		if f.wrong > 20 {
 			f.t.Fatal("that is enough")
 		}
 	}
+}
+
+// choose says who makes the next call and for which record: of the method whose turn it
+// is, or of one that an answer before has offered.
+func (f *fuzzer) choose(m method) method {
+	g := f.generator
+	f.caller, g.target = "OW", ""
+	if g.one(3) {
+		f.caller = pick(g.random, f.company.People).Role
+	}
+	if shutsOut(string(m.Name())) {
+		g.target = f.dispensable()
+	}
+	l, ok := g.lead()
+	if !ok || shutsOut(path.Base(l.method)) || g.one(3) {
+		return m
+	}
+	i := slices.IndexFunc(f.methods, func(m method) bool { return m.path() == "/"+l.method })
+	if i < 0 {
+		f.t.Fatalf("an answer offers the method %q, which there is not", l.method)
+	}
+	f.caller, g.target = l.caller, l.id
+	return f.methods[i]
+}
+
+func shutsOut(method string) bool { return method == "DeactivateUser" || method == "EndMembership" }
+
+// dispensable returns the id of a user who makes no calls.
+func (f *fuzzer) dispensable() string {
+	others := slices.DeleteFunc(slices.Clone(f.generator.ids["user"]), func(id string) bool {
+		return slices.ContainsFunc(f.company.People, func(p *demo.Person) bool { return p.ID == id })
+	})
+	return pick(f.generator.random, append(others, nobodys))
 }
 
 func (f *fuzzer) show(m method, request []byte) string {
@@ -129,11 +166,15 @@ func (f *fuzzer) try(m method, request []byte) string {
 	}
 	service := serviceOf(m.path())
 	if err == nil {
-		f.succeeded(m, service, resp)
+		f.succeeded(m, service, request, resp)
 		return ""
 	}
-	if outcomeOf(err).reason == "CREDENTIALS_INVALID" {
+	switch {
+	case outcomeOf(err).reason != "CREDENTIALS_INVALID":
+	case f.caller == "OW":
 		return f.signInAnew()
+	default:
+		return "" // whom another call has shut out
 	}
 	if wrong := f.promised(m, err); wrong != "" {
 		return fmt.Sprintf("%v %v: %s", err, status.Convert(err).Details(), wrong)
@@ -143,7 +184,7 @@ func (f *fuzzer) try(m method, request []byte) string {
 
 // send sends a request, of a stream with some more, and returns the first response.
 func (f *fuzzer) send(m method, request []byte) (resp []byte, err error) {
-	ctx, cancel := f.ctx()
+	ctx, cancel := f.as(f.caller)
 	defer cancel()
 	conn := f.suite.conn(serviceOf(m.path()))
 	if !m.IsStreamingClient() && !m.IsStreamingServer() {
@@ -155,9 +196,11 @@ func (f *fuzzer) send(m method, request []byte) (resp []byte, err error) {
 	}
 	err = stream.SendMsg(&request)
 	for m.IsStreamingClient() && err == nil && !f.generator.one(3) {
+		f.generator.later = true
 		more := f.generator.wire(m)
 		err = stream.SendMsg(&more)
 	}
+	f.generator.later = false
 	stream.CloseSend()
 	for n := 0; ; n++ {
 		var next []byte
@@ -178,14 +221,14 @@ var feeds = map[string][]string{"scheduling": {"invoicing"}, "servicerequest": {
 // settled is for how many calls after one that made events they may still change something.
 const settled = 300
 
-func (f *fuzzer) succeeded(m method, service string, resp []byte) {
+func (f *fuzzer) succeeded(m method, service string, request, resp []byte) {
 	answer := newMessage(m.Output())
 	if err := proto.Unmarshal(resp, answer); err != nil {
 		f.t.Errorf("%s answers what is no %s: %v", m.path(), m.Output().FullName(), err)
 		return
 	}
-	if mutates := setRequestID(newMessage(m.Input()).ProtoReflect()); !mutates || !f.generator.harmless { // else it tells of what will not be
-		f.generator.learn(answer.ProtoReflect())
+	if !validatesOnly(m, request) { // else it tells of what will not be
+		f.generator.learn(f.caller, answer.ProtoReflect())
 	}
 	if f.generator.harmless {
 		return
@@ -194,6 +237,13 @@ func (f *fuzzer) succeeded(m method, service string, resp []byte) {
 	for _, other := range feeds[service] {
 		f.disturbed[other] = settled
 	}
+}
+
+func validatesOnly(m method, request []byte) bool {
+	req := newMessage(m.Input())
+	_ = proto.Unmarshal(request, req) // of nonsense that was taken, whatever there is
+	fd := m.Input().Fields().ByName("validate_only")
+	return fd != nil && req.ProtoReflect().Get(fd).Bool()
 }
 
 // signInAnew opens another session for the owner, whose own was ended, once his wrong
@@ -249,7 +299,7 @@ func (f *fuzzer) promised(m method, err error) string {
 	case st.Message() == "":
 		return "it says nothing to a person"
 	case m.rule.GetInternal() && info.GetReason() != "INTERNAL_ONLY":
-		return "the owner is no service of the suite"
+		return "no person is a service of the suite"
 	case st.Code() != codes.InvalidArgument || slices.Contains(unnamed, info.GetReason()):
 		return ""
 	case len(bad.GetFieldViolations()) == 0:
@@ -282,7 +332,7 @@ func (f *fuzzer) unchanged(m method, service string, err error) string {
 // revision returns the revision that the next change of a service would have: the etag
 // of a change that is validated only.
 func (f *fuzzer) revision(service string) string {
-	ctx, cancel := f.ctx()
+	ctx, cancel := f.as("OW")
 	defer cancel()
 	name := fmt.Sprint("Not to be ", f.generator.random.Uint64())
 	etag, err := nextRevision(ctx, f, service, name)

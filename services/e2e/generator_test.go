@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
+
 	"latchkey.dev/services/internal/catalog"
 )
 
@@ -28,6 +30,14 @@ type generator struct {
 	etags    []string
 	pages    []string // page tokens
 	requests []string // ids of requests before
+	leads    []lead
+	target   string // id of the record that this request is to be for, if any
+	later    bool   // this message is not the first of its stream
+}
+
+// lead is what an answer said that its reader can do.
+type lead struct {
+	caller, method, id string
 }
 
 // few is how much of each kind a generator remembers.
@@ -59,13 +69,14 @@ func (g *generator) remember(in []string, what string) []string {
 	return in
 }
 
-// learn takes from an answer what requests can name.
-func (g *generator) learn(m protoreflect.Message) {
+// learn takes from an answer what requests can name, and what its caller can do next.
+func (g *generator) learn(caller string, m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	if fields.ByName("id") != nil && isRecord(m.Descriptor()) {
 		kind, id := snake(string(m.Descriptor().Name())), m.Get(fields.ByName("id")).String()
 		if !g.never[id] && kind != "session" {
 			g.ids[kind] = g.remember(g.ids[kind], id)
+			g.follow(caller, id, m)
 		}
 		g.etags = g.remember(g.etags, m.Get(fields.ByName("etag")).String())
 	}
@@ -77,13 +88,40 @@ func (g *generator) learn(m protoreflect.Message) {
 		case fd.Message() == nil || fd.IsMap():
 		case fd.IsList():
 			for i := range v.List().Len() {
-				g.learn(v.List().Get(i).Message())
+				g.learn(caller, v.List().Get(i).Message())
 			}
 		default:
-			g.learn(v.Message())
+			g.learn(caller, v.Message())
 		}
 		return true
 	})
+}
+
+// follow remembers what can be done with a record.
+func (g *generator) follow(caller, id string, record protoreflect.Message) {
+	actions := record.Descriptor().Fields().ByName("available_actions")
+	if actions == nil {
+		return
+	}
+	for i := range record.Get(actions).List().Len() {
+		a, ok := record.Get(actions).List().Get(i).Message().Interface().(*typepb.AvailableAction)
+		if !ok || !a.GetAllowed() {
+			continue
+		}
+		g.leads = append(g.leads, lead{caller, a.GetMethod(), id})
+	}
+	g.leads = g.leads[max(0, len(g.leads)-few):]
+}
+
+// lead returns something that can be done, if the generator knows of any.
+func (g *generator) lead() (l lead, ok bool) {
+	if len(g.leads) == 0 {
+		return l, false
+	}
+	i := len(g.leads) - 1 - g.random.IntN(min(len(g.leads), 10)) // what was heard last is still so
+	l = g.leads[i]
+	g.leads = slices.Delete(g.leads, i, i+1)
+	return l, true
 }
 
 // snake returns "service_request" for "ServiceRequest".
@@ -157,6 +195,8 @@ func (g *generator) fill(m protoreflect.Message, kind string, depth int) {
 		switch fd := fields.Get(i); {
 		case fd.Name() == "validate_only":
 			m.Set(fd, protoreflect.ValueOfBool(g.harmless || g.one(5)))
+		case fields.ByName("metadata") != nil && g.careful && (fd.Name() == "metadata") == g.later:
+			// A stream has its metadata first and only there.
 		case mask != nil && g.careful && isRecord(fd.Message()):
 			g.fillUpdate(m, fd, mask, kind)
 		case g.wants(fd) && depth < 6:
@@ -190,15 +230,17 @@ func (g *generator) fillUpdate(m protoreflect.Message, fd, mask protoreflect.Fie
 // wants tells whether to set a field.
 func (g *generator) wants(fd protoreflect.FieldDescriptor) bool {
 	switch name := string(fd.Name()); {
-	case name == "etag" || name == "page_token" || name == "filter" || name == "order_by" || name == "request_id":
+	case name == "etag":
+		return g.slip(6)
+	case name == "page_token" || name == "filter" || name == "order_by" || name == "request_id":
 		return g.one(6)
 	case name == "id" || strings.HasSuffix(name, "_id"):
 		return !g.slip(12)
 	case len(guards([]protoreflect.FieldDescriptor{fd})) > 0:
-		return g.one(2)
+		return g.one(2) || g.careful && g.one(2)
 	}
 	if g.careful {
-		return !g.one(12)
+		return !g.one(30)
 	}
 	return !g.one(4)
 }
@@ -210,6 +252,9 @@ func (g *generator) set(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 	case fd.IsList():
 		list := m.Mutable(fd).List()
 		n := g.random.IntN(3)
+		if g.careful {
+			n = 1 + g.random.IntN(2)
+		}
 		if g.slip(25) {
 			n = 600
 		}
@@ -230,12 +275,18 @@ func (g *generator) set(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 func (g *generator) scalar(fd protoreflect.FieldDescriptor, kind string) protoreflect.Value {
 	switch fd.Kind() {
 	case protoreflect.BoolKind:
-		return protoreflect.ValueOfBool(g.one(2))
+		return protoreflect.ValueOfBool(g.one(4))
 	case protoreflect.EnumKind:
 		return protoreflect.ValueOfEnum(g.enum(fd.Enum()))
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(g.text(string(fd.Name()), kind))
 	case protoreflect.BytesKind:
+		if g.careful && fd.Name() == "chunk" {
+			return protoreflect.ValueOfBytes(photo())
+		}
+		if g.careful {
+			return protoreflect.ValueOfBytes(nil)
+		}
 		return protoreflect.ValueOfBytes(pick(g.random, [][]byte{nil, photo(), make([]byte, 32), make([]byte, 40), make([]byte, 1<<20+1)}))
 	case protoreflect.Int32Kind:
 		return protoreflect.ValueOfInt32(int32(g.number(string(fd.Name()), math.MinInt32, math.MaxInt32)))
@@ -300,7 +351,7 @@ var texts = map[string][]string{
 
 // aliases are the kinds of records whose ids fields hold under another name.
 var aliases = map[string]string{
-	"assignee": "user", "owner": "user", "author": "user", "invoice_approver": "user", "user_access": "user", "profile": "user", "property_team_member": "user",
+	"assignee": "user", "owner": "user", "author": "user", "user_access": "user", "profile": "user", "property_team_member": "user",
 }
 
 func (g *generator) text(name, kind string) string {
@@ -318,7 +369,7 @@ func (g *generator) text(name, kind string) string {
 		return pick(g.random, g.etags)
 	case name == "page_token" && len(g.pages) > 0:
 		return pick(g.random, g.pages)
-	case name == "key" || name == "keys" || name == "grants" || name == "denies" || name == "grant":
+	case name == "key" || name == "keys" || name == "grants" || name == "denies" || name == "grant" || name == "scopes":
 		return pick(g.random, catalog.Keys()).Name
 	case texts[name] != nil && g.careful:
 		return pick(g.random, texts[name][:2])
@@ -326,6 +377,10 @@ func (g *generator) text(name, kind string) string {
 		return pick(g.random, texts[name])
 	case strings.HasSuffix(name, "password"):
 		return pick(g.random, texts["password"])
+	case name == "invoice_approver":
+		return g.id("user")
+	case name == "id" && g.target != "":
+		return g.target
 	case name == "id":
 		return g.id(kind)
 	case strings.HasSuffix(name, "_id") || strings.HasSuffix(name, "_ids"):
@@ -350,10 +405,10 @@ func (g *generator) id(kind string) string {
 
 // fillTime sets a time or a duration, at its bounds and beyond them.
 func (g *generator) fillTime(m protoreflect.Message) {
-	if g.careful && !g.one(10) {
-		in := time.Duration(1+g.random.IntN(30*24)) * time.Hour
+	if g.careful && !g.one(30) {
+		in := time.Duration(1+g.random.IntN(8)) * time.Hour
 		if m.Descriptor().Name() == "Timestamp" {
-			in += time.Duration(time.Now().Unix()) * time.Second
+			in += time.Duration(time.Now().Unix())*time.Second + time.Duration(g.random.IntN(60))*24*time.Hour
 		}
 		m.Set(m.Descriptor().Fields().ByName("seconds"), protoreflect.ValueOfInt64(int64(in/time.Second)))
 		return
