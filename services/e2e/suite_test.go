@@ -23,6 +23,8 @@ import (
 	"latchkey.dev/services/demo"
 	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres"
+	"latchkey.dev/services/internal/store/postgres/postgrestest"
 	"latchkey.dev/services/invoicing"
 	"latchkey.dev/services/permissions"
 	"latchkey.dev/services/scheduling"
@@ -52,7 +54,9 @@ func TestMain(m *testing.M) {
 	if *benchSuite != "" {
 		os.Stdout = os.Stderr // what the tests print beside the findings
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	postgrestest.Stop()
+	os.Exit(code)
 }
 
 // be makes this process a child: services, and what a test wants beside them.
@@ -77,7 +81,7 @@ func be(wanted []string) {
 			parts = append(parts, services[name])
 		}
 	}
-	server.Main(parts...)
+	server.Main(server.Engines{"postgres": postgres.Open}, parts...)
 }
 
 // code is the one-time code of every suite that a test starts.
@@ -139,10 +143,22 @@ func fiveStopped(t testing.TB, env ...string) *suite {
 	return s
 }
 
-// topologies runs a test over both.
+// topologies runs a test over both, with files and with PostgreSQL.
 func topologies(t *testing.T, test func(t *testing.T, s *suite)) {
 	t.Run("one process", func(t *testing.T) { test(t, one(t)) })
 	t.Run("five processes", func(t *testing.T) { test(t, five(t)) })
+	t.Run("one process over PostgreSQL", func(t *testing.T) { test(t, one(t, inDatabase(t)...)) })
+	t.Run("five processes over PostgreSQL", func(t *testing.T) { test(t, five(t, inDatabase(t)...)) })
+}
+
+// inDatabase returns the environment of processes that keep everything in a database of
+// their own.
+func inDatabase(t testing.TB) []string {
+	t.Helper()
+	return []string{
+		"LATCHKEY_STORE=" + postgrestest.Database(t), "LATCHKEY_BLOBS=file://" + t.TempDir(),
+		"LATCHKEY_SERVICE_KEY=" + strings.Repeat("k", 32),
+	}
 }
 
 func newSuite(t testing.TB, env []string) *suite {

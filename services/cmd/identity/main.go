@@ -4,6 +4,7 @@ package main
 import (
 	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres"
 )
 
-func main() { server.Main(identity.Part) }
+func main() { server.Main(server.Engines{"postgres": postgres.Open}, identity.Part) }

@@ -5,6 +5,7 @@ import (
 	"latchkey.dev/services/demo"
 	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/invoicing"
 	"latchkey.dev/services/permissions"
 	"latchkey.dev/services/scheduling"
@@ -12,5 +13,5 @@ import (
 )
 
 func main() {
-	server.Main(identity.Part, permissions.Part, servicerequest.Part, scheduling.Part, invoicing.Part, demo.Part)
+	server.Main(server.Engines{"postgres": postgres.Open}, identity.Part, permissions.Part, servicerequest.Part, scheduling.Part, invoicing.Part, demo.Part)
 }

@@ -3,7 +3,8 @@ package main
 
 import (
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/permissions"
 )
 
-func main() { server.Main(permissions.Part) }
+func main() { server.Main(server.Engines{"postgres": postgres.Open}, permissions.Part) }

@@ -3,7 +3,8 @@ package main
 
 import (
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/servicerequest"
 )
 
-func main() { server.Main(servicerequest.Part) }
+func main() { server.Main(server.Engines{"postgres": postgres.Open}, servicerequest.Part) }

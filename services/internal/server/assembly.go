@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -13,21 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"latchkey.dev/services/internal/lease"
-	"latchkey.dev/services/internal/store"
-	"latchkey.dev/services/internal/store/bolt"
 )
-
-// openStore opens the file of a part, and tells whether it made it.
-func openStore(ctx context.Context, path string, maxBytes int, schema *store.Schema, config store.Config) (db *store.DB, first bool, err error) {
-	_, err = os.Stat(path)
-	first = os.IsNotExist(err)
-	engine, err := bolt.Open(path, bolt.Options{MaxBytes: maxBytes})
-	if err != nil {
-		return nil, false, err
-	}
-	db, err = store.Open(ctx, engine, schema, config)
-	return db, first, err
-}
 
 // env makes what one part gets.
 func (p *Process) env(part Part) *Env {
@@ -67,11 +52,11 @@ func (p *Process) addHub(h *lease.Hub) {
 // in a bucket.
 func (p *Process) openBlobs(ctx context.Context, part string) (*blob.Bucket, error) {
 	if p.config.Blobs == "" {
-		folder, err := p.config.folder()
+		folder, err := p.config.blobsFolder()
 		if err != nil {
 			return nil, err
 		}
-		return openFolder(filepath.Join(folder, "blobs", part))
+		return openFolder(filepath.Join(folder, part))
 	}
 	u, err := url.Parse(p.config.Blobs)
 	if err != nil {

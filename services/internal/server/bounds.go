@@ -39,7 +39,7 @@ func (c *Config) checkListen() error {
 }
 
 func (c *Config) checkStores() error {
-	if _, err := c.folder(); err != nil {
+	if err := c.checkStore(); err != nil {
 		return err
 	}
 	if u, err := url.Parse(c.Blobs); c.Blobs != "" && (err != nil || u.Scheme == "") {

@@ -144,13 +144,13 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8480", "`host:port` to serve gRPC on; other than loopback needs --tls-cert and --tls-key")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the server's certificate chain, PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the key of --tls-cert, PEM")
-	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing")
-	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files")
+	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
+	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")
 	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
 	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between")
 	f.StringVar(&c.TLSCA, "tls-ca", "", "`file` with the certificates that sign those of --peers, PEM; by default the system's")
-	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing")
+	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing; needed with a database, unless all services are in one process")
 	f.StringVar(&c.ServiceKey, "service-key", "", "the `secret` itself, instead of a file; better set by environment, since others can read a flag")
 	f.DurationVar(&c.Lease, "lease", 3*time.Second, "`duration` for which a process may use what it knows of callers without news, 100ms to 1m; a revoke waits at most so long for one that hangs; the same in all processes")
 	f.StringVar(&c.LogLevel, "log-level", "info", "least `level` logged: debug (every call), info (every refusal), warn or error")
@@ -162,16 +162,6 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.Drain, "drain", 15*time.Second, "`duration` for which running calls may go on after SIGTERM")
 	f.IntVar(&c.MaxMessage, "max-message", 4<<20, "longest message in bytes, a `number`, 65536 to 67108864")
 	f.UintVar(&c.MaxStreams, "max-streams", 1000, "`number` of calls at once on one connection, 1 to 1000000")
-}
-
-// folder returns the folder of a bolt store.
-func (c *Config) folder() (string, error) {
-	path, ok := strings.CutPrefix(c.Store, "bolt:")
-	path = strings.TrimPrefix(path, "//")
-	if !ok || path == "" {
-		return "", fmt.Errorf("--store %q: expected bolt:FOLDER", c.Store)
-	}
-	return filepath.Abs(path)
 }
 
 // serviceKey returns the secret that the processes of the suite share: as given, or

@@ -103,8 +103,8 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"--listen", "example.org:8480"}, nil, "--listen example.org:8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
 		{[]string{"--tls-cert", "x"}, nil, "--tls-cert and --tls-key go together"},
 		{[]string{"--tls-key", "x"}, nil, "--tls-cert and --tls-key go together"},
-		{[]string{"--store", "postgres://x"}, nil, `--store "postgres://x": expected bolt:FOLDER`},
-		{[]string{"--store", "bolt:"}, nil, `--store "bolt:": expected bolt:FOLDER`},
+		{[]string{"--store", "mysql://u:secret@x"}, nil, `--store mysql://...: expected bolt:FOLDER, or postgres://USER@HOST/DATABASE`},
+		{[]string{"--store", "bolt:"}, nil, `--store "bolt:": expected bolt:FOLDER, or postgres://USER@HOST/DATABASE`},
 		{[]string{"--blobs", "photos"}, nil, `--blobs "photos": expected a URL, for example file:///FOLDER`},
 		{[]string{"--peers", "identity"}, nil, `invalid value "identity" for flag --peers: expected SERVICE=HOST:PORT, got "identity"` + lists},
 		{[]string{"--peers", "identity=x"}, nil, `invalid value "identity=x" for flag --peers: expected SERVICE=HOST:PORT, got "identity=x"` + lists},
@@ -120,7 +120,7 @@ func TestWrongFlags(t *testing.T) {
 		{nil, map[string]string{"LATCHKEY_LOG_LEVEL": "loud"}, `--log-level "loud": expected debug, info, warn or error`},
 	} {
 		var out, errOut bytes.Buffer
-		code := server.Run(newSuite().parts(), c.args, env(c.vars), &out, &errOut)
+		code := server.Run(nil, newSuite().parts(), c.args, env(c.vars), &out, &errOut)
 		if got, want := errOut.String(), "latchkey: "+c.want+"\n"; code != 2 || got != want || out.Len() > 0 {
 			t.Errorf("%q %v:\n got %d %swant 2 %sand on standard output: %q", c.args, c.vars, code, got, want, &out)
 		}
@@ -130,7 +130,7 @@ func TestWrongFlags(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"-h"}, {"--listen", "x:1", "--help"}} {
 		var out, errOut bytes.Buffer
-		if code := server.Run(newSuite().parts(), args, env(nil), &out, &errOut); code != 0 || errOut.Len() > 0 {
+		if code := server.Run(nil, newSuite().parts(), args, env(nil), &out, &errOut); code != 0 || errOut.Len() > 0 {
 			t.Fatalf("%q: got exit code %d and %q on standard error, want 0 and nothing", args, code, &errOut)
 		}
 		for _, name := range server.FlagNames() {
@@ -148,7 +148,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	server.Run([]server.Part{newSuite().invoicing()}, []string{"--help"}, env(nil), &out, &out)
+	server.Run(nil, []server.Part{newSuite().invoicing()}, []string{"--help"}, env(nil), &out, &out)
 	if want := "invoicing runs the invoicing service of Latchkey.\n"; !strings.HasPrefix(out.String(), want) {
 		t.Errorf("one service: got %.150q, want it to begin with %q", out.String(), want)
 	}

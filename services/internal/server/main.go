@@ -13,9 +13,10 @@ import (
 	"syscall"
 )
 
-// Main runs the parts as a process until it is told to stop. It is all of a main.
-func Main(parts ...Part) {
-	os.Exit(run(parts, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+// Main runs the parts as a process until it is told to stop. It is all of a main. The
+// program can keep its stores in files, and in databases for which it has engines.
+func Main(engines Engines, parts ...Part) {
+	os.Exit(run(engines, parts, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 }
 
 // garbage is how much of it may gather before it is collected, in percent of what is
@@ -25,7 +26,7 @@ const garbage = 400
 
 // run returns the exit code: 0 after a stop that was asked for, 1 if the process
 // cannot start or go on, 2 if it was called wrongly.
-func run(parts []Part, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
+func run(engines Engines, parts []Part, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
 	probe := &Process{parts: parts}
 	config, err := parse(probe.Name(), description(probe), args, env, out)
 	switch {
@@ -46,7 +47,7 @@ func run(parts []Part, args []string, env func(string) (string, bool), out, errO
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	p, err := Start(ctx, config, parts, Options{Log: newLog(&config, errOut)})
+	p, err := Start(ctx, config, parts, Options{Log: newLog(&config, errOut), Engines: engines})
 	if err != nil {
 		fmt.Fprintf(errOut, "%s: %v\n", probe.Name(), err)
 		return 1

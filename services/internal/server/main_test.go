@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 				select {}
 			}
 		}
-		server.Main(s.parts()...)
+		server.Main(nil, s.parts()...)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -58,12 +56,14 @@ type Process struct {
 	stopOnce sync.Once
 }
 
-// Options are what tests set.
+// Options are what a program, or a test, sets.
 type Options struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 	Loaders *Loaders // instead of asking identity and permissions; the last part then has the hubs
-	// MaxBytes is the size at which a store counts as a full disk; 0 is none.
+	// Engines are the databases that the stores can be in, beside files.
+	Engines Engines
+	// MaxBytes is the size at which a file of a store counts as a full disk; 0 is none.
 	MaxBytes int
 }
 
@@ -95,7 +95,7 @@ func Start(ctx context.Context, config Config, parts []Part, o Options) (*Proces
 func (p *Process) start(ctx context.Context, o Options) error {
 	for _, step := range []func(context.Context) error{
 		p.listen,
-		func(ctx context.Context) error { return p.openStores(ctx, o.MaxBytes) },
+		func(ctx context.Context) error { return p.openStores(ctx, o) },
 		p.observe, p.connect,
 		func(ctx context.Context) error { return p.assemble(o) },
 		p.startParts,
@@ -126,29 +126,6 @@ func cause(err error) error {
 	return err
 }
 
-func (p *Process) openStores(ctx context.Context, maxBytes int) error {
-	folder, err := p.config.folder()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return fmt.Errorf("make the folder of the store: %w", err)
-	}
-	for _, part := range p.parts {
-		if part.Schema == nil {
-			continue
-		}
-		db, first, err := openStore(ctx, filepath.Join(folder, part.Name+".db"), maxBytes, part.Schema, store.Config{
-			Now: p.now, Log: p.log.With("service", part.Name), Fatal: p.fail,
-		})
-		if err != nil {
-			return err
-		}
-		p.stores[part.Name], p.first[part.Name] = db, first
-	}
-	return nil
-}
-
 // fail ends the process: after a commit of which nobody knows whether it is on disk,
 // only a fresh start tells what is true.
 func (p *Process) fail(err error) {
@@ -157,11 +134,7 @@ func (p *Process) fail(err error) {
 }
 
 func (p *Process) connect(context.Context) error {
-	folder, err := p.config.folder()
-	if err != nil {
-		return err
-	}
-	key, err := p.config.serviceKey(folder, randomSecret)
+	key, err := p.key()
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -63,6 +64,25 @@ var shared struct {
 // by the first; TestMain must call Stop when all have ended.
 func URL(t testing.TB) string {
 	t.Helper()
+	return common(t).URL()
+}
+
+// Database returns the URL of an empty database in that cluster.
+func Database(t testing.TB) string {
+	t.Helper()
+	c := common(t)
+	name := fmt.Sprint("test", databases.Add(1))
+	if err := c.run("createdb", "-h", "127.0.0.1", "-p", strconv.Itoa(c.port), "-U", "latchkey", name); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(c.URL(), "postgres") + name
+}
+
+var databases atomic.Int64
+
+// common returns the shared cluster.
+func common(t testing.TB) *Cluster {
+	t.Helper()
 	bin := Programs(t)
 	shared.Lock()
 	defer shared.Unlock()
@@ -76,7 +96,7 @@ func URL(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	return shared.cluster.URL()
+	return shared.cluster
 }
 
 // Stop ends the shared cluster, if there is one.
