@@ -91,7 +91,7 @@ func (e *Engine) resolve(ctx context.Context, id []byte) (done bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	limit, cancel := context.WithTimeout(ctx, patience)
+	limit, cancel := context.WithTimeout(ctx, e.patience)
 	defer cancel()
 	err = conn.QueryRow(limit, e.sql.resolve, id).Scan(&done)
 	if lost(err) {

@@ -56,7 +56,8 @@
 // this machine must prove who it is (sslmode=verify-full), a service has 10
 // connections, and a process that hangs inside a transaction holds up others for 10
 // seconds (idle_in_transaction_session_timeout). A password is better kept in PGPASSWORD
-// or a file that PGPASSFILE names.
+// or a file that PGPASSFILE names. A pooler in between must keep sessions (PgBouncer's
+// pool_mode = session).
 //
 // On PostgreSQL a key of more than about 2,600 bytes that do not compress is refused. On
 // YugabyteDB the database must be created WITH COLOCATION = true, or

@@ -23,6 +23,7 @@ type Engine struct {
 	readers  slots
 	writers  slots
 
+	patience     time.Duration // how long it waits for one answer, or for a connection
 	resolveLimit time.Duration // how long it tries to learn the outcome of a commit
 
 	mu     sync.Mutex

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -364,5 +365,54 @@ func TestSessionEnded(t *testing.T) {
 	})
 	if n := counter(t, other); err != nil || n != 2 || runs < 2 {
 		t.Errorf("two updates count to %d, in %d runs, with error %v", n, runs, err)
+	}
+}
+
+// TestFrozen freezes the server before the reads of an Update and before its commit, for
+// longer than the engine waits. Each takes effect once, though the engine does not know
+// at first whether it has.
+func TestFrozen(t *testing.T) {
+	c := postgrestest.New(t)
+	e := mustOpen(t, c.URL()+"?connect_timeout=1", "test")
+	e.patience = 100 * time.Millisecond
+	want := 0
+	for i := range 6 {
+		if _, err := add(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		thawed := make(chan struct{})
+		freeze := sync.OnceFunc(func() {
+			if err := c.Signal(syscall.SIGSTOP); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				defer close(thawed)
+				<-time.After(time.Duration(i+1) * 100 * time.Millisecond)
+				if err := c.Signal(syscall.SIGCONT); err != nil {
+					t.Error(err)
+				}
+			}()
+		})
+		if i%2 == 0 {
+			freeze()
+		}
+		err := e.Update(t.Context(), func(s store.Snapshot) ([]store.Write, error) {
+			b, err := s.Get([]byte("n"))
+			if err != nil {
+				return nil, err
+			}
+			freeze()
+			return []store.Write{{Key: []byte("n"), Value: []byte(marker + strconv.Itoa(count(b)+1))}}, nil
+		})
+		<-thawed
+		if errors.Is(err, store.ErrUnknownOutcome) {
+			t.Fatal(err)
+		}
+		if want++; err == nil {
+			want++
+		}
+		if n := counter(t, e); n != want {
+			t.Fatalf("%d updates count to %d, the last with error %v", want, n, err)
+		}
 	}
 }

@@ -33,10 +33,16 @@ const (
 func Open(ctx context.Context, url, service string) (e store.Engine, created bool, err error) {
 	opened, created, err := open(ctx, url, service)
 	if err != nil {
-		return nil, false, err
+		return nil, false, fmt.Errorf("open the database of %s: %w", service, oneLine{err})
 	}
 	return opened, created, nil
 }
+
+// oneLine is an error of the driver, which writes lists, on one line.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
 
 func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	s, err := statementsFor(service)
@@ -49,7 +55,7 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	}
 	created, err := prepare(ctx, config, service, layouts)
 	if err != nil {
-		return nil, false, fmt.Errorf("open the database of %s: %w%s", service, err, advice(err))
+		return nil, false, fmt.Errorf("%w%s", err, advice(err))
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		return errors.Join(applySettings(ctx, conn), s.prepareAll(ctx, conn))
@@ -65,7 +71,7 @@ func start(pool *pgxpool.Pool, s statements) *Engine {
 	n := pool.Config().MaxConns
 	e := &Engine{
 		pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{},
-		conns: n, readers: slotsOf(n), writers: slotsOf(n), resolveLimit: time.Minute,
+		conns: n, readers: slotsOf(n), writers: slotsOf(n), patience: patience, resolveLimit: resolveLimit,
 	}
 	_, _ = rand.Read(e.process[:]) // it never fails
 	background, stop := context.WithCancel(context.Background())

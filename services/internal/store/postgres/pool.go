@@ -8,13 +8,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// patience is how long the engine waits for one answer of the database, or for a
-// connection.
-const patience = 15 * time.Second
+// How long an engine waits, unless a test says otherwise.
+const (
+	patience     = 15 * time.Second
+	resolveLimit = time.Minute
+)
 
 // patient returns a context for one answer of the database, which does not end with ctx.
-func patient(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), patience)
+func (e *Engine) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), e.patience)
 }
 
 var errBusy = errors.New("no connection to the database became free")
@@ -27,7 +29,8 @@ type slots chan struct{}
 // slotsOf returns the slots of one kind for a pool of n connections.
 func slotsOf(n int32) slots { return make(slots, max(1, n*3/4)) }
 
-func (s slots) take(ctx context.Context) error {
+// take waits for a slot, and returns the error of ctx itself if it ends.
+func (s slots) take(ctx context.Context, patience time.Duration) error {
 	select {
 	case s <- struct{}{}:
 		return nil
@@ -49,7 +52,7 @@ func (s slots) give() { <-s }
 
 // acquire returns the error of ctx itself if it ends.
 func (e *Engine) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	limit, cancel := context.WithTimeout(ctx, patience)
+	limit, cancel := context.WithTimeout(ctx, e.patience)
 	defer cancel()
 	conn, err := e.pool.Acquire(limit)
 	switch {

@@ -238,7 +238,7 @@ func (r *reader) start(c call) (pairs []store.Pair, err error) {
 // function of the same name.
 func (r *reader) exchange(calls ...call) (pairs []store.Pair, failed int, err error) {
 	var found rows
-	failed, err = exchange(r.conn.Conn().PgConn(), calls, func(i int, values [][]byte) {
+	failed, err = exchange(r.conn.Conn().PgConn(), r.e.patience, calls, func(i int, values [][]byte) {
 		if calls[i].statement == turnSQL {
 			r.turn = int64(binary.BigEndian.Uint64(values[0]))
 		} else {
@@ -250,7 +250,7 @@ func (r *reader) exchange(calls ...call) (pairs []store.Pair, failed int, err er
 
 // connect gets a connection, for which it first waits for a slot.
 func (r *reader) connect() error {
-	if err := r.slots.take(r.ctx); err != nil {
+	if err := r.slots.take(r.ctx, r.e.patience); err != nil {
 		return err
 	}
 	conn, err := r.e.acquire(r.ctx)
@@ -283,6 +283,6 @@ func (r *reader) end() {
 	r.e.work.Go(func() {
 		defer r.slots.give()
 		defer conn.Release() // closes the connection if it is still in the transaction
-		_, _ = exchange(conn.Conn().PgConn(), []call{{rollbackSQL, nil}}, nil)
+		_, _ = exchange(conn.Conn().PgConn(), r.e.patience, []call{{rollbackSQL, nil}}, nil)
 	})
 }

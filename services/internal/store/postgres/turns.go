@@ -40,7 +40,7 @@ func (e *Engine) Others(ctx context.Context) (tenants []string, err error) {
 		return nil, err
 	}
 	defer e.work.Done()
-	limit, cancel := patient(ctx)
+	limit, cancel := e.patient(ctx)
 	defer cancel()
 	type count struct {
 		Tenant []byte
@@ -101,7 +101,7 @@ func (e *Engine) sweep() {
 }
 
 func (e *Engine) delete(statement string, args ...any) error {
-	ctx, cancel := patient(context.Background())
+	ctx, cancel := e.patient(context.Background())
 	defer cancel()
 	_, err := e.pool.Exec(ctx, statement, args...)
 	return err

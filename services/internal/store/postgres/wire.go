@@ -78,7 +78,7 @@ var inBinary = []int16{pgx.BinaryFormatCode}
 //
 // It takes no context. A connection that is left in the middle of an answer is lost, so
 // the end of a caller's patience ends nothing here.
-func exchange(conn *pgconn.PgConn, calls []call, row func(call int, values [][]byte)) (failed int, err error) {
+func exchange(conn *pgconn.PgConn, patience time.Duration, calls []call, row func(call int, values [][]byte)) (failed int, err error) {
 	if err := conn.Conn().SetDeadline(time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
