@@ -26,6 +26,8 @@ func (p *Process) env(part Part) *Env {
 			p.goWork(part.Name+": "+name, run)
 		},
 		AddHub: p.addHub,
+		HTTP:   p.http,
+		Seal:   p.openSeal,
 		Blobs:  func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
 	}
 	sources := map[string]bool{}

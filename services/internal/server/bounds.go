@@ -15,7 +15,7 @@ import (
 // check says what is wrong with the configuration as it was written, so that a process
 // which was called wrongly says so before it does anything.
 func (c *Config) check() error {
-	for _, check := range []func() error{c.checkListen, c.checkStores, c.checkPeers, c.checkObservers, c.checkBounds} {
+	for _, check := range []func() error{c.checkListen, c.checkHTTP, c.checkStores, c.checkPeers, c.checkObservers, c.checkBounds} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -34,6 +34,32 @@ func (c *Config) checkListen() error {
 		return fmt.Errorf("--listen %s is not a loopback address, and without TLS passwords would cross the network readable: "+
 			"set --tls-cert and --tls-key (a certificate for a test: openssl req -x509 -newkey ed25519 -nodes -days 30 "+
 			"-subj /CN=latchkey -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem)", c.Listen)
+	}
+	return nil
+}
+
+// checkHTTP wants of HTTP what is wanted of gRPC, and an issuer by which tokens of one
+// server cannot be taken for another's (RFC 8414 2, but plaintext on loopback).
+func (c *Config) checkHTTP() error {
+	host, _, err := splitAddress(c.HTTPListen)
+	loopback := isLoopback(host)
+	switch {
+	case c.HTTPListen == "" && c.Issuer == "":
+		return nil
+	case c.HTTPListen == "":
+		return errors.New("--issuer needs --http-listen")
+	case err != nil:
+		return fmt.Errorf("--http-listen %q: %w", c.HTTPListen, err)
+	case c.TLSCert == "" && !loopback:
+		return fmt.Errorf("--http-listen %s is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key", c.HTTPListen)
+	case c.Issuer == "" && !loopback:
+		return fmt.Errorf("--http-listen %s is not a loopback address: set --issuer to the URL under which others reach it", c.HTTPListen)
+	case c.Issuer == "":
+		return nil
+	}
+	u, err := url.Parse(c.Issuer)
+	if err != nil || u.Host == "" || u.String() != u.Scheme+"://"+u.Host || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+		return fmt.Errorf("--issuer %q: expected https://HOST, without a path, or http:// on a loopback address", c.Issuer)
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	TLSCA          string
+	HTTPListen     string
+	Issuer         string
+	SealKeyFile    string
 	MetricsListen  string
 	TraceEndpoint  string
 	LogLevel       string
@@ -144,6 +147,8 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8480", "`host:port` to serve gRPC on; other than loopback needs --tls-cert and --tls-key")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the server's certificate chain, PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the key of --tls-cert, PEM")
+	f.StringVar(&c.HTTPListen, "http-listen", "", "`host:port` to serve HTTP on beside gRPC, for OAuth 2.0 and OpenID Connect, with the same certificate; off if left out; other than loopback needs --tls-cert, --tls-key and --issuer")
+	f.StringVar(&c.Issuer, "issuer", "", "`URL` under which others reach --http-listen, and that tokens name as who issued them, for example https://id.example.com; by default the address itself")
 	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")
@@ -152,6 +157,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.TLSCA, "tls-ca", "", "`file` with the certificates that sign those of --peers, PEM; by default the system's")
 	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing; needed with a database, unless all services are in one process")
 	f.StringVar(&c.ServiceKey, "service-key", "", "the `secret` itself, instead of a file; better set by environment, since others can read a flag")
+	f.StringVar(&c.SealKeyFile, "seal-key-file", "", "`file` with the secrets that encrypt what the suite must keep and read again, as signing keys, one a line of at least 32 characters; the first one encrypts, all decrypt; by default seal.key in the store's folder, made if missing; needed with a database")
 	f.DurationVar(&c.Lease, "lease", 3*time.Second, "`duration` for which a process may use what it knows of callers without news, 100ms to 1m; a revoke waits at most so long for one that hangs; the same in all processes")
 	f.StringVar(&c.LogLevel, "log-level", "info", "least `level` logged: debug (every call), info (every refusal), warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "`format` of the log on standard error: text or json")

@@ -11,6 +11,7 @@ import (
 	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
 
 	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -52,6 +53,11 @@ type Env struct {
 	AddHub func(*lease.Hub)
 	// Blobs opens the part's own store of blobs.
 	Blobs func(context.Context) (*blob.Bucket, error)
+	// HTTP takes the paths that the part serves beside gRPC; nil where HTTP is off.
+	HTTP *HTTP
+	// Seal opens the box that seals secrets before they are kept. It is the same for all
+	// parts and replicas. Its error says what the operator has to set.
+	Seal func() (*seal.Box, error)
 	// FirstStart tells whether the part's store was made by this start.
 	FirstStart bool
 	// Lease is how long a lease holds.

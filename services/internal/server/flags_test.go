@@ -15,6 +15,7 @@ var values = map[string]string{
 	"demo": "true", "bootstrap-code": "twenty-characters-and-more", "peers": "identity=127.0.0.1:9001", "tls-ca": "ca.pem",
 	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "log-level": "debug", "log-format": "json",
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
+	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
 	"drain": "1s", "max-message": "65536", "max-streams": "7",
 }
 
@@ -40,6 +41,10 @@ func TestEachFlag(t *testing.T) {
 			if strings.HasPrefix(name, "tls-") && name != "tls-ca" { // these two go together
 				args = []string{"--tls-cert=cert.pem", "--tls-key=key.pem"}
 				vars = map[string]string{"LATCHKEY_TLS_CERT": "cert.pem", "LATCHKEY_TLS_KEY": "key.pem"}
+			}
+			if name == "issuer" { // needs another
+				args = append(args, "--http-listen=127.0.0.1:9003")
+				vars["LATCHKEY_HTTP_LISTEN"] = "127.0.0.1:9003"
 			}
 			byFlag, err := server.Parse(args, env(nil))
 			if err != nil {
@@ -103,6 +108,15 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"--listen", "example.org:8480"}, nil, "--listen example.org:8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
 		{[]string{"--tls-cert", "x"}, nil, "--tls-cert and --tls-key go together"},
 		{[]string{"--tls-key", "x"}, nil, "--tls-cert and --tls-key go together"},
+		{[]string{"--http-listen", "9000"}, nil, `--http-listen "9000": expected HOST:PORT, for example 127.0.0.1:8480`},
+		{[]string{"--http-listen", ":9000"}, nil, "--http-listen :9000 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key"},
+		{[]string{"--http-listen", ":9000", "--tls-cert", "x", "--tls-key", "x"}, nil, "--http-listen :9000 is not a loopback address: set --issuer to the URL under which others reach it"},
+		{[]string{"--issuer", "https://id.example.com"}, nil, "--issuer needs --http-listen"},
+		{[]string{"--http-listen", "[::1]:0", "--issuer", "http://id.example.com"}, nil, `--issuer "http://id.example.com": expected https://HOST, without a path, or http:// on a loopback address`},
+		{[]string{"--http-listen", "[::1]:0", "--issuer", "https://id.example.com/"}, nil, `--issuer "https://id.example.com/": expected https://HOST, without a path, or http:// on a loopback address`},
+		{[]string{"--http-listen", "[::1]:0", "--issuer", "https://id.example.com?x"}, nil, `--issuer "https://id.example.com?x": expected https://HOST, without a path, or http:// on a loopback address`},
+		{[]string{"--http-listen", "[::1]:0", "--issuer", "https://a@id.example.com"}, nil, `--issuer "https://a@id.example.com": expected https://HOST, without a path, or http:// on a loopback address`},
+		{[]string{"--http-listen", "[::1]:0", "--issuer", "id.example.com"}, nil, `--issuer "id.example.com": expected https://HOST, without a path, or http:// on a loopback address`},
 		{[]string{"--store", "mysql://u:secret@x"}, nil, `--store mysql://...: expected bolt:FOLDER, or postgres://USER@HOST/DATABASE`},
 		{[]string{"--store", "bolt:"}, nil, `--store "bolt:": expected bolt:FOLDER, or postgres://USER@HOST/DATABASE`},
 		{[]string{"--blobs", "photos"}, nil, `--blobs "photos": expected a URL, for example file:///FOLDER`},

@@ -12,8 +12,8 @@ var sections = []struct {
 	title string
 	flags []string
 }{
-	{"What it serves", []string{"listen", "tls-cert", "tls-key"}},
-	{"Where it keeps data", []string{"store", "blobs"}},
+	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer"}},
+	{"Where it keeps data", []string{"store", "blobs", "seal-key-file"}},
 	{"First start", []string{"demo", "bootstrap-code"}},
 	{"Services in other processes", []string{"peers", "tls-ca", "service-key-file", "service-key", "lease"}},
 	{"How it is doing", []string{"log-level", "log-format", "metrics-listen", "trace-endpoint", "check"}},

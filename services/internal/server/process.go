@@ -32,6 +32,7 @@ type Process struct {
 	now      func() time.Time
 	ids      *ids
 	listener net.Listener
+	http     *HTTP // nil where it is off
 	grpc     *servers
 	health   *health.Server
 	edge     *edge
@@ -94,7 +95,7 @@ func Start(ctx context.Context, config Config, parts []Part, o Options) (*Proces
 
 func (p *Process) start(ctx context.Context, o Options) error {
 	for _, step := range []func(context.Context) error{
-		p.listen,
+		p.listen, p.listenHTTP,
 		func(ctx context.Context) error { return p.openStores(ctx, o) },
 		p.observe, p.connect,
 		func(ctx context.Context) error { return p.assemble(o) },
@@ -163,6 +164,7 @@ func (p *Process) connect(context.Context) error {
 	unary, stream := p.interceptors()
 	p.grpc = newServers(&p.config, serverCredentials(cert), unary, stream, p.tracing)
 	p.dialer.pipe = p.grpc.pipe
+	p.assembleHTTP(cert)
 	return nil
 }
 
@@ -244,6 +246,9 @@ func (p *Process) enforce() error {
 func (p *Process) serve() {
 	p.goWork("serve", func(context.Context) error { return serve(p.grpc.public, p.listener) })
 	p.goWork("serve the parts", func(context.Context) error { return serve(p.grpc.inner, p.grpc.pipe) })
+	if p.http != nil {
+		p.goWork("serve HTTP", p.http.run)
+	}
 	p.goWork("sessions", p.sessions.Run)
 	p.goWork("grants", p.grants.Run)
 	p.goWork("health", p.becomeHealthy)
@@ -287,6 +292,14 @@ func (p *Process) Name() string {
 
 // Addr returns the address that the process listens on.
 func (p *Process) Addr() string { return p.listener.Addr().String() }
+
+// Issuer returns the URL under which HTTP is served; empty where it is off.
+func (p *Process) Issuer() string {
+	if p.http == nil {
+		return ""
+	}
+	return p.http.Issuer
+}
 
 // Serving is closed once the process answers calls.
 func (p *Process) Serving() <-chan struct{} { return p.serving }

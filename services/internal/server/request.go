@@ -23,7 +23,15 @@ type requestKey struct{}
 type request struct {
 	newID func() string
 	once  sync.Once
-	id    string
+	id    string // as the caller of HTTP chose it, before once has run
+}
+
+// withHTTPRequest is withRequest for HTTP, whose callers choose an id by a header.
+func withHTTPRequest(ctx context.Context, newID func() string, chosen string) context.Context {
+	if !canPassOn(chosen) {
+		chosen = ""
+	}
+	return context.WithValue(ctx, requestKey{}, &request{newID: newID, id: chosen})
 }
 
 func withRequest(ctx context.Context, newID func() string) context.Context {
@@ -37,7 +45,10 @@ func requestID(ctx context.Context) string {
 		return ""
 	}
 	r.once.Do(func() {
-		if r.id = chosenID(ctx); r.id == "" {
+		if r.id == "" {
+			r.id = chosenID(ctx)
+		}
+		if r.id == "" {
 			r.id = r.newID()
 		}
 	})
@@ -47,15 +58,20 @@ func requestID(ctx context.Context) string {
 // chosenID returns the id that the caller chose, if it can be passed on.
 func chosenID(ctx context.Context) string {
 	values := metadata.ValueFromIncomingContext(ctx, requestIDHeader)
-	if len(values) == 0 || len(values[0]) > maxRequestID {
+	if len(values) == 0 || !canPassOn(values[0]) {
 		return ""
 	}
-	for _, c := range []byte(values[0]) {
+	return values[0]
+}
+
+// canPassOn tells whether an id that somebody chose is fit for logs and headers.
+func canPassOn(id string) bool {
+	for _, c := range []byte(id) {
 		if c <= ' ' || c > '~' {
-			return ""
+			return false
 		}
 	}
-	return values[0]
+	return len(id) <= maxRequestID
 }
 
 // requestStream is a stream whose context knows its request.

@@ -27,7 +27,13 @@ func (p *Process) Stop() {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
+			web := make(chan struct{})
+			go func() {
+				defer close(web)
+				p.http.drain(limit)
+			}()
 			p.grpc.public.GracefulStop()
+			<-web
 		}()
 		p.edge.calls.wait(limit) // while they run, they may need leases, and other parts
 		close(p.draining)        // ends the feeds of events
@@ -36,6 +42,7 @@ func (p *Process) Stop() {
 		case <-stopped:
 		case <-time.After(feedGrace):
 			p.grpc.public.Stop()
+			p.http.close()
 			<-stopped
 		}
 		p.cancel(errStopped)
@@ -70,6 +77,7 @@ func (p *Process) release() {
 	if p.listener != nil {
 		p.listener.Close()
 	}
+	p.http.close()
 	if p.dialer != nil {
 		p.dialer.close()
 	}

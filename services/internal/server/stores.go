@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/bolt"
 )
@@ -129,6 +130,35 @@ func (p *Process) key() (string, error) {
 			"need one secret of at least 32 characters that all are given, by --service-key-file or LATCHKEY_SERVICE_KEY")
 	}
 	return randomSecret(), nil
+}
+
+// openSeal opens the box that seals secrets. Its file is made if the stores are in a
+// folder and nobody named one.
+func (p *Process) openSeal() (*seal.Box, error) {
+	name := p.config.SealKeyFile
+	if name == "" {
+		if _, ok := p.config.database(); ok {
+			return nil, errors.New("--seal-key-file is missing: with a database as the store, secrets in it are encrypted with " +
+				"one of at least 32 characters that all processes are given as a file")
+		}
+		folder, err := p.config.folder()
+		if err != nil {
+			return nil, err
+		}
+		name = filepath.Join(folder, "seal.key")
+		if err := createOnce(name, randomSecret()+"\n"); err != nil {
+			return nil, fmt.Errorf("make the key that seals secrets: %w", err)
+		}
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the key that seals secrets: %w", err)
+	}
+	box, err := seal.Parse(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("--seal-key-file %s: %w", name, err)
+	}
+	return box, nil
 }
 
 // blobsFolder returns where blobs are if --blobs does not say.
