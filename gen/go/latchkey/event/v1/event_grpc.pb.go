@@ -35,6 +35,7 @@ type EventServiceClient interface {
 	// the order of its revisions without a gap, and goes on as new ones come. An event may
 	// come again after a reconnect; a consumer keeps its position per tenant. Fails
 	// with NOT_FOUND if this process does not serve the source.
+	// Example: {"source": "scheduling", "types": ["latchkey.scheduling.v1.AppointmentFinished"]}
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 }
 
@@ -76,6 +77,7 @@ type EventServiceServer interface {
 	// the order of its revisions without a gap, and goes on as new ones come. An event may
 	// come again after a reconnect; a consumer keeps its position per tenant. Fails
 	// with NOT_FOUND if this process does not serve the source.
+	// Example: {"source": "scheduling", "types": ["latchkey.scheduling.v1.AppointmentFinished"]}
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }

@@ -51,7 +51,7 @@ type ApiKeyServiceClient interface {
 	// or lacks one that it requires, or expire_time is past; UNAUTHENTICATED if the
 	// caller's session has ended meanwhile; and RESOURCE_EXHAUSTED if the caller has 100
 	// active keys in the organization.
-	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Index"]}
+	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Grid:All"]}
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Lists the organization's keys, the newest first, also those that have expired,
 	// and for 28 days those that were revoked.
@@ -150,7 +150,7 @@ type ApiKeyServiceServer interface {
 	// or lacks one that it requires, or expire_time is past; UNAUTHENTICATED if the
 	// caller's session has ended meanwhile; and RESOURCE_EXHAUSTED if the caller has 100
 	// active keys in the organization.
-	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Index"]}
+	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Grid:All"]}
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Lists the organization's keys, the newest first, also those that have expired,
 	// and for 28 days those that were revoked.

@@ -41,7 +41,7 @@ type SessionServiceClient interface {
 	// person holds no key for the surface; INVALID_ARGUMENT if the person is a
 	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
-	// Example: {"email": "ada@example.com", "password": "a password of hers", "surface": "SURFACE_WEB"}
+	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
@@ -61,6 +61,7 @@ type SessionServiceClient interface {
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
 	// session or key, it has ended or expired, or its user is no active member any more.
+	// Example: {"token_hash": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	ResolveSession(ctx context.Context, in *ResolveSessionRequest, opts ...grpc.CallOption) (*ResolveSessionResponse, error)
 }
 
@@ -126,7 +127,7 @@ type SessionServiceServer interface {
 	// person holds no key for the surface; INVALID_ARGUMENT if the person is a
 	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
-	// Example: {"email": "ada@example.com", "password": "a password of hers", "surface": "SURFACE_WEB"}
+	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
@@ -146,6 +147,7 @@ type SessionServiceServer interface {
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
 	// session or key, it has ended or expired, or its user is no active member any more.
+	// Example: {"token_hash": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	ResolveSession(context.Context, *ResolveSessionRequest) (*ResolveSessionResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()
 }

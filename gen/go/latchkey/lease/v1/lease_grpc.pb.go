@@ -53,6 +53,7 @@ type LeaseServiceClient interface {
 	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
 	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
 	// subscribers, and with UNAVAILABLE when the source is shutting down.
+	// Example: {"source": "permissions", "subscriber": "invoicing on host 7", "ping": 1}
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
 }
 
@@ -106,6 +107,7 @@ type LeaseServiceServer interface {
 	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
 	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
 	// subscribers, and with UNAVAILABLE when the source is shutting down.
+	// Example: {"source": "permissions", "subscriber": "invoicing on host 7", "ping": 1}
 	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
 	mustEmbedUnimplementedLeaseServiceServer()
 }

@@ -89,6 +89,7 @@ type AccessServiceClient interface {
 	// such a setting, scheduling cannot be reached, NOT_FOUND if the invoice approver is no
 	// member, INVALID_ARGUMENT if he is the user himself, and otherwise as SetUserRole.
 	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001", "settings": {"see_pricing": false}, "update_mask": "seePricing"}
+	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001", "settings": {"invoice_approver": "0198c5a0-0000-7000-8000-000000000004"}, "update_mask": "invoiceApprover"}
 	UpdateUserSettings(ctx context.Context, in *UpdateUserSettingsRequest, opts ...grpc.CallOption) (*UpdateUserSettingsResponse, error)
 	// Lists the keys that the caller may grant and deny, in the order of the catalog:
 	// those he holds. It is of bounded size and so comes in one piece.
@@ -283,6 +284,7 @@ type AccessServiceServer interface {
 	// such a setting, scheduling cannot be reached, NOT_FOUND if the invoice approver is no
 	// member, INVALID_ARGUMENT if he is the user himself, and otherwise as SetUserRole.
 	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001", "settings": {"see_pricing": false}, "update_mask": "seePricing"}
+	// Example: {"user_id": "0198c5a0-0000-7000-8000-000000000001", "settings": {"invoice_approver": "0198c5a0-0000-7000-8000-000000000004"}, "update_mask": "invoiceApprover"}
 	UpdateUserSettings(context.Context, *UpdateUserSettingsRequest) (*UpdateUserSettingsResponse, error)
 	// Lists the keys that the caller may grant and deny, in the order of the catalog:
 	// those he holds. It is of bounded size and so comes in one piece.

@@ -49,6 +49,7 @@ type RoleServiceClient interface {
 	// Gets a role, built-in or the organization's own, also a deleted one.
 	// Fails with NOT_FOUND if there is none with that id.
 	// Example: {"id": "PM+"}
+	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	GetRole(ctx context.Context, in *GetRoleRequest, opts ...grpc.CallOption) (*GetRoleResponse, error)
 	// Lists the organization's own roles by name, and with the first page the
 	// built-in ones.
@@ -165,6 +166,7 @@ type RoleServiceServer interface {
 	// Gets a role, built-in or the organization's own, also a deleted one.
 	// Fails with NOT_FOUND if there is none with that id.
 	// Example: {"id": "PM+"}
+	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	GetRole(context.Context, *GetRoleRequest) (*GetRoleResponse, error)
 	// Lists the organization's own roles by name, and with the first page the
 	// built-in ones.

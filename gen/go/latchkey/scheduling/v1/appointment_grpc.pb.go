@@ -78,7 +78,7 @@ type AppointmentServiceClient interface {
 	// if the etag is not the current one, and FAILED_PRECONDITION if the
 	// appointment is not queued, the service agent is not active, or the time is
 	// taken by another appointment.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "service_agent_id": "019a0000-0000-7000-8000-000000000002", "start_time": "2027-03-01T08:00:00Z"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "service_agent_id": "019a0000-0000-7000-8000-000000000002", "start_time": "2030-03-01T08:00:00Z"}
 	AssignAppointment(ctx context.Context, in *AssignAppointmentRequest, opts ...grpc.CallOption) (*AssignAppointmentResponse, error)
 	// Puts a scheduled appointment back into the queue, without service agent and time.
 	// Fails with NOT_FOUND if there is no such appointment, ABORTED if the etag is
@@ -93,7 +93,7 @@ type AppointmentServiceClient interface {
 	// said above, ABORTED if the etag is not the current one, and
 	// FAILED_PRECONDITION if it is not scheduled, or the time is taken by another
 	// appointment.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "start_time": "2027-03-02T08:00:00Z"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "start_time": "2030-03-02T08:00:00Z"}
 	RescheduleAppointment(ctx context.Context, in *RescheduleAppointmentRequest, opts ...grpc.CallOption) (*RescheduleAppointmentResponse, error)
 	// Records by the server's clock that the work has begun. The service agent
 	// himself needs "My Schedule:Appointments", anybody else "Dispatch".
@@ -276,7 +276,7 @@ type AppointmentServiceServer interface {
 	// if the etag is not the current one, and FAILED_PRECONDITION if the
 	// appointment is not queued, the service agent is not active, or the time is
 	// taken by another appointment.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "service_agent_id": "019a0000-0000-7000-8000-000000000002", "start_time": "2027-03-01T08:00:00Z"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "service_agent_id": "019a0000-0000-7000-8000-000000000002", "start_time": "2030-03-01T08:00:00Z"}
 	AssignAppointment(context.Context, *AssignAppointmentRequest) (*AssignAppointmentResponse, error)
 	// Puts a scheduled appointment back into the queue, without service agent and time.
 	// Fails with NOT_FOUND if there is no such appointment, ABORTED if the etag is
@@ -291,7 +291,7 @@ type AppointmentServiceServer interface {
 	// said above, ABORTED if the etag is not the current one, and
 	// FAILED_PRECONDITION if it is not scheduled, or the time is taken by another
 	// appointment.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "start_time": "2027-03-02T08:00:00Z"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000003", "start_time": "2030-03-02T08:00:00Z"}
 	RescheduleAppointment(context.Context, *RescheduleAppointmentRequest) (*RescheduleAppointmentResponse, error)
 	// Records by the server's clock that the work has begun. The service agent
 	// himself needs "My Schedule:Appointments", anybody else "Dispatch".

@@ -58,6 +58,7 @@ type ServiceAgentServiceClient interface {
 	UpdateServiceAgent(ctx context.Context, in *UpdateServiceAgentRequest, opts ...grpc.CallOption) (*UpdateServiceAgentResponse, error)
 	// Looks up the service agent that a user is, active or not, for other services.
 	// Fails with nothing: a user who is none gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001"}
 	LookupServiceAgent(ctx context.Context, in *LookupServiceAgentRequest, opts ...grpc.CallOption) (*LookupServiceAgentResponse, error)
 }
 
@@ -149,6 +150,7 @@ type ServiceAgentServiceServer interface {
 	UpdateServiceAgent(context.Context, *UpdateServiceAgentRequest) (*UpdateServiceAgentResponse, error)
 	// Looks up the service agent that a user is, active or not, for other services.
 	// Fails with nothing: a user who is none gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001"}
 	LookupServiceAgent(context.Context, *LookupServiceAgentRequest) (*LookupServiceAgentResponse, error)
 	mustEmbedUnimplementedServiceAgentServiceServer()
 }

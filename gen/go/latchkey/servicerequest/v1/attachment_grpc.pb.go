@@ -42,6 +42,8 @@ type AttachmentServiceClient interface {
 	// INVALID_ARGUMENT if the file is neither photo nor video, is not of the
 	// declared type, is larger than its kind may be or has another SHA-256 than
 	// declared, and FAILED_PRECONDITION if the request is deleted or has 200 attachments.
+	// Example: {"metadata": {"service_request_id": "019a0000-0000-7000-8000-000000000004", "file_name": "tap.png", "content_type": "image/png"}}
+	// Example: {"chunk": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="}
 	UploadAttachment(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAttachmentRequest, UploadAttachmentResponse], error)
 	// Sends an attachment: first the record, then the file in pieces.
 	// Fails with NOT_FOUND if there is none with that id at a request that the
@@ -157,6 +159,8 @@ type AttachmentServiceServer interface {
 	// INVALID_ARGUMENT if the file is neither photo nor video, is not of the
 	// declared type, is larger than its kind may be or has another SHA-256 than
 	// declared, and FAILED_PRECONDITION if the request is deleted or has 200 attachments.
+	// Example: {"metadata": {"service_request_id": "019a0000-0000-7000-8000-000000000004", "file_name": "tap.png", "content_type": "image/png"}}
+	// Example: {"chunk": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="}
 	UploadAttachment(grpc.ClientStreamingServer[UploadAttachmentRequest, UploadAttachmentResponse]) error
 	// Sends an attachment: first the record, then the file in pieces.
 	// Fails with NOT_FOUND if there is none with that id at a request that the

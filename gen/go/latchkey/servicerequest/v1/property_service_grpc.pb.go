@@ -115,9 +115,11 @@ type PropertyServiceClient interface {
 	ListPropertyTeam(ctx context.Context, in *ListPropertyTeamRequest, opts ...grpc.CallOption) (*ListPropertyTeamResponse, error)
 	// Looks up the properties on whose team a user is, for other services.
 	// Fails with nothing: a user on no team gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000003"}
 	LookupPropertyTeams(ctx context.Context, in *LookupPropertyTeamsRequest, opts ...grpc.CallOption) (*LookupPropertyTeamsResponse, error)
 	// Looks up a property and, if named, a unit of it, for other services.
 	// Fails with NOT_FOUND if there is no such property, or it has no such unit.
+	// Example: {"id": "019a0000-0000-7000-8000-000000000001", "unit_id": "019a0000-0000-7000-8000-000000000002"}
 	LookupProperty(ctx context.Context, in *LookupPropertyRequest, opts ...grpc.CallOption) (*LookupPropertyResponse, error)
 }
 
@@ -356,9 +358,11 @@ type PropertyServiceServer interface {
 	ListPropertyTeam(context.Context, *ListPropertyTeamRequest) (*ListPropertyTeamResponse, error)
 	// Looks up the properties on whose team a user is, for other services.
 	// Fails with nothing: a user on no team gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000003"}
 	LookupPropertyTeams(context.Context, *LookupPropertyTeamsRequest) (*LookupPropertyTeamsResponse, error)
 	// Looks up a property and, if named, a unit of it, for other services.
 	// Fails with NOT_FOUND if there is no such property, or it has no such unit.
+	// Example: {"id": "019a0000-0000-7000-8000-000000000001", "unit_id": "019a0000-0000-7000-8000-000000000002"}
 	LookupProperty(context.Context, *LookupPropertyRequest) (*LookupPropertyResponse, error)
 	mustEmbedUnimplementedPropertyServiceServer()
 }

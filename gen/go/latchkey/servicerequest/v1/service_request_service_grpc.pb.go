@@ -96,6 +96,7 @@ type ServiceRequestServiceClient interface {
 	UndeleteServiceRequest(ctx context.Context, in *UndeleteServiceRequestRequest, opts ...grpc.CallOption) (*UndeleteServiceRequestResponse, error)
 	// Looks up a service request that is not deleted, for other services.
 	// Fails with NOT_FOUND if there is none with that id.
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004"}
 	LookupServiceRequest(ctx context.Context, in *LookupServiceRequestRequest, opts ...grpc.CallOption) (*LookupServiceRequestResponse, error)
 	// Makes a DRAFTED request REQUESTED, and starts its cycle time. Who is to do it
 	// may be said here, or was said in the draft; otherwise it falls to the
@@ -120,12 +121,12 @@ type ServiceRequestServiceClient interface {
 	// Makes a PENDED request REQUESTED before its turn, as RequestServiceRequest
 	// does with a draft.
 	// Fails with FAILED_PRECONDITION from any other state.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000004"}
+	// Example of FAILED_PRECONDITION: {"id": "019a0000-0000-7000-8000-000000000004"}
 	ReleaseServiceRequest(ctx context.Context, in *ReleaseServiceRequestRequest, opts ...grpc.CallOption) (*ReleaseServiceRequestResponse, error)
 	// Makes a REQUESTED request ACCEPTED.
 	// Fails with PERMISSION_DENIED if the caller is not its assignee, and
 	// INVALID_ARGUMENT if the target date is before today at the property.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "target_date": {"year": 2027, "month": 3, "day": 31}}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "target_date": {"year": 2030, "month": 3, "day": 31}}
 	AcceptServiceRequest(ctx context.Context, in *AcceptServiceRequestRequest, opts ...grpc.CallOption) (*AcceptServiceRequestResponse, error)
 	// Makes a REQUESTED request that is open to the team and has no assignee
 	// ACCEPTED. The caller becomes its assignee.
@@ -142,6 +143,7 @@ type ServiceRequestServiceClient interface {
 	// assignee, or open to the team. To the one who had it before it exists no more.
 	// Fails with NOT_FOUND if assignee_id names no active user of the organization.
 	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "assignee_id": "019a0000-0000-7000-8000-000000000003"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "open_to_team": true}
 	ReassignServiceRequest(ctx context.Context, in *ReassignServiceRequestRequest, opts ...grpc.CallOption) (*ReassignServiceRequestResponse, error)
 	// Makes an ACCEPTED request COMPLETED, and stops its cycle time.
 	// Fails with PERMISSION_DENIED if the caller is not its assignee.
@@ -471,6 +473,7 @@ type ServiceRequestServiceServer interface {
 	UndeleteServiceRequest(context.Context, *UndeleteServiceRequestRequest) (*UndeleteServiceRequestResponse, error)
 	// Looks up a service request that is not deleted, for other services.
 	// Fails with NOT_FOUND if there is none with that id.
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004"}
 	LookupServiceRequest(context.Context, *LookupServiceRequestRequest) (*LookupServiceRequestResponse, error)
 	// Makes a DRAFTED request REQUESTED, and starts its cycle time. Who is to do it
 	// may be said here, or was said in the draft; otherwise it falls to the
@@ -495,12 +498,12 @@ type ServiceRequestServiceServer interface {
 	// Makes a PENDED request REQUESTED before its turn, as RequestServiceRequest
 	// does with a draft.
 	// Fails with FAILED_PRECONDITION from any other state.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000004"}
+	// Example of FAILED_PRECONDITION: {"id": "019a0000-0000-7000-8000-000000000004"}
 	ReleaseServiceRequest(context.Context, *ReleaseServiceRequestRequest) (*ReleaseServiceRequestResponse, error)
 	// Makes a REQUESTED request ACCEPTED.
 	// Fails with PERMISSION_DENIED if the caller is not its assignee, and
 	// INVALID_ARGUMENT if the target date is before today at the property.
-	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "target_date": {"year": 2027, "month": 3, "day": 31}}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "target_date": {"year": 2030, "month": 3, "day": 31}}
 	AcceptServiceRequest(context.Context, *AcceptServiceRequestRequest) (*AcceptServiceRequestResponse, error)
 	// Makes a REQUESTED request that is open to the team and has no assignee
 	// ACCEPTED. The caller becomes its assignee.
@@ -517,6 +520,7 @@ type ServiceRequestServiceServer interface {
 	// assignee, or open to the team. To the one who had it before it exists no more.
 	// Fails with NOT_FOUND if assignee_id names no active user of the organization.
 	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "assignee_id": "019a0000-0000-7000-8000-000000000003"}
+	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "open_to_team": true}
 	ReassignServiceRequest(context.Context, *ReassignServiceRequestRequest) (*ReassignServiceRequestResponse, error)
 	// Makes an ACCEPTED request COMPLETED, and stops its cycle time.
 	// Fails with PERMISSION_DENIED if the caller is not its assignee.
