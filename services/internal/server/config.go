@@ -74,8 +74,25 @@ func (p peers) Set(text string) error {
 func parse(name, runs string, args []string, env func(string) (string, bool), out io.Writer) (Config, error) {
 	c := Config{Peers: peers{}}
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
 	c.declare(f)
+	operands, err := parseFlags(f, variable, args, env)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		printHelp(out, f, runs)
+		return c, err
+	case err != nil:
+		return c, err
+	case len(operands) > 0:
+		return c, fmt.Errorf("unexpected argument %q (%s --help lists the flags)", operands[0], name)
+	}
+	return c, c.check()
+}
+
+// parseFlags reads flags from the environment, each from the variable of its name, and
+// from the arguments, which win. It returns what else is among those. Its error says what
+// is wrong in one line, or is flag.ErrHelp.
+func parseFlags(f *flag.FlagSet, variable func(flagName string) string, args []string, env func(string) (string, bool)) (operands []string, err error) {
+	f.SetOutput(io.Discard)
 	var errs []error
 	f.VisitAll(func(fl *flag.Flag) {
 		fl.Value = explained{fl.Value, kindOf(fl)}
@@ -85,21 +102,25 @@ func parse(name, runs string, args []string, env func(string) (string, bool), ou
 			}
 		}
 	})
-	err := f.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		printHelp(out, f, runs)
-		return c, err
-	case err != nil:
-		// Package flag writes flags with one dash.
-		text := strings.NewReplacer("flag -", "flag --", "value -", "value --", "for -", "for --", "defined: -", "defined: --", "argument: -", "argument: --").Replace(err.Error())
-		return c, fmt.Errorf("%s (%s --help lists the flags)", text, name)
-	case len(errs) > 0:
-		return c, errs[0]
-	case f.NArg() > 0:
-		return c, fmt.Errorf("unexpected argument %q (%s --help lists the flags)", f.Arg(0), name)
+	for {
+		err := f.Parse(args)
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		}
+		if err != nil {
+			// Package flag writes flags with one dash.
+			text := strings.NewReplacer("flag -", "flag --", "value -", "value --", "for -", "for --", "defined: -", "defined: --", "argument: -", "argument: --").Replace(err.Error())
+			return nil, fmt.Errorf("%s (%s --help lists the flags)", text, f.Name())
+		}
+		if f.NArg() == 0 {
+			break
+		}
+		operands, args = append(operands, f.Arg(0)), f.Args()[1:]
 	}
-	return c, c.check()
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return operands, nil
 }
 
 // explained is a flag's value that says what it expected.

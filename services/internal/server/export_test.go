@@ -28,6 +28,17 @@ func FlagNames() []string {
 	return names
 }
 
+// CommandFlags returns the flags of each command, with the variable of each flag.
+func CommandFlags() map[string]map[string]string {
+	all := map[string]map[string]string{}
+	for _, c := range commands() {
+		f, _, _ := c.flags(&invocation{program: "latchkey"})
+		all[c.name] = map[string]string{}
+		f.VisitAll(func(fl *flag.Flag) { all[c.name][fl.Name] = c.variable(fl.Name) })
+	}
+	return all
+}
+
 // Description says what the parts are, together.
 func Description(parts []Part) string { return description(&Process{parts: parts}) }
 

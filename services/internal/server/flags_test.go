@@ -88,7 +88,8 @@ func TestWrongFlags(t *testing.T) {
 		want string
 	}{
 		{[]string{"--bogus"}, nil, "flag provided but not defined: --bogus" + lists},
-		{[]string{"serve"}, nil, `unexpected argument "serve"` + lists},
+		{[]string{"--demo", "serve"}, nil, `unexpected argument "serve"` + lists},
+		{[]string{"serve"}, nil, `there is no command "serve" (latchkey help lists them)`},
 		{[]string{"--lease"}, nil, "flag needs an argument: --lease" + lists},
 		{[]string{"--lease", "3"}, nil, `invalid value "3" for flag --lease: expected a duration, for example 30s or 1m30s` + lists},
 		{[]string{"--lease", "99ms"}, nil, "--lease 99ms: expected 100ms to 1m"},

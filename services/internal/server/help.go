@@ -25,6 +25,7 @@ const usage = `%[1]s runs %[2]s.
 Usage:
 
 	%[1]s [flags]
+	%[1]s COMMAND [flags] [arguments]
 
 With no flags it keeps its data in the folder data, listens on loopback without
 TLS, and prints a one-time code with which the first owner signs up. Each flag can
@@ -39,12 +40,13 @@ func printHelp(out io.Writer, f *flag.FlagSet, runs string) {
 	for _, s := range sections {
 		fmt.Fprintf(out, "\n%s:\n\n", s.title)
 		for _, name := range s.flags {
-			printFlag(out, f.Lookup(name))
+			printFlag(out, f.Lookup(name), variable)
 		}
 	}
+	printCommands(out)
 }
 
-func printFlag(out io.Writer, f *flag.Flag) {
+func printFlag(out io.Writer, f *flag.Flag, variable func(string) string) {
 	kind, text := flag.UnquoteUsage(f)
 	if f.DefValue != "" && f.DefValue != "false" {
 		text += " (default " + f.DefValue + ")"

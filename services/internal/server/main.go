@@ -25,9 +25,13 @@ func Main(engines Engines, parts ...Part) {
 const garbage = 400
 
 // run returns the exit code: 0 after a stop that was asked for, 1 if the process
-// cannot start or go on, 2 if it was called wrongly.
+// cannot start or go on, 2 if it was called wrongly. Those of a command are the same: 0 if
+// it has done what was asked, 1 if it has not, or has found damage.
 func run(engines Engines, parts []Part, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
 	probe := &Process{parts: parts}
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return runCommand(&invocation{program: probe.Name(), parts: parts, engines: engines, out: out, errOut: errOut}, args, env)
+	}
 	config, err := parse(probe.Name(), description(probe), args, env, out)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
