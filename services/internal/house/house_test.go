@@ -131,7 +131,7 @@ func TestNoInit(t *testing.T) {
 // clocks are the places that may ask for the time, and dice those that may throw one: the
 // rest is given both, so that a test can choose them.
 var (
-	clocks = []string{"internal/server", "internal/servertest", "internal/lease/clock.go", "internal/lease/load.go", "internal/store/postgres", "internal/store/storetest"}
+	clocks = []string{"internal/server", "internal/servertest", "internal/trial", "internal/lease/clock.go", "internal/lease/load.go", "internal/store/postgres", "internal/store/storetest"}
 	dice   = []string{"internal/server", "internal/lease/feed.go", "internal/store/postgres"}
 )
 
