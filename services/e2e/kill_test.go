@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -22,11 +23,13 @@ import (
 
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/bolt"
+	"latchkey.dev/services/internal/store/postgres"
+	"latchkey.dev/services/internal/trial"
 )
 
 // kills is how often TestKill kills. The whole of it is
 //
-//	go test ./services/e2e -run TestKill -kills 50 -timeout 10m
+//	go test ./services/e2e -run 'TestKill$' -kills 50 -timeout 10m
 var kills = flag.Int("kills", 5, "how often TestKill kills processes in the middle of the story, in each topology")
 
 // killsPerStory is how many of them one story sees at most, and storyCalls about how many
@@ -46,16 +49,17 @@ func TestKill(t *testing.T) {
 		"five processes": func(t *testing.T) *suite { return fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String()) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			tr := trial.New(t, "kill -9 in a working day, "+name, "bolt")
 			random := seeded(t, *seed)
 			for left := *kills; left > 0 && !t.Failed(); left -= killsPerStory {
-				killedStory(t, stopped(t), random, min(left, killsPerStory))
+				killedStory(t, tr, stopped(t), random, min(left, killsPerStory))
 			}
 		})
 	}
 }
 
-func killedStory(t *testing.T, s *suite, random *rand.Rand, kills int) {
-	k := &keeper{t: t, suite: s, random: random, left: kills, every: storyCalls / kills, records: map[string]*ack{}}
+func killedStory(t *testing.T, tr *trial.Trial, s *suite, random *rand.Rand, kills int) {
+	k := &keeper{t: t, trial: tr, suite: s, random: random, left: kills, every: storyCalls / kills, records: map[string]*ack{}}
 	k.next = k.gap()
 	for _, p := range k.processes() {
 		s.start(p)
@@ -73,7 +77,9 @@ func killedStory(t *testing.T, s *suite, random *rand.Rand, kills int) {
 	t.Logf("%d calls, %d answers kept, %d records; killed %s", k.calls, len(k.acks), len(k.records), strings.Join(k.killed, "; "))
 	k.stop()
 	for _, name := range names {
-		verifyStore(t, s, name)
+		if err := s.verify(name); err != nil {
+			tr.Wrong("%s: %v", name, err)
+		}
 	}
 }
 
@@ -81,6 +87,7 @@ func killedStory(t *testing.T, s *suite, random *rand.Rand, kills int) {
 // meanwhile, and keeps what was acknowledged.
 type keeper struct {
 	t       *testing.T
+	trial   *trial.Trial
 	suite   *suite
 	random  *rand.Rand
 	left    int // kills
@@ -206,6 +213,7 @@ func textOf(m proto.Message, name protoreflect.Name) string {
 // kill kills a process, or all, after some time, and returns what waits for that.
 func (k *keeper) kill(after time.Duration) (wait func()) {
 	k.left--
+	k.trial.Tried()
 	victims := k.processes()
 	if len(victims) > 1 && k.random.IntN(4) > 0 {
 		victims = []*process{pick(k.random, victims)}
@@ -258,6 +266,7 @@ func (k *keeper) recover() {
 	k.t.Helper()
 	k.revive()
 	k.suite.ready()
+	k.trial.Checked(len(k.records))
 	for key, a := range k.records {
 		k.reread(key, a)
 	}
@@ -305,7 +314,7 @@ func (k *keeper) reread(key string, a *ack) {
 	}
 	found := find(resp.ProtoReflect(), key)
 	if found == nil || !proto.Equal(lasting(found), lasting(a.record)) {
-		k.t.Errorf("%s, answered by %s, after a kill\ngot  %v\nwant %v", key, a.method.Name(), found, a.record)
+		k.trial.Lost("%s, answered by %s\ngot  %v\nwant %v", key, a.method.Name(), found, a.record)
 	}
 }
 
@@ -362,7 +371,7 @@ func (k *keeper) repeat(acks []*ack) {
 	for _, a := range acks {
 		resp, err := k.insist(a.ctx(k.t.Context()), a.method, a.req)
 		if err != nil || !proto.Equal(lasting(resp), lasting(a.resp)) {
-			k.t.Errorf("repeat of %s %v\ngot  %v, %v\nwant %v", a.method.Name(), a.req, resp, err, a.resp)
+			k.trial.Wrong("repeat of %s %v\ngot  %v, %v\nwant %v", a.method.Name(), a.req, resp, err, a.resp)
 		}
 	}
 }
@@ -378,28 +387,35 @@ func (k *keeper) stop() {
 	}
 }
 
-// verifyStore opens the store of a service that is stopped and checks that it is whole.
-func verifyStore(t *testing.T, s *suite, service string) {
-	t.Helper()
-	engine, err := bolt.Open(filepath.Join(s.folder, service+".db"), bolt.Options{})
+// verify opens the store of a service and checks that it is whole. A file must have been
+// closed by its process.
+func (s *suite) verify(service string) error {
+	engine, err := s.engine(service)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	db, err := store.Open(t.Context(), engine, services[service].Schema, store.Config{Now: time.Now})
+	db, err := store.Open(s.t.Context(), engine, services[service].Schema, store.Config{Now: time.Now})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer db.Close()
-	tenants, err := db.Tenants(t.Context())
+	tenants, err := db.Tenants(s.t.Context())
 	if err != nil || len(tenants) == 0 {
-		t.Errorf("%s has the tenants %q, %v", service, tenants, err)
+		return fmt.Errorf("got tenants %q, error %v", tenants, err)
 	}
 	for _, tenant := range tenants {
-		if err := db.VerifyJournal(t.Context(), tenant); err != nil {
-			t.Errorf("%s: %v", service, err)
-		}
-		if err := db.VerifyRecords(t.Context(), tenant); err != nil {
-			t.Errorf("%s: %v", service, err)
+		err = errors.Join(err, db.VerifyJournal(s.t.Context(), tenant), db.VerifyRecords(s.t.Context(), tenant))
+	}
+	return err
+}
+
+// engine opens where the suite keeps the records of a service.
+func (s *suite) engine(service string) (store.Engine, error) {
+	for _, v := range s.env {
+		if url, ok := strings.CutPrefix(v, "LATCHKEY_STORE=postgres:"); ok {
+			e, _, err := postgres.Open(s.t.Context(), "postgres:"+url, service)
+			return e, err
 		}
 	}
+	return bolt.Open(filepath.Join(s.folder, service+".db"), bolt.Options{})
 }
