@@ -54,7 +54,7 @@ type company struct {
 func newCompany(t testing.TB, users int) *company {
 	t.Helper()
 	c := &company{archive: newArchive(t, 7)}
-	c.service = &service{db: c.archive.db, users: everyone{}, agent: everyone{}}
+	c.service = &service{db: c.archive.db, clock: func() time.Time { return c.archive.now }, users: everyone{}, agent: everyone{}}
 	for i := len(c.archive.walk.users); i < users; i++ {
 		id := fmt.Sprintf("user%03d", i)
 		c.archive.walk.users = append(c.archive.walk.users, id)

@@ -23,6 +23,9 @@ func (s *service) Check(ctx context.Context, req *pb.CheckRequest) (*pb.CheckRes
 	if err != nil {
 		return nil, err
 	}
+	if v := s.recall(ctx, req); v != nil {
+		return v.check(bit), nil
+	}
 	user, err := s.subject(ctx, req.UserId)
 	if err != nil {
 		return nil, err
@@ -31,13 +34,35 @@ func (s *service) Check(ctx context.Context, req *pb.CheckRequest) (*pb.CheckRes
 		if err := mustReach(tx, req.GetMinRevision()); err != nil {
 			return nil, err
 		}
-		v := s.kept.judge(tx, user)
-		r := v.explainGrant(bit)
-		return &pb.CheckResponse{
-			Allowed: v.set.Has(bit), Revision: tx.Revision(), Layer: r.layer, Source: r.source,
-			Missing: r.missing, ExpireTime: timestampOf(v.next),
-		}, nil
+		return s.kept.judge(tx, user).check(bit), nil
 	})
+}
+
+// recall returns the verdict of a check if memory has it, with no transaction at all, or
+// nil. Of a user who is named it must also be certain that there is one.
+func (s *service) recall(ctx context.Context, req *pb.CheckRequest) *keptVerdict {
+	revision, ok := s.db.Revision(ctx)
+	if !ok || revision < req.GetMinRevision() {
+		return nil
+	}
+	key := keptKey{store.OriginOf(ctx).Tenant, authz.Caller(ctx).ID}
+	if req.UserId != nil {
+		key.user = req.GetUserId()
+	}
+	v := s.kept.find(key, revision, s.clock())
+	if v == nil || req.UserId != nil && !v.stored {
+		return nil
+	}
+	return v
+}
+
+// check answers for one grant.
+func (v *keptVerdict) check(bit catalog.Bit) *pb.CheckResponse {
+	r := v.explainGrant(bit)
+	return &pb.CheckResponse{
+		Allowed: v.set.Has(bit), Revision: v.revision, Layer: r.layer, Source: r.source,
+		Missing: r.missing, ExpireTime: timestampOf(v.next),
+	}
 }
 
 // exactGrant looks up a grant.

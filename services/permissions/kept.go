@@ -23,6 +23,7 @@ type keptKey struct{ organization, user string }
 type keptVerdict struct {
 	verdict
 	revision int64
+	stored   bool // something is stored of the user
 }
 
 // holds tells whether the verdict is still that of the records and the time. Between
@@ -31,22 +32,30 @@ func (v *keptVerdict) holds(revision int64, now time.Time) bool {
 	return v.revision == revision && !now.Before(v.at) && (v.next.IsZero() || now.Before(v.next))
 }
 
-// judge returns what a user may do now. The transaction must be one that reads.
-func (k *kept) judge(tx *store.Tx, user string) *verdict {
-	key, revision := keptKey{tx.Tenant(), user}, tx.Revision()
+// find returns the verdict of a user if there is one that holds, or nil.
+func (k *kept) find(key keptKey, revision int64, now time.Time) *keptVerdict {
 	k.mu.RLock()
 	v := k.verdicts[key]
 	k.mu.RUnlock()
-	if v != nil && v.holds(revision, tx.Now()) {
-		return &v.verdict
+	if v != nil && v.holds(revision, now) {
+		return v
+	}
+	return nil
+}
+
+// judge returns what a user may do now. The transaction must be one that reads.
+func (k *kept) judge(tx *store.Tx, user string) *keptVerdict {
+	key, revision := keptKey{tx.Tenant(), user}, tx.Revision()
+	if v := k.find(key, revision, tx.Now()); v != nil {
+		return v
 	}
 	l := newLoader(tx)
-	v = &keptVerdict{l.access(l.user(user)).judge(l.now), revision}
+	v := &keptVerdict{l.access(l.user(user)).judge(l.now), revision, accesses.Has(tx, user)}
 	// SECURITY: a transaction that failed has found nothing, whatever there is.
 	if tx.Failed() == nil {
 		k.put(key, v)
 	}
-	return &v.verdict
+	return v
 }
 
 func (k *kept) put(key keptKey, v *keptVerdict) {

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
@@ -13,6 +14,11 @@ import (
 	"latchkey.dev/services/internal/fault"
 )
 
+var (
+	timestampName = (*timestamppb.Timestamp)(nil).ProtoReflect().Descriptor().FullName()
+	durationName  = (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
+)
+
 // newValidate returns the check of a request's form and bounds, as its .proto file
 // declares them. It names each field that is wrong.
 func newValidate() (func(proto.Message) error, error) {
@@ -20,9 +26,12 @@ func newValidate() (func(proto.Message) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the validator: %w", err)
 	}
+	var timed timedTypes
 	return func(m proto.Message) error {
 		var violations []fault.Violation
-		checkTimes(m.ProtoReflect(), "", &violations)
+		if timed.has(m.ProtoReflect().Descriptor()) {
+			checkTimes(m.ProtoReflect(), "", &violations)
+		}
 		err := v.Validate(m)
 		if bad, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
 			for _, b := range bad.Violations {
@@ -41,6 +50,34 @@ func newValidate() (func(proto.Message) error, error) {
 		}
 		return nil
 	}, nil
+}
+
+// timedTypes remembers of each type of request whether it has a timestamp or a duration
+// at any depth: most have none, and need not be walked through at every call.
+type timedTypes struct{ known sync.Map } // of protoreflect.MessageDescriptor to bool
+
+func (t *timedTypes) has(md protoreflect.MessageDescriptor) bool {
+	known, ok := t.known.Load(md)
+	if !ok {
+		known = hasTime(md, map[protoreflect.FullName]bool{})
+		t.known.Store(md, known)
+	}
+	return known.(bool)
+}
+
+// hasTime looks for a time in a type and in those of its fields that were not seen yet.
+func hasTime(md protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if name := md.FullName(); seen[name] {
+		return false
+	} else if seen[name] = true; name == timestampName || name == durationName {
+		return true
+	}
+	for i := range md.Fields().Len() {
+		if fd := md.Fields().Get(i); fd.Message() != nil && hasTime(fd.Message(), seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkTimes adds a violation for each timestamp and duration, at any depth, that is

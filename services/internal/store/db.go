@@ -32,6 +32,7 @@ type DB struct {
 	cfg     Config
 	sealer  *sealer
 	changes changes
+	heads   heads
 	timers  sync.Pool // of *time.Timer, stopped
 	seed    maphash.Seed
 	fatal   sync.Once
@@ -64,6 +65,7 @@ func Open(ctx context.Context, engine Engine, schema *Schema, cfg Config) (*DB, 
 	db.stop = stop
 	db.background.Go(func() { db.pruneForever(background) })
 	if shared, ok := engine.(Shared); ok {
+		db.heads.off.Store(true)
 		db.background.Go(func() { db.hearOthers(background, shared) })
 	}
 	return db, nil
@@ -139,6 +141,7 @@ func (db *DB) read(ctx context.Context, o Origin, writable bool, f func(*Tx) err
 
 func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 	var entered, carried bool
+	var revision int64
 	if OriginOf(ctx).Tenant != o.Tenant {
 		ctx = WithOrigin(ctx, o)
 	}
@@ -153,13 +156,15 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 			writes = tx.commit()
 			return nil
 		})
-		entered, carried = tx.entered, tx.carried
+		entered, carried, revision = tx.entered, tx.carried, tx.head.GetRevision()+1
 		return writes, err
 	})
 	switch {
 	case errors.Is(err, ErrUnknownOutcome):
+		db.heads.off.Store(true)
 		db.fatal.Do(func() { db.cfg.Fatal(err) })
 	case err == nil && entered:
+		db.heads.raise(o.Tenant, revision)
 		db.changes.add(o.Tenant)
 	}
 	if err == nil && carried {

@@ -222,6 +222,9 @@ func (tx *Tx) journalHead() *storepb.Head {
 	if tx.head == nil {
 		tx.head = &storepb.Head{}
 		tx.load(tx.row(spaceHead), tx.head)
+		if !tx.writable && tx.err == nil {
+			tx.db.heads.raise(tx.Tenant(), tx.head.GetRevision())
+		}
 	}
 	return tx.head
 }

@@ -22,6 +22,7 @@ var journalTests = map[string]func(*test){
 	"erased history":        erasedHistory,
 	"erased with the purge": erasedWithPurge,
 	"long journal":          longJournal,
+	"revision from memory":  revisionFromMemory,
 }
 
 func (t *test) journal(tenant string, after int64) (all []*storepb.JournalEntry) {
@@ -33,6 +34,51 @@ func (t *test) journal(tenant string, after int64) (all []*storepb.JournalEntry)
 		all = append(all, e)
 	}
 	return all
+}
+
+// revisionFromMemory compares the revision that a store has in memory with what was seen
+// and made before it was asked for, while others write.
+func revisionFromMemory(t *test) {
+	t.close()
+	e := t.open()
+	_, shared := e.(store.Shared)
+	t.openOver(e, schema)
+	if got, ok := t.db.Revision(t.ctx); ok {
+		t.Errorf("got revision %d before anybody looked", got)
+	}
+	atLeast := func(want int64) {
+		if got, ok := t.db.Revision(t.ctx); ok == shared || ok && got < want {
+			t.Errorf("got revision %d, %t, want %d or later, %t", got, ok, want, !shared)
+		}
+	}
+	var writers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			for i := range 25 {
+				var made, seen int64
+				err := t.db.Update(t.ctx, func(tx *store.Tx) error {
+					made = tx.Revision()
+					return samples.Put(tx, sample(fmt.Sprint("w", w), i))
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				atLeast(made)
+				if err := t.db.View(t.ctx, func(tx *store.Tx) error { seen = tx.Revision(); return nil }); err != nil {
+					t.Error(err)
+				}
+				atLeast(seen)
+			}
+		})
+	}
+	writers.Wait()
+	if got, ok := t.db.Revision(t.ctx); ok && got != 100 {
+		t.Errorf("got revision %d after 100 changes", got)
+	}
+	if got, ok := t.db.Revision(as("other", "ann")); ok {
+		t.Errorf("got revision %d of a tenant of whom nothing was read", got)
+	}
 }
 
 func entries(t *test) {
