@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
 )
@@ -60,33 +62,74 @@ func remembering(ask func(context.Context, string) error, howLong time.Duration)
 	}
 }
 
-// TestWatchFindsMissedInvalidations is the other control: a real service that renews its
-// lease, acknowledges what it is told, and is never told what to drop. It is as if
-// there were no leases, and must be found out.
+// TestWatchFindsMissedInvalidations is another control: a real service that renews its
+// lease, acknowledges what it is told, and is never told what to drop. It must be found
+// out.
 func TestWatchFindsMissedInvalidations(t *testing.T) {
+	w, e := newDeceived(t, func(m *leasepb.WatchResponse) { m.Tags, m.Everything = nil, false })
+	stop := w.callAlways()
+	defer stop()
+	w.mustDeceive(e)
+	stop()
+	w.mustFindOut()
+}
+
+// TestWatchFindsSwitchedOffLeases is the control of what leases are for: a real service
+// that believes it has one for an hour, whatever its source counts on, and is cut off for
+// longer than its source waits. It goes on allowing after the revoke has returned, and
+// must be found out.
+func TestWatchFindsSwitchedOffLeases(t *testing.T) {
+	w, e := newDeceived(t, func(m *leasepb.WatchResponse) {
+		if m.GetLeaseDuration() != nil {
+			m.LeaseDuration = durationpb.New(time.Hour)
+		}
+	})
+	stop := w.callAlways()
+	defer stop()
+	w.wait(t, w.now(), w.subject.Load().of("invoicing"), allowed)
+	network := w.suite.processes["invoicing"].via["permissions"]
+	network.hold(there, back)
+	w.mustDeceive(e)
+	network.release(there, back)
+	stop()
+	w.mustFindOut()
+}
+
+// newDeceived is a watch in which somebody changes what invoicing is told by the feed of
+// permissions, with a user whose calls are watched.
+func newDeceived(t *testing.T, change func(*leasepb.WatchResponse)) (*watch, *employee) {
 	s := fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String())
-	invoicing := s.processes["invoicing"]
-	invoicing.via = map[string]*proxy{"permissions": newProxy(t, censor(t, s.processes["permissions"].addr))}
+	s.processes["invoicing"].via = map[string]*proxy{"permissions": newProxy(t, censor(t, s.processes["permissions"].addr, change))}
 	w := newWatchOf(t, codes.PermissionDenied, s)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "what Frieda may")
-	stop := w.callAlways()
-	defer stop()
-	web := e.changes()[1]
-	w.wait(t, w.now(), web.registers, allowed)
-	w.make(web.what, web.registers, false, web.take)
-	subject := w.subject.Load()
-	w.wait(t, w.now(), subject.of("identity", "permissions", "scheduling", "servicerequest"), denied)
-	w.wait(t, w.now(), subject.of("invoicing"), allowed)
-	stop()
-	if found := w.violations(); len(found) != 1 {
-		t.Errorf("violations %q were found, want one, in invoicing", found)
-	}
+	return w, e
 }
 
-// censor is a gRPC proxy of a source that takes out of its feed what there is to
-// drop. It returns its address.
-func censor(t *testing.T, source string) string {
+// mustDeceive takes the web from the user and waits until all services but the deceived one
+// deny, and that one allows.
+func (w *watch) mustDeceive(e *employee) {
+	w.t.Helper()
+	web := e.changes()[1]
+	subject := w.subject.Load()
+	w.wait(w.t, w.now(), subject.of("identity", "permissions", "scheduling", "servicerequest"), allowed)
+	w.make(web.what, web.registers, false, web.take)
+	w.wait(w.t, w.now(), subject.of("identity", "permissions", "scheduling", "servicerequest"), denied)
+	w.wait(w.t, w.now(), subject.of("invoicing"), allowed)
+}
+
+func (w *watch) mustFindOut() {
+	w.t.Helper()
+	found := w.violations()
+	if len(found) != 1 || !strings.Contains(found[0], "in invoicing: a call answered true") {
+		w.t.Errorf("violations %q were found, want one, in invoicing", found)
+	}
+	w.t.Log(found)
+}
+
+// censor is a gRPC proxy of a source that changes the messages of its feed. It returns its
+// address.
+func censor(t *testing.T, source string, change func(*leasepb.WatchResponse)) string {
 	conn, err := grpc.NewClient(source, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(frames{})))
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +139,7 @@ func censor(t *testing.T, source string) string {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.ForceServerCodec(frames{}), grpc.UnknownServiceHandler(func(_ any, down grpc.ServerStream) error {
-		return forward(conn, down)
+		return forward(conn, down, change)
 	}))
 	go server.Serve(listener)
 	t.Cleanup(func() {
@@ -106,8 +149,8 @@ func censor(t *testing.T, source string) string {
 	return listener.Addr().String()
 }
 
-// forward passes a call on to conn, and the answers back.
-func forward(conn *grpc.ClientConn, down grpc.ServerStream) error {
+// forward passes a call on to conn, and the answers back, those of a feed changed.
+func forward(conn *grpc.ClientConn, down grpc.ServerStream, change func(*leasepb.WatchResponse)) error {
 	method, _ := grpc.MethodFromServerStream(down)
 	sent, _ := metadata.FromIncomingContext(down.Context())
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(down.Context(), sent))
@@ -120,11 +163,11 @@ func forward(conn *grpc.ClientConn, down grpc.ServerStream) error {
 		pump(down, up, nil)
 		up.CloseSend()
 	}()
-	var drop func([]byte) []byte
+	var censored func([]byte) []byte
 	if method == leasepb.LeaseService_Watch_FullMethodName {
-		drop = dropNothing
+		censored = func(frame []byte) []byte { return changed(frame, change) }
 	}
-	if err := pump(up, down, drop); !errors.Is(err, io.EOF) {
+	if err := pump(up, down, censored); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil
@@ -150,13 +193,13 @@ func pump(from, to half, change func([]byte) []byte) error {
 	}
 }
 
-// dropNothing makes a message of the feed one that drops nothing.
-func dropNothing(frame []byte) []byte {
+// changed returns a message of the feed with a change made to it.
+func changed(frame []byte, change func(*leasepb.WatchResponse)) []byte {
 	m := &leasepb.WatchResponse{}
 	if err := proto.Unmarshal(frame, m); err != nil {
 		panic(err)
 	}
-	m.Tags, m.Everything = nil, false
+	change(m)
 	frame, err := proto.Marshal(m)
 	if err != nil {
 		panic(err)

@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/anishathalye/porcupine"
 )
 
 // register is what a test saw of one thing that is either allowed or not, in one
@@ -41,91 +46,130 @@ func (s span) String() string {
 	return fmt.Sprintf("%v from %s to %s", s.allowed, s.start, s.end)
 }
 
-// check looks for moments at which the changes can have taken effect, each between its
-// start and its end, so that every call was answered by what was so at one moment
-// between the call's start and end. It returns what cannot have been so, or "".
-//
-// Epoch k is the time between the k-th change and the next. A call belongs to an epoch
-// that had begun before the call ended and had not surely ended when it started; not to an
-// earlier one than a call that ended before it started; and its answer is what
-// the epoch allows. Taking the earliest such epoch for each call, in the order of their
-// starts, finds an arrangement if there is one.
-func (r *register) check() string {
-	reads := slices.Clone(r.reads)
-	slices.SortFunc(reads, func(a, b span) int { return int(a.start - b.start) })
-	ended := &byEnd{}
-	for _, read := range reads {
-		first, last := r.epochs(read)
-		latest := ended.before(read.start)
-		k := max(first, latest)
-		for k <= last && r.value(k) != read.allowed {
-			k++
+// model is a register as porcupine knows it: a change has an input, what it allows; a
+// call an output, what it was answered.
+var model = porcupine.Model{
+	Partition: calm,
+	Init:      func() any { return nil },
+	Step: func(state, change, answer any) (bool, any) {
+		if change != nil {
+			return true, change
 		}
-		if k > last {
-			return fmt.Sprintf("%s: a call answered %v, but %s", r.name, read, r.explain(first, last, latest))
+		return answer == state, state
+	},
+	DescribeOperation: func(change, answer any) string {
+		if change != nil {
+			return fmt.Sprintf("changed to %v", change)
 		}
-		ended.add(read.end, k)
-	}
-	return ""
+		return fmt.Sprintf("answered %v", answer)
+	},
 }
 
-// epochs returns the first and the last epoch that a call can have seen.
-func (r *register) epochs(read span) (first, last int) {
+// checking is how long porcupine may take for one register.
+const checking = time.Minute
+
+// operations are the changes and calls of a register, before which it was made what it
+// was at first.
+func (r *register) operations() []porcupine.Operation {
+	all := []porcupine.Operation{{Input: r.initial, Call: -1, Return: -1}}
 	for _, w := range r.writes {
-		if w.end < read.start {
-			first++
-		}
-		if w.start <= read.end {
-			last++
-		}
+		all = append(all, porcupine.Operation{Input: w.allowed, Call: int64(w.start), Return: int64(w.end)})
 	}
-	return first, last
+	for i, read := range r.reads {
+		all = append(all, porcupine.Operation{
+			ClientId: 1 + i%lanes, Output: read.allowed, Call: int64(read.start), Return: int64(read.end),
+		})
+	}
+	return all
 }
 
-// value is what an epoch allows.
-func (r *register) value(epoch int) bool {
-	if epoch == 0 {
-		return r.initial
+// lanes is over how many rows a picture of a history spreads its calls.
+const lanes = 12
+
+// calm cuts a history where nothing is under way. There the register is what the last
+// change made it, as its changes come one after the other; so each piece begins with
+// that, and can be looked at alone.
+func calm(history []porcupine.Operation) [][]porcupine.Operation {
+	slices.SortStableFunc(history, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	var pieces [][]porcupine.Operation
+	var piece []porcupine.Operation
+	var is any
+	end := int64(math.MinInt64)
+	for _, op := range history {
+		if op.Call > end && len(piece) > 0 {
+			pieces, piece = append(pieces, piece), []porcupine.Operation{{Input: is, Call: end, Return: end}}
+		}
+		if op.Input != nil {
+			is = op.Input
+		}
+		piece, end = append(piece, op), max(end, op.Return)
 	}
-	return r.writes[epoch-1].allowed
+	return append(pieces, piece)
 }
 
-func (r *register) explain(first, last, latest int) string {
+// check returns why what was seen cannot have been, or "": whether there are moments at
+// which the changes can have taken effect, each between its start and its end, so
+// that every call was answered by what was so at one moment between the call's start
+// and end. That is that the history is linearizable, which porcupine decides.
+func (r *register) check() string {
+	switch porcupine.CheckOperationsTimeout(model, r.operations(), checking) {
+	case porcupine.Ok:
+		return ""
+	case porcupine.Unknown:
+		return r.name + ": the history could not be checked in time"
+	}
+	_, info := porcupine.CheckOperationsVerbose(model, r.operations(), checking)
+	for i, orders := range info.PartialLinearizationsOperations() {
+		if piece := calm(r.operations())[i]; !slices.ContainsFunc(orders, func(o []porcupine.Operation) bool { return len(o) == len(piece) }) {
+			return r.name + ": " + explain(piece, orders)
+		}
+	}
+	return r.name + ": not linearizable"
+}
+
+// explain says which call of a piece fits into none of the longest orders that were
+// found, and the changes of the piece.
+func explain(piece []porcupine.Operation, orders [][]porcupine.Operation) string {
+	placed := map[porcupine.Operation]bool{}
+	longest := slices.MaxFunc(append(orders, nil), func(a, b []porcupine.Operation) int { return len(a) - len(b) })
+	for _, op := range longest {
+		placed[op] = true
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "it was %v before", r.value(first))
-	for k := first; k <= last; k++ {
-		if k > 0 {
-			fmt.Fprintf(&b, "; changed to %v", r.writes[k-1])
+	slices.SortStableFunc(piece, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	for _, op := range piece {
+		if op.Input == nil && !placed[op] {
+			fmt.Fprintf(&b, "a call answered %v, but", span{time.Duration(op.Call), time.Duration(op.Return), op.Output.(bool)})
+			break
 		}
 	}
-	if latest > first {
-		fmt.Fprintf(&b, "; and a call that ended before this one started had seen change %d", latest)
-	}
-	return b.String()
-}
-
-// byEnd tells the latest epoch of the calls that ended before a moment. Moments are
-// asked for in order.
-type byEnd struct {
-	open   []seen
-	latest int
-}
-
-type seen struct {
-	end   time.Duration
-	epoch int
-}
-
-func (e *byEnd) add(end time.Duration, epoch int) { e.open = append(e.open, seen{end, epoch}) }
-
-func (e *byEnd) before(moment time.Duration) int {
-	e.open = slices.DeleteFunc(e.open, func(s seen) bool {
-		if s.end < moment {
-			e.latest = max(e.latest, s.epoch)
+	slices.SortStableFunc(piece, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	fmt.Fprintf(&b, " it was %v before;", piece[0].Input)
+	for _, op := range piece[1:] {
+		if op.Input != nil {
+			fmt.Fprintf(&b, " it was made %v;", span{time.Duration(op.Call), time.Duration(op.Return), op.Input.(bool)})
 		}
-		return s.end < moment
-	})
-	return e.latest
+	}
+	return strings.TrimSuffix(b.String(), ";")
+}
+
+// picture draws the histories that cannot have been into files, for "go test -artifacts"
+// to keep.
+func (h *history) picture(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.registers {
+		if porcupine.CheckOperationsTimeout(model, r.operations(), checking) == porcupine.Ok {
+			continue
+		}
+		_, info := porcupine.CheckOperationsVerbose(model, r.operations(), checking)
+		file := filepath.Join(t.ArtifactDir(), r.service+".html")
+		if err := porcupine.VisualizePath(model, info, file); err != nil {
+			t.Errorf("draw the history of %s: %v", r.name, err)
+		}
+		t.Logf("%s: its history is drawn in %s", r.name, file)
+	}
 }
 
 // history gathers registers while calls run, and lets a test wait for what it saw.
@@ -282,5 +326,41 @@ func TestHistoryCheck(t *testing.T) {
 		if got := r.check(); (got == "") != test.fine {
 			t.Errorf("%s: got %q, want fine: %v", name, got, test.fine)
 		}
+	}
+}
+
+// TestHistoryPieces holds the cutting of histories against the check of the whole, over
+// short random ones, of which some can have been and some not.
+func TestHistoryPieces(t *testing.T) {
+	random, whole := seeded(t, *seed), model
+	whole.Partition = nil
+	var fine, cut int
+	const histories = 3000
+	for range histories {
+		r := &register{initial: random.IntN(2) == 0}
+		at := time.Duration(0)
+		for range random.IntN(4) {
+			at += time.Duration(1 + random.IntN(10))
+			end := at + time.Duration(random.IntN(10))
+			r.writes = append(r.writes, span{at, end, random.IntN(2) == 0})
+			at = end
+		}
+		for range random.IntN(6) {
+			start := time.Duration(random.IntN(40))
+			r.reads = append(r.reads, span{start, start + time.Duration(random.IntN(8)), random.IntN(2) == 0})
+		}
+		want := porcupine.CheckOperations(whole, r.operations())
+		if got := porcupine.CheckOperations(model, r.operations()); got != want {
+			t.Fatalf("in pieces: %v, as a whole: %v: %+v", got, want, r)
+		}
+		if want {
+			fine++
+		}
+		if len(calm(r.operations())) > 2 {
+			cut++
+		}
+	}
+	if fine < histories/10 || fine > histories*9/10 || cut < histories/10 {
+		t.Errorf("%d of %d histories can have been, and %d were cut: too much alike to prove anything", fine, histories, cut)
 	}
 }

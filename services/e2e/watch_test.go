@@ -245,5 +245,8 @@ func (w *watch) verify() {
 	for _, v := range w.violations() {
 		w.t.Error(v)
 	}
+	if w.t.Failed() {
+		w.picture(w.t)
+	}
 	w.t.Log(w.counts())
 }
