@@ -155,8 +155,12 @@ func topologies(t *testing.T, test func(t *testing.T, s *suite)) {
 // their own.
 func inDatabase(t testing.TB) []string {
 	t.Helper()
+	return inDatabaseAt(t, postgrestest.Database(t))
+}
+
+func inDatabaseAt(t testing.TB, url string) []string {
 	return []string{
-		"LATCHKEY_STORE=" + postgrestest.Database(t), "LATCHKEY_BLOBS=file://" + t.TempDir(),
+		"LATCHKEY_STORE=" + url, "LATCHKEY_BLOBS=file://" + t.TempDir(),
 		"LATCHKEY_SERVICE_KEY=" + strings.Repeat("k", 32),
 	}
 }
