@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey.dev/services/internal/store/bolt"
 	"latchkey.dev/services/internal/trial"
 )
 
@@ -45,7 +46,7 @@ func cutPower(t *testing.T, tr *trial.Trial, d *disk, times int, env []string) {
 		d.restart()
 		tr.Tried()
 		acknowledged = append(acknowledged, w.acknowledged...)
-		verify(tr, path, acknowledged)
+		verify(tr, path, acknowledged, bolt.Options{})
 		if tr.Found() > before { // what follows would find the same again
 			acknowledged = nil
 			if err := os.RemoveAll(path); err != nil {
@@ -81,7 +82,7 @@ func TestPowerCutAtCreation(t *testing.T) {
 		if _, err := os.Stat(path); err == nil {
 			there++
 		}
-		verify(tr, path, w.acknowledged)
+		verify(tr, path, w.acknowledged, bolt.Options{})
 		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
 			t.Fatal(err)
 		}

@@ -216,13 +216,13 @@ func TestKill(t *testing.T) {
 		w.kill()
 		acknowledged = append(acknowledged, w.acknowledged...)
 		tr.Tried()
-		verify(tr, path, acknowledged)
+		verify(tr, path, acknowledged, bolt.Options{})
 	}
 }
 
 // verify opens a file and looks whether it is whole and holds what was acknowledged.
-func verify(tr *trial.Trial, path string, acknowledged []string) {
-	db, err := open(path, bolt.Options{})
+func verify(tr *trial.Trial, path string, acknowledged []string, o bolt.Options) {
+	db, err := open(path, o)
 	if err != nil {
 		tr.Wrong("open: %v", err)
 		return
