@@ -153,7 +153,7 @@ func (l *Log) write(ctx context.Context) error {
 	for organization, of := range l.waiting {
 		inside := store.WithOrigin(ctx, store.Origin{Tenant: organization})
 		for some := range slices.Chunk(slices.Collect(maps.Keys(of)), batch) {
-			err := l.Store.Update(inside, func(tx *store.Tx) error {
+			err := l.Store.Update(store.WithFence(inside, ""), func(tx *store.Tx) error {
 				for _, key := range some {
 					tx.AddUse(*of[key])
 				}

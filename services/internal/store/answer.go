@@ -161,7 +161,7 @@ func (db *DB) pruneSome(ctx context.Context, tenant string) (more bool, err erro
 	if err := db.view(ctx, o, find); err != nil || len(due) == 0 {
 		return false, err
 	}
-	err = db.update(ctx, o, func(tx *Tx) error {
+	err = db.update(WithFence(ctx, ""), o, func(tx *Tx) error {
 		if err := find(tx); err != nil {
 			return err
 		}

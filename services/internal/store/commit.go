@@ -19,6 +19,8 @@ import (
 //     a history row for each change, a row for each event;
 //   - in the first transaction of a tenant: its row in the registry;
 //   - in the first of an origin with a note: the note.
+//
+// If it is fenced, it fails if the replica is not on the list.
 func (tx *Tx) commit() []Write {
 	tx.fetchWritten()
 	changes := tx.recordChanges()
@@ -29,6 +31,7 @@ func (tx *Tx) commit() []Write {
 	if len(writes) > 0 {
 		writes = tx.carry(tx.register(writes))
 	}
+	tx.checkFence(len(writes) > 0)
 	if tx.err != nil {
 		return nil
 	}

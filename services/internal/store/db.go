@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,7 @@ type DB struct {
 	timers  sync.Pool // of *time.Timer, stopped
 	seed    maphash.Seed
 	fatal   sync.Once
+	fence   atomic.Pointer[string] // the replica that Updates are fenced with
 	stop    context.CancelFunc
 
 	background sync.WaitGroup
@@ -170,7 +172,7 @@ func (db *DB) update(ctx context.Context, o Origin, f func(*Tx) error) error {
 	if err == nil && carried {
 		o.Note.written.Store(true)
 	}
-	return err
+	return takenOff(err)
 }
 
 func (db *DB) begin(ctx context.Context, s Snapshot, o Origin) *Tx {

@@ -40,6 +40,11 @@
 //     own tenant. Notes and uses are no records: they take no revision, are in no
 //     journal, and go after KeepDays days.
 //   - Each commit that takes a revision is told to every listener of [DB.Changed].
+//   - Where several processes share a store, each that takes part is on one list
+//     ([DB.Enter]), and has a fence: a row that is there while it is. A transaction that is
+//     fenced commits only while that row is there, and who deletes it waits for those that
+//     commit. So nothing is written any more in the name of a replica that was
+//     taken off, however long it was frozen.
 //
 // # What is on disk
 //
@@ -61,7 +66,11 @@
 //
 // Outside of all tenants, after the byte 0x01:
 //
+//	b  beat          replica                              ReplicaBeat
+//	c  claim         name of the work                     ReplicaClaim
+//	f  fence         replica                              empty
 //	k  secret        none                                 64 random bytes, for page tokens
+//	l  replicas      none                                 ReplicaList
 //	s  schema        none                                 Schema
 //	t  tenant        tenant                               empty
 //

@@ -67,6 +67,17 @@ type Remote interface {
 	Fetch(keys [][]byte) error
 }
 
+// Fencer is a Snapshot of an Update over data that other processes change too.
+type Fencer interface {
+	Snapshot
+
+	// Fence has the Update commit only if the key has a value then, else fail with
+	// ErrTakenOff. An Update that deletes the key comes before or after, and not
+	// at the same time: what it reads and what is read after it has all that was committed
+	// under the fence.
+	Fence(key []byte)
+}
+
 // Pair is a key and its value.
 type Pair struct{ Key, Value []byte }
 

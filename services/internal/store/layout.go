@@ -16,15 +16,23 @@ const (
 	spaceRecord   = 'r'
 	spaceUse      = 'u'
 
-	systemSecret = 'k'
-	systemSchema = 's'
-	systemTenant = 't'
+	systemBeat     = 'b'
+	systemClaim    = 'c'
+	systemFence    = 'f'
+	systemSecret   = 'k'
+	systemReplicas = 'l'
+	systemSchema   = 's'
+	systemTenant   = 't'
 )
 
 var (
 	schemaKey    = []byte{system, systemSchema}
 	secretKey    = []byte{system, systemSecret}
+	listKey      = []byte{system, systemReplicas}
 	tenantPrefix = []byte{system, systemTenant}
+	beatPrefix   = []byte{system, systemBeat}
+	claimPrefix  = []byte{system, systemClaim}
+	fencePrefix  = []byte{system, systemFence}
 )
 
 // present is the value of a row whose key says everything.

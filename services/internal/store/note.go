@@ -35,7 +35,7 @@ func (n *Note) Written() bool { return n.written.Load() }
 
 // WriteNote commits a note alone, in place of one with the same time and id.
 func (db *DB) WriteNote(ctx context.Context, n *Note) error {
-	err := db.update(ctx, Origin{Tenant: n.Tenant}, func(tx *Tx) error {
+	err := db.update(WithFence(ctx, ""), Origin{Tenant: n.Tenant}, func(tx *Tx) error {
 		tx.put(tx.row(spaceNote, n.Time, n.ID), n.Value)
 		return nil
 	})

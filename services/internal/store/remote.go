@@ -144,7 +144,9 @@ func (db *DB) hearOthers(ctx context.Context, engine Shared) {
 		}
 		tenants, err := engine.Others(ctx)
 		for _, t := range tenants {
-			db.changes.add(t)
+			if t != "" { // which is what replicas say to each other
+				db.changes.add(t)
+			}
 		}
 		if err != nil && !failed && ctx.Err() == nil {
 			db.cfg.Log.WarnContext(ctx, "commits of other processes cannot be seen", "error", err)

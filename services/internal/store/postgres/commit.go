@@ -40,6 +40,9 @@ func (r *reader) calls(id []byte) (calls []call, err error) {
 	if r.turn == 0 {
 		calls = append(calls, call{turnSQL, [][]byte{r.tenant}})
 	}
+	for _, key := range r.fences {
+		calls = append(calls, call{fenceSQL, [][]byte{key}})
+	}
 	calls = append(calls, call{attemptSQL, [][]byte{id}})
 	var keys, values, dropped [][]byte
 	for _, w := range r.own {

@@ -40,6 +40,8 @@
 //     as itself. Only if no database tells within a minute is the outcome unknown.
 //   - The engine asks the server to cancel nothing, a commit least of all, and a caller
 //     who goes away ends no statement.
+//   - A fenced Update reads its fence in the round trip of its commit, and locks that row
+//     against deletion until it has committed. Whoever deletes it waits for that.
 //   - What other processes commit is found by reading the turns, five times a second
 //     while somebody listens: [store.DB.Changed] is that much later for them.
 //
@@ -91,6 +93,7 @@
 //	INSERT INTO tenants AS t (tenant, turn) VALUES ($1, 1) ON CONFLICT (tenant) DO UPDATE SET turn = t.turn + 1 RETURNING t.turn
 //	SELECT tenant, turn FROM tenants
 //	INSERT INTO attempts (id, done) VALUES ($1, true)
+//	SELECT 1 / count(*) FROM (SELECT key FROM records WHERE key = $1 FOR SHARE) AS held
 //	INSERT INTO attempts AS a (id, done) VALUES ($1, false) ON CONFLICT (id) DO UPDATE SET at = now() RETURNING a.done
 //	DELETE FROM attempts WHERE id = ANY($1)
 //	DELETE FROM attempts WHERE at < now() - INTERVAL '1 day'

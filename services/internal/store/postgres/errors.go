@@ -13,6 +13,7 @@ import (
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
 )
 
 // Codes of PostgreSQL's errors, which the other databases share.
@@ -28,6 +29,7 @@ const (
 	readOnlyTransaction  = "25006"
 	diskFull             = "53100"
 	tooManyConnections   = "53300"
+	divisionByZero       = "22012"
 )
 
 // errLost is the failure of a commit that did not happen, because its connection was lost.
@@ -92,6 +94,8 @@ func tell(err error) error {
 			"the disk of the database is full: nothing was changed", nil), err)
 	case lost(err):
 		return fmt.Errorf("%w: %w", fault.Unreachable("database"), err)
+	case codeOf(err) == divisionByZero: // of the one statement that divides
+		return store.ErrTakenOff
 	default:
 		return err
 	}

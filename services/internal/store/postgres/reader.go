@@ -31,6 +31,14 @@ type reader struct {
 	turn      int64         // once it was taken
 	own       []store.Write // in the order of their keys, each once
 	size      int           // of own, in bytes
+	fences    [][]byte      // keys that must have a value when the transaction commits
+}
+
+// Fence implements store.Fencer.
+func (r *reader) Fence(key []byte) {
+	if !slices.ContainsFunc(r.fences, func(k []byte) bool { return bytes.Equal(k, key) }) {
+		r.fences = append(r.fences, key)
+	}
 }
 
 // Get implements store.Snapshot.
@@ -239,9 +247,11 @@ func (r *reader) start(c call) (pairs []store.Pair, err error) {
 func (r *reader) exchange(calls ...call) (pairs []store.Pair, failed int, err error) {
 	var found rows
 	failed, err = exchange(r.conn.Conn().PgConn(), r.e.patience, calls, func(i int, values [][]byte) {
-		if calls[i].statement == turnSQL {
+		switch calls[i].statement {
+		case turnSQL:
 			r.turn = int64(binary.BigEndian.Uint64(values[0]))
-		} else {
+		case fenceSQL:
+		default:
 			found.add(values)
 		}
 	})

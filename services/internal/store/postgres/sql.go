@@ -61,6 +61,8 @@ func statementsFor(service string) (s statements, err error) {
 		turnSQL: `INSERT INTO ` + tenants + ` AS t (tenant, turn) VALUES ($1, 1)` +
 			` ON CONFLICT (tenant) DO UPDATE SET turn = t.turn + 1 RETURNING t.turn`,
 		attemptSQL: `INSERT INTO ` + attempts + ` (id, done) VALUES ($1, true)`,
+		// Fails if there is no such row. Else nobody can delete it before the commit.
+		fenceSQL: `SELECT 1 / count(*) FROM (SELECT key FROM ` + records + ` WHERE key = $1 FOR SHARE) AS held`,
 	}
 	return s, nil
 }

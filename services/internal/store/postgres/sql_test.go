@@ -16,7 +16,7 @@ import (
 
 // notShared is what one of the three databases has and another lacks, or does otherwise.
 var notShared = regexp.MustCompile(`(?i)\b(LISTEN|NOTIFY|UNLISTEN|pg_\w+|advisory|serial|bigserial|smallserial|identity|sequence|nextval|` +
-	`SKIP LOCKED|FOR (NO KEY )?(UPDATE|SHARE)|UPSERT|MERGE|LOCK TABLE|CURSOR|FETCH|COPY|VACUUM|ANALYZE|CLUSTER|TRIGGER|FUNCTION|` +
+	`SKIP LOCKED|FOR (NO KEY )?UPDATE|FOR KEY SHARE|UPSERT|MERGE|LOCK TABLE|CURSOR|FETCH|COPY|VACUUM|ANALYZE|CLUSTER|TRIGGER|FUNCTION|` +
 	`LANGUAGE|EXTENSION|PARTITION|INHERITS|TABLESPACE|UNLOGGED|TEMP(ORARY)?|CONCURRENTLY|USING|COLLATE|DOMAIN|xmin|ctid|txid_\w+|` +
 	`SAVEPOINT|PREPARE TRANSACTION|DEFERRABLE|AS OF|RULE|EXCLUDE|MATERIALIZED|WITH|TRUNCATE|ALTER)\b`)
 
@@ -102,7 +102,7 @@ func TestPlans(t *testing.T) {
 	p := e.sql.prepared
 	for i, c := range []struct{ statement, arguments string }{
 		{p[getSQL], `('k')`}, {p[getAllSQL], `('{k}')`}, {p[scanSQL], `('a', 'b', 10)`}, {p[scanBackSQL], `('a', 'b', 10)`},
-		{p[dropSQL], `('{k}')`}, {e.sql.forget, `('{k}')`},
+		{p[dropSQL], `('{k}')`}, {p[fenceSQL], `('k')`}, {e.sql.forget, `('{k}')`},
 	} {
 		name := fmt.Sprint("plan", i)
 		if _, err := conn.Exec(t.Context(), "PREPARE "+name+" AS "+c.statement); err != nil {

@@ -31,6 +31,7 @@ const (
 	dropSQL
 	turnSQL
 	attemptSQL
+	fenceSQL
 	statementCount
 )
 
@@ -41,7 +42,7 @@ var prepared = func() (all [statementCount]*pgconn.StatementDescription) {
 		switch statement(i) {
 		case getSQL, getAllSQL, scanSQL, scanBackSQL:
 			all[i].Fields = make([]pgconn.FieldDescription, 2)
-		case turnSQL:
+		case turnSQL, fenceSQL:
 			all[i].Fields = make([]pgconn.FieldDescription, 1)
 		}
 	}

@@ -120,6 +120,10 @@ const (
 	// it asked for was not done, unless it had been done before: repeat it with the same
 	// request_id.
 	Reason_REASON_DECISION_UNWRITTEN Reason = 55
+	// UNAVAILABLE. The process that was asked had been taken off the list of its service's
+	// replicas, because the others did not hear of it, so it changed nothing. Try again:
+	// another answers, or the same one once it is on the list.
+	Reason_REASON_REPLICA_TAKEN_OFF Reason = 56
 	// INTERNAL. The suite is at fault. Metadata: `request_id`, to look up in the log.
 	Reason_REASON_INTERNAL Reason = 60
 	// UNIMPLEMENTED. There is no such method.
@@ -162,6 +166,7 @@ var (
 		53: "REASON_CALL_CANCELLED",
 		54: "REASON_DEADLINE_PASSED",
 		55: "REASON_DECISION_UNWRITTEN",
+		56: "REASON_REPLICA_TAKEN_OFF",
 		60: "REASON_INTERNAL",
 		61: "REASON_METHOD_UNKNOWN",
 	}
@@ -199,6 +204,7 @@ var (
 		"REASON_CALL_CANCELLED":      53,
 		"REASON_DEADLINE_PASSED":     54,
 		"REASON_DECISION_UNWRITTEN":  55,
+		"REASON_REPLICA_TAKEN_OFF":   56,
 		"REASON_INTERNAL":            60,
 		"REASON_METHOD_UNKNOWN":      61,
 	}
@@ -235,7 +241,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xc2\a\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xe0\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -270,7 +276,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +
 	"\x15REASON_CALL_CANCELLED\x105\x12\x1a\n" +
 	"\x16REASON_DEADLINE_PASSED\x106\x12\x1d\n" +
-	"\x19REASON_DECISION_UNWRITTEN\x107\x12\x13\n" +
+	"\x19REASON_DECISION_UNWRITTEN\x107\x12\x1c\n" +
+	"\x18REASON_REPLICA_TAKEN_OFF\x108\x12\x13\n" +
 	"\x0fREASON_INTERNAL\x10<\x12\x19\n" +
 	"\x15REASON_METHOD_UNKNOWN\x10=B/Z-latchkey.dev/gen/go/latchkey/fault/v1;faultpbb\x06proto3"
 
