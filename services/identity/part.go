@@ -56,7 +56,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)
 	pb.RegisterUserServiceServer(env.Registrar, s)
-	env.Go("upkeep", s.upkeep)
+	env.GoAlone("upkeep", s.upkeep)
 	return s.offerClaim(env.BootstrapCode, env.Addr)
 }
 

@@ -37,6 +37,6 @@ func start(env *server.Env) error {
 	pb.RegisterInvoiceServiceServer(env.Registrar, s)
 	pb.RegisterVendorInvoiceServiceServer(env.Registrar, s)
 	env.Consume("scheduling", s.draft, "latchkey.scheduling.v1.AppointmentFinished")
-	env.Go("purge", s.purgeForever)
+	env.GoAlone("purge", s.purgeForever)
 	return nil
 }

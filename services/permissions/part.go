@@ -67,7 +67,7 @@ func start(env *server.Env) error {
 	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
 	pb.RegisterUsageServiceServer(env.Registrar, s)
-	env.Go("purge", s.purge)
+	env.GoAlone("purge", s.purge)
 	return nil
 }
 

@@ -46,6 +46,6 @@ func start(env *server.Env) error {
 	pb.RegisterServiceRequestServiceServer(env.Registrar, s)
 	pb.RegisterCommentServiceServer(env.Registrar, s)
 	pb.RegisterAttachmentServiceServer(env.Registrar, s)
-	env.Go("upkeep", s.upkeepForever)
+	env.GoAlone("upkeep", s.upkeepForever)
 	return nil
 }

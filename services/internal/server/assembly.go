@@ -25,10 +25,11 @@ func (p *Process) env(part Part) *Env {
 		Go: func(name string, run func(context.Context) error) {
 			p.goWork(part.Name+": "+name, run)
 		},
-		AddHub: p.addHub,
-		HTTP:   p.http,
-		Seal:   p.openSeal,
-		Blobs:  func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
+		GoAlone: func(name string, run func(context.Context) error) { p.goAlone(part.Name, name, run) },
+		AddHub:  p.addHub,
+		HTTP:    p.http,
+		Seal:    p.openSeal,
+		Blobs:   func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
 	}
 	sources := map[string]bool{}
 	e.Consume = func(source string, handle EventHandler, types ...string) {
@@ -40,9 +41,19 @@ func (p *Process) env(part Part) *Env {
 			panic("server: " + part.Name + " consumes " + source + ", but keeps nothing in which to note how far it came")
 		}
 		c := &consumer{env: e, source: source, handle: handle, types: types, pause: growing, failures: map[string]int{}}
-		e.Go("events of "+source, c.run)
+		e.GoAlone("events of "+source, c.run)
 	}
 	return e
+}
+
+// goAlone runs work of a part that one process at a time does of those with the same store.
+func (p *Process) goAlone(part, name string, run func(context.Context) error) {
+	r := p.replicas[part]
+	if r == nil {
+		p.goWork(part+": "+name, run)
+		return
+	}
+	r.works = append(r.works, &work{name: name, run: run, fail: func(err error) { p.cancel(fmt.Errorf("%s: %w", part, err)) }})
 }
 
 func (p *Process) addHub(h *lease.Hub) {

@@ -17,6 +17,7 @@ import (
 // variable: --metrics-listen is LATCHKEY_METRICS_LISTEN.
 type Config struct {
 	Listen         string
+	Advertise      string
 	Store          string
 	Blobs          string
 	Peers          peers
@@ -166,6 +167,7 @@ func Defaults() Config {
 
 func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8480", "`host:port` to serve gRPC on; other than loopback needs --tls-cert and --tls-key")
+	f.StringVar(&c.Advertise, "advertise", "", "`host:port` under which other processes of the suite reach this one, if several share a database; by default --listen, with the machine's name if that is every address")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the server's certificate chain, PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the key of --tls-cert, PEM")
 	f.StringVar(&c.HTTPListen, "http-listen", "", "`host:port` to serve HTTP on beside gRPC, for OAuth 2.0 and OpenID Connect, with the same certificate; off if left out; other than loopback needs --tls-cert, --tls-key and --issuer")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -170,6 +171,21 @@ func reach(addr net.Addr) string {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)
+}
+
+// advertised returns the address under which other processes reach this one.
+func (p *Process) advertised() string {
+	if p.config.Advertise != "" {
+		return p.config.Advertise
+	}
+	addr := p.Addr()
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		if name, err := os.Hostname(); err == nil {
+			return net.JoinHostPort(name, port)
+		}
+	}
+	return addr
 }
 
 // missingPeers returns the first of the services that this process cannot find.

@@ -43,6 +43,11 @@ type Env struct {
 	Public grpc.ClientConnInterface
 	// Go runs background work until ctx ends. An error that it returns stops the process.
 	Go func(name string, run func(ctx context.Context) error)
+	// GoAlone is Go for work that one process at a time does of those that share the part's
+	// store: when that one is gone, another does it from the beginning. The Updates in its
+	// ctx commit only while the process has the work, so one that was frozen and wakes
+	// up changes nothing. What it does elsewhere may happen twice.
+	GoAlone func(name string, run func(ctx context.Context) error)
 	// Consume handles the events of another service, of the types named, in order per
 	// tenant. Handle runs in a transaction of the event's tenant, in which the position
 	// is kept, so each event takes effect once. The transaction is that of all events of

@@ -13,7 +13,7 @@ import (
 var values = map[string]string{
 	"listen": "localhost:9000", "tls-cert": "cert.pem", "tls-key": "key.pem", "store": "bolt:elsewhere", "blobs": "file:///photos",
 	"demo": "true", "bootstrap-code": "twenty-characters-and-more", "peers": "identity=127.0.0.1:9001", "tls-ca": "ca.pem",
-	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "log-level": "debug", "log-format": "json",
+	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "advertise": "localhost:9003", "log-level": "debug", "log-format": "json",
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
 	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
 	"drain": "1s", "max-message": "65536", "max-streams": "7",

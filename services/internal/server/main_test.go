@@ -11,6 +11,7 @@ import (
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 
 	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/store/postgres/postgrestest"
 )
 
 // asProcess names the environment variable by which the test's own program runs as a
@@ -28,5 +29,14 @@ func TestMain(m *testing.M) {
 		}
 		server.Main(nil, s.parts()...)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(stopped{m})
+}
+
+// stopped is the tests, and after them the end of the database that they share.
+type stopped struct{ *testing.M }
+
+// Run runs them.
+func (s stopped) Run() int {
+	defer postgrestest.Stop()
+	return s.M.Run()
 }

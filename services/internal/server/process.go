@@ -41,7 +41,8 @@ type Process struct {
 	leases   *lease.Server
 	hubs     []*lease.Hub
 	stores   map[string]*store.DB
-	first    map[string]bool // parts whose store is new
+	first    map[string]bool     // parts whose store is new
+	replicas map[string]*replica // by part, those whose store other processes can share
 	sessions *lease.Cache[authz.Session]
 	grants   *lease.Cache[authz.Grants]
 	metrics  *metrics
@@ -73,7 +74,7 @@ type Options struct {
 func Start(ctx context.Context, config Config, parts []Part, o Options) (*Process, error) {
 	p := &Process{
 		config: config, parts: parts, log: o.Log, now: o.Now,
-		stores: map[string]*store.DB{}, first: map[string]bool{}, leases: lease.NewServer(),
+		stores: map[string]*store.DB{}, first: map[string]bool{}, replicas: map[string]*replica{}, leases: lease.NewServer(),
 		serving: make(chan struct{}), draining: make(chan struct{}),
 	}
 	if p.now == nil {
@@ -217,6 +218,12 @@ func (p *Process) startParts(context.Context) error {
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
 	p.openDecisions()
 	for _, part := range p.parts {
+		if db := p.stores[part.Name]; db != nil && db.Shared() {
+			p.replicas[part.Name] = &replica{
+				db: db, log: p.log.With("service", part.Name), newID: p.ids.next, addr: p.advertised(),
+				every: p.config.Lease / beatsPerLease,
+			}
+		}
 		if err := part.Start(p.env(part)); err != nil {
 			return fmt.Errorf("start %s: %w", part.Name, err)
 		}
@@ -248,6 +255,9 @@ func (p *Process) serve() {
 	p.goWork("serve the parts", func(context.Context) error { return serve(p.grpc.inner, p.grpc.pipe) })
 	if p.http != nil {
 		p.goWork("serve HTTP", p.http.run)
+	}
+	for part, r := range p.replicas {
+		p.goWork(part+": replicas", r.run)
 	}
 	p.goWork("sessions", p.sessions.Run)
 	p.goWork("grants", p.grants.Run)

@@ -37,6 +37,7 @@ func (p *Process) Stop() {
 		}()
 		p.edge.calls.wait(limit) // while they run, they may need leases, and other parts
 		close(p.draining)        // ends the feeds of events
+		p.leave(limit)           // ends the work of this process, which others then do
 		p.closeHubs()            // and those of leases
 		select {
 		case <-stopped:
@@ -49,6 +50,20 @@ func (p *Process) Stop() {
 		p.release()
 	})
 }
+
+// leave takes this process off the lists of replicas.
+func (p *Process) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, r := range p.replicas {
+		all.Go(func() { r.leave(ctx) })
+	}
+	all.Wait()
+}
+
+// leaveLimit is how long the database may take to note that a process leaves.
+const leaveLimit = 5 * time.Second
 
 // feedGrace is how long feeds may take to end in order, when they are told to.
 const feedGrace = time.Second
