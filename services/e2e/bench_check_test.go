@@ -72,6 +72,13 @@ func leased[V any](t testing.TB, s *servertest.Server, source string, load func(
 		Source: source, Subscriber: "benchmark", Load: load, Log: slog.New(slog.DiscardHandler),
 		Dial: func() grpc.ClientConnInterface { return s.Service("benchmark") },
 	})
+	follow(t, c)
+	return c
+}
+
+// follow keeps a cache current until the test ends.
+func follow[V any](t testing.TB, c *lease.Cache[V]) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
@@ -82,7 +89,6 @@ func leased[V any](t testing.TB, s *servertest.Server, source string, load func(
 	if err := c.WaitHeld(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return c
 }
 
 type zeros struct{}

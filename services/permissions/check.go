@@ -108,7 +108,7 @@ func (s *service) BatchCheck(ctx context.Context, req *pb.BatchCheckRequest) (*p
 			return nil, err
 		}
 		return &pb.BatchCheckResponse{
-			Evaluations: newLoader(tx).batch(pairs, req.GetEvaluationsSemantic()),
+			Evaluations: s.kept.batch(tx, pairs, req.GetEvaluationsSemantic()),
 			Revision:    tx.Revision(), EvaluateTime: timestampOf(tx.Now()),
 		}, nil
 	})
@@ -135,16 +135,14 @@ func pairsOf(caller string, req *pb.BatchCheckRequest) (pairs []evaluation, name
 	return pairs, slices.Compact(named), nil
 }
 
-// batch answers pairs, as far as the semantic goes. Each user is judged once.
-func (l *loader) batch(pairs []evaluation, semantic pb.EvaluationsSemantic) []*pb.EvaluationResult {
-	verdicts := map[string]*verdict{}
+// batch answers pairs, as far as the semantic goes.
+func (k *kept) batch(tx *store.Tx, pairs []evaluation, semantic pb.EvaluationsSemantic) []*pb.EvaluationResult {
+	var v *keptVerdict
+	of := ""
 	results := make([]*pb.EvaluationResult, 0, len(pairs))
 	for _, p := range pairs {
-		v := verdicts[p.user]
-		if v == nil {
-			judged := l.access(l.user(p.user)).judge(l.now)
-			v = &judged
-			verdicts[p.user] = v
+		if v == nil || of != p.user {
+			v, of = k.judge(tx, p.user), p.user
 		}
 		r := v.explainGrant(p.bit)
 		allowed := v.set.Has(p.bit)

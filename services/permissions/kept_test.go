@@ -9,8 +9,8 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 )
 
-// Check answers from memory, BatchCheck from the records: after each change of anything
-// that decides, and at each instant, they must agree.
+// Check and BatchCheck answer from memory, GetEffectiveAccess from the records: after each
+// change of anything that decides, and at each instant, they must agree.
 func TestWhatIsKeptIsWhatTheRecordsSay(t *testing.T) {
 	owner := start(t)
 	r := owner.role("Front desk", "web", "Calendar", "Contacts")
@@ -58,9 +58,18 @@ func TestWhatIsKeptIsWhatTheRecordsSay(t *testing.T) {
 	}
 }
 
-// agree compares what Check and BatchCheck say of a user.
+// agree compares what Check, BatchCheck and GetEffectiveAccess say of a user.
 func (p *person) agree(what, user string, grants ...string) {
 	p.t.Helper()
+	effective, err := p.access().GetEffectiveAccess(p.ctx(), &pb.GetEffectiveAccessRequest{UserId: &user})
+	mustNot(p.t, err)
+	recorded := map[string]*pb.CheckResponse{}
+	for _, k := range effective.GetKeys() {
+		recorded[k.GetKey()] = &pb.CheckResponse{
+			Allowed: k.GetAllowed(), Revision: effective.GetRevision(), Layer: k.GetLayer(), Source: k.GetSource(),
+			Missing: k.GetMissing(), ExpireTime: effective.GetExpireTime(),
+		}
+	}
 	req := &pb.BatchCheckRequest{UserId: &user}
 	for _, grant := range grants {
 		req.Evaluations = append(req.Evaluations, &pb.Evaluation{Grant: grant})
@@ -68,12 +77,16 @@ func (p *person) agree(what, user string, grants ...string) {
 	resp, err := p.access().BatchCheck(p.ctx(), req)
 	mustNot(p.t, err)
 	for i, grant := range grants {
-		got, err := p.access().Check(p.ctx(), &pb.CheckRequest{UserId: &user, Grant: grant})
-		mustNot(p.t, err)
 		e := resp.GetEvaluations()[i]
-		same(p.t, what+": "+grant, got, &pb.CheckResponse{
+		want := &pb.CheckResponse{
 			Allowed: e.GetAllowed(), Revision: resp.GetRevision(), Layer: e.GetLayer(), Source: e.GetSource(),
 			Missing: e.GetMissing(), ExpireTime: e.GetExpireTime(),
-		})
+		}
+		got, err := p.access().Check(p.ctx(), &pb.CheckRequest{UserId: &user, Grant: grant})
+		mustNot(p.t, err)
+		same(p.t, what+": "+grant, got, want)
+		if r := recorded[grant]; r != nil {
+			same(p.t, what+": "+grant+" by the records", got, r)
+		}
 	}
 }
