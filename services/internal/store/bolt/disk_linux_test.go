@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,5 +83,23 @@ func (d *disk) restart() {
 	}
 	if out, err := d.tryMount(); err != nil {
 		d.t.Fatalf("mount again: %v %s", err, out)
+	}
+}
+
+// fill writes a file until there is no room for more.
+func (d *disk) fill(path string) {
+	d.t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	for _, piece := range []int{1 << 20, 1 << 10} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, piece))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			d.t.Fatal(err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -77,7 +78,8 @@ func open(path string, o Options) (*bbolt.DB, error) {
 // damaged reports whether a failure to open is the file's own fault.
 func damaged(err error) bool {
 	_, system := errors.AsType[*fs.PathError](err)
-	return !system && !errors.Is(err, berrors.ErrTimeout)
+	_, call := errors.AsType[syscall.Errno](err) // a sync that fails names no file
+	return !system && !call && !errors.Is(err, berrors.ErrTimeout)
 }
 
 func explain(err error) error {

@@ -73,7 +73,7 @@ func TestPowerCutAtCreation(t *testing.T) {
 	there := 0
 	for range trial.Times(20, 200) {
 		w := startWriter(t, path, nil)
-		<-w.said // that it begins
+		<-w.lines // that it begins
 		<-time.After(rand.N(50 * time.Millisecond))
 		d.cut(moment())
 		w.kill()

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/bolt"
 	"latchkey.dev/services/internal/trial"
@@ -24,9 +25,11 @@ import (
 
 // What a child of these tests is told by its environment.
 const (
-	writeEnv  = "LATCHKEY_TEST_WRITE_TO" // path of the file that it writes to until it is killed
-	noSyncEnv = "LATCHKEY_TEST_NO_SYNC"  // not to sync: for controls
-	limitEnv  = "LATCHKEY_TEST_WRITES"   // how much each of its callers writes; if empty, without end
+	writeEnv   = "LATCHKEY_TEST_WRITE_TO" // path of the file that it writes to until it is killed
+	noSyncEnv  = "LATCHKEY_TEST_NO_SYNC"  // not to sync: for controls
+	limitEnv   = "LATCHKEY_TEST_WRITES"   // how much each of its callers writes; if empty, without end
+	failEnv    = "LATCHKEY_TEST_FAIL"     // which of its system calls fails, and with what: "sync 3 5" is the third, with EIO
+	patientEnv = "LATCHKEY_TEST_PATIENT"  // to try again what the disk had no room for
 )
 
 func TestMain(m *testing.M) {
@@ -78,12 +81,17 @@ const (
 	saysOpening = "opening"
 	saysUnknown = "unknown"
 	saysError   = "error"
+	saysFull    = "full"
+	saysUnable  = "unable" // to make system calls fail
 )
 
 const writers = 8
 
 // write is the child.
 func write(path string) {
+	if text := os.Getenv(failEnv); text != "" {
+		failCall(text)
+	}
 	say(saysOpening)
 	db, err := open(path, bolt.Options{NoSync: os.Getenv(noSyncEnv) != ""})
 	if err != nil {
@@ -100,7 +108,13 @@ func write(path string) {
 		wg.Go(func() {
 			for i := range limit {
 				id := fmt.Sprintf("%d-%d-%d", os.Getpid(), c, i)
-				if err := create(db, id, i); err != nil {
+				err := create(db, id, i)
+				for os.Getenv(patientEnv) != "" && isFull(err) {
+					say(saysFull)
+					time.Sleep(time.Millisecond)
+					err = create(db, id, i)
+				}
+				if err != nil {
 					give(err)
 				}
 				say(id)
@@ -112,6 +126,27 @@ func write(path string) {
 		give(err)
 	}
 	os.Exit(0)
+}
+
+func failCall(text string) {
+	var (
+		what  string
+		n     int
+		errno syscall.Errno
+	)
+	_, err := fmt.Sscan(text, &what, &n, &errno)
+	if err == nil {
+		err = trial.FailCall(what, n, errno)
+	}
+	if err != nil {
+		say(saysUnable)
+		give(err)
+	}
+}
+
+func isFull(err error) bool {
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && f.ReasonName() == "DISK_FULL"
 }
 
 func say(line string) { os.Stdout.WriteString(line + "\n") }
@@ -129,21 +164,20 @@ func give(err error) {
 
 // writer is a child that writes to a file.
 type writer struct {
-	t    testing.TB
-	cmd  *exec.Cmd
-	said chan string // closed when it has ended
-	log  strings.Builder
+	t     testing.TB
+	cmd   *exec.Cmd
+	lines chan string // closed when it has ended
+	log   strings.Builder
 
 	acknowledged []string
-	unknown      int // times that it was told of an unknown outcome
-	errors       int // or of another error
+	said         map[string]int // how often it said something else
 }
 
 // startWriter starts a child, by way of another program if its words come before.
 func startWriter(t testing.TB, path string, env []string, before ...string) *writer {
 	t.Helper()
 	words := append(before, os.Args[0])
-	w := &writer{t: t, cmd: exec.Command(words[0], words[1:]...), said: make(chan string, 1<<16)}
+	w := &writer{t: t, cmd: exec.Command(words[0], words[1:]...), lines: make(chan string, 1<<16), said: map[string]int{}}
 	w.cmd.Env = append(append(os.Environ(), writeEnv+"="+path), env...)
 	w.cmd.Stderr = &w.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -155,9 +189,9 @@ func startWriter(t testing.TB, path string, env []string, before ...string) *wri
 		t.Fatal(err)
 	}
 	go func() {
-		defer close(w.said)
+		defer close(w.lines)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			w.said <- lines.Text()
+			w.lines <- lines.Text()
 		}
 	}()
 	return w
@@ -165,17 +199,13 @@ func startWriter(t testing.TB, path string, env []string, before ...string) *wri
 
 // next hears what the child says, until it has ended.
 func (w *writer) next() (ended bool) {
-	switch line, ok := <-w.said; {
-	case !ok:
-		return true
-	case line == saysUnknown:
-		w.unknown++
-	case line == saysError:
-		w.errors++
-	case line != saysOpening:
+	line, ok := <-w.lines
+	if strings.Contains(line, "-") {
 		w.acknowledged = append(w.acknowledged, line)
+	} else {
+		w.said[line]++
 	}
-	return false
+	return !ok
 }
 
 // hear waits until so many writes were acknowledged.
