@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -163,22 +164,30 @@ func TestOtherOrganizations(t *testing.T) {
 	mustNot(t, err)
 	same(t, "the users there", list, &pb.ListUsersResponse{Users: []*pb.User{there.user}})
 
-	lookup := func(org string, ids ...string) *pb.LookupMembersResponse {
-		resp, err := pb.NewUserServiceClient(owner.Conn("permissions", "identity")).LookupMembers(
-			inOrganization(t.Context(), org), &pb.LookupMembersRequest{UserIds: ids})
+	lookup := func(org string, req *pb.LookupMembersRequest) *pb.LookupMembersResponse {
+		resp, err := pb.NewUserServiceClient(owner.Conn("permissions", "identity")).LookupMembers(inOrganization(t.Context(), org), req)
 		mustNot(t, err)
 		return resp
 	}
-	ids := []string{ada.GetId(), servertest.UUID(1), owner.user.GetId()}
-	same(t, "members there", lookup(there.user.GetOrganizationId(), ids...), &pb.LookupMembersResponse{
-		Members: []*pb.Member{{UserId: owner.user.GetId(), DisplayName: "Olga Owner"}},
-	})
-	same(t, "members here", lookup(owner.user.GetOrganizationId(), ids...), &pb.LookupMembersResponse{
-		Members: []*pb.Member{{UserId: ada.GetId(), DisplayName: "ada"}, {UserId: owner.user.GetId(), DisplayName: "Olga Owner"}},
-	})
+	asMember := func(u *pb.User, state pb.UserState) *pb.Member {
+		return &pb.Member{UserId: u.GetId(), DisplayName: u.GetDisplayName(), Email: u.GetEmail(), State: state}
+	}
+	active, deactivated := pb.UserState_USER_STATE_ACTIVE, pb.UserState_USER_STATE_DEACTIVATED
+	here, elsewhere := owner.user.GetOrganizationId(), there.user.GetOrganizationId()
+	all := &pb.LookupMembersRequest{UserIds: []string{ada.GetId(), servertest.UUID(1), owner.user.GetId()}}
+	same(t, "members there", lookup(elsewhere, all), &pb.LookupMembersResponse{Members: []*pb.Member{asMember(there.user, active)}})
+	both := &pb.LookupMembersResponse{Members: []*pb.Member{asMember(ada, active), asMember(owner.user, active)}}
+	same(t, "members here", lookup(here, all), both)
+	written := &pb.LookupMembersRequest{Emails: []string{" " + strings.ToUpper(ada.GetEmail()), "nobody@example.com", "no address", owner.user.GetEmail()}}
+	same(t, "members here by address", lookup(here, written), both)
 	_, err = owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: ada.GetId()})
 	mustNot(t, err)
-	same(t, "members here, one deactivated", lookup(owner.user.GetOrganizationId(), ids[0]), &pb.LookupMembersResponse{})
+	one := &pb.LookupMembersRequest{UserIds: []string{ada.GetId()}, Emails: []string{ada.GetEmail()}}
+	same(t, "members here, one deactivated", lookup(here, one), &pb.LookupMembersResponse{})
+	one.IncludeDeactivated = true
+	same(t, "members here, also if deactivated", lookup(here, one), &pb.LookupMembersResponse{
+		Members: []*pb.Member{asMember(ada, deactivated), asMember(ada, deactivated)},
+	})
 }
 
 func second[T any](_ T, err error) error { return err }

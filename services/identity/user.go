@@ -299,9 +299,23 @@ func (s *service) LookupMembers(ctx context.Context, req *pb.LookupMembersReques
 	organization := store.OriginOf(ctx).Tenant
 	return read(ctx, s, func(tx *store.Tx) (*pb.LookupMembersResponse, error) {
 		resp := &pb.LookupMembersResponse{}
+		add := func(p *pb.Profile) {
+			u, err := member(tx, organization, p.GetId())
+			if err == nil && (u.GetState() == active || req.GetIncludeDeactivated()) {
+				resp.Members = append(resp.Members, &pb.Member{
+					UserId: u.GetId(), DisplayName: u.GetDisplayName(), Email: p.GetEmail(), State: u.GetState(),
+				})
+			}
+		}
 		for _, id := range req.GetUserIds() {
-			if u, err := member(tx, organization, id); err == nil && u.GetState() == active {
-				resp.Members = append(resp.Members, &pb.Member{UserId: id, DisplayName: u.GetDisplayName()})
+			if p, ok := profiles.Get(tx, id); ok {
+				add(p)
+			}
+		}
+		for _, text := range req.GetEmails() {
+			email, _ := normalEmail(text)
+			if p, ok := profileByEmail.First(tx, email); ok && email != "" {
+				add(p)
 			}
 		}
 		return resp, nil

@@ -113,6 +113,10 @@ func (l *loader) keepOwner(active map[string]bool, but string) error {
 			return nil
 		}
 	}
+	return lastOwner()
+}
+
+func lastOwner() error {
 	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_LAST_OWNER,
 		"the organization would be left without an owner: make somebody else an owner first", nil)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"buf.build/go/protovalidate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -37,6 +38,7 @@ type service struct {
 	pb.UnimplementedAnalysisServiceServer
 	pb.UnimplementedGrantServiceServer
 	pb.UnimplementedUsageServiceServer
+	pb.UnimplementedAccessFileServiceServer
 
 	db     *store.DB
 	hub    *lease.Hub
@@ -47,11 +49,18 @@ type service struct {
 	agent  schedulingpb.ServiceAgentServiceClient
 	counts []counts
 	kept   kept
+
+	validator protovalidate.Validator // of files
 }
 
 func start(env *server.Env) error {
+	validator, err := protovalidate.New()
+	if err != nil {
+		return fmt.Errorf("make the validator: %w", err)
+	}
 	s := &service{
-		db: env.Store, log: env.Log, newID: env.NewID, clock: env.Now, counts: dialCounts(env),
+		validator: validator,
+		db:        env.Store, log: env.Log, newID: env.NewID, clock: env.Now, counts: dialCounts(env),
 		hub: lease.NewHub(lease.HubConfig{
 			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log,
 		}),
@@ -67,6 +76,7 @@ func start(env *server.Env) error {
 	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
 	pb.RegisterUsageServiceServer(env.Registrar, s)
+	pb.RegisterAccessFileServiceServer(env.Registrar, s)
 	env.GoAlone("purge", s.purge)
 	return nil
 }

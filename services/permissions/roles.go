@@ -35,6 +35,9 @@ func (s *service) CreateRole(ctx context.Context, req *pb.CreateRoleRequest) (*p
 }
 
 func (l *loader) createRole(g granter, r *pb.Role) error {
+	if isCode(r.GetName()) {
+		return fault.Invalid("name", "must not be the code of a built-in role, and %q is one", r.GetName())
+	}
 	if err := l.delegation(g).names(keySet(r.GetKeys())); err != nil {
 		return err
 	}
@@ -104,6 +107,9 @@ func (l *loader) updateRole(g granter, wanted *pb.Role, m *fieldmaskpb.FieldMask
 	}
 	if r.Name = strings.TrimSpace(r.GetName()); r.GetName() == "" {
 		return nil, fault.Invalid("role.name", "must not be blank")
+	}
+	if isCode(r.GetName()) {
+		return nil, fault.Invalid("role.name", "must not be the code of a built-in role, and %q is one", r.GetName())
 	}
 	by := l.delegation(g)
 	if err := by.names(keySet(r.GetKeys()).Without(keySet(old.GetKeys()))); err != nil {

@@ -2,11 +2,14 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sort"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -25,14 +28,31 @@ func (tx *Tx) RevisionAt(at time.Time) int64 {
 }
 
 // Entry returns the entry of a revision in the tenant's journal, without the payloads of
-// its events. Asking for one that is not there fails the transaction.
+// its events. Asking for one that is not there fails the transaction. Nobody may change it.
 func (tx *Tx) Entry(revision int64) *storepb.JournalEntry {
+	// One that changed very many records is asked for again for each of them.
+	if tx.entry.GetRevision() == revision && tx.entry != nil {
+		return tx.entry
+	}
 	e := &storepb.JournalEntry{}
 	if !tx.load(tx.row(spaceJournal, revision), e) {
 		tx.fail("read journal", fmt.Errorf("revision %d is missing", revision))
 		return nil
 	}
+	tx.entry = e
 	return e
+}
+
+// changeOf returns what an entry did to a record; an entry that did nothing to it, nil.
+// The changes of an entry are in the order of their keys.
+func changeOf(e *storepb.JournalEntry, collection, id string) *storepb.Change {
+	i, found := slices.BinarySearchFunc(e.GetChanges(), id, func(c *storepb.Change, id string) int {
+		return cmp.Or(strings.Compare(c.GetCollection(), collection), strings.Compare(c.GetId(), id))
+	})
+	if !found {
+		return nil
+	}
+	return e.GetChanges()[i]
 }
 
 // Revisions yields the revisions that changed a record, up to one of them, the newest
@@ -61,20 +81,15 @@ func (c *Collection[T]) At(tx *Tx, id string, revision int64) (v T, ok bool) {
 		return v, true
 	}
 	for r := range tx.Revisions(c.name, id, revision) {
-		for _, change := range tx.Entry(r).GetChanges() {
-			if change.GetCollection() != c.name || change.GetId() != id {
-				continue
-			}
-			switch {
-			case len(change.GetNewHash()) == 0:
-				return v, false
-			case change.NewValue == nil:
-				tx.fail("read history", fmt.Errorf("%s %q of revision %d was erased", c.name, id, r))
-				return v, false
-			}
-			return c.decode(tx, change.GetNewValue())
+		change := changeOf(tx.Entry(r), c.name, id)
+		switch {
+		case len(change.GetNewHash()) == 0:
+			return v, false
+		case change.NewValue == nil:
+			tx.fail("read history", fmt.Errorf("%s %q of revision %d was erased", c.name, id, r))
+			return v, false
 		}
-		break
+		return c.decode(tx, change.GetNewValue())
 	}
 	return v, false
 }

@@ -42,7 +42,8 @@ type Tx struct {
 
 	overlay   overlay
 	events    []*storepb.Event
-	head      *storepb.Head // once it was read
+	head      *storepb.Head         // once it was read
+	entry     *storepb.JournalEntry // the last that was read
 	erased    map[string]bool
 	requestID string
 	scratch   []byte    // the last key made

@@ -51,7 +51,8 @@ const (
 	// stands in the wrong relation to the record. Metadata: `relation`, the one needed.
 	Reason_REASON_RELATION_MISSING Reason = 13
 	// PERMISSION_DENIED. The caller would give or touch more than he holds himself.
-	// Metadata: `grant`, the first one he lacks.
+	// Metadata: `grant`, the first one he lacks; `field`, the entry of a file that asked for
+	// it, if one did.
 	Reason_REASON_BEYOND_OWN_GRANTS Reason = 14
 	// FAILED_PRECONDITION. The organization's plan lacks an add-on feature.
 	// Metadata: `feature`, `grant`.

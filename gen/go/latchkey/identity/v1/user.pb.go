@@ -223,7 +223,11 @@ type Member struct {
 	// The user.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// What the organization calls the person.
-	DisplayName   string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// What the person signs in with, in lower case.
+	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
+	// Whether the person may come in.
+	State         UserState `protobuf:"varint,4,opt,name=state,proto3,enum=latchkey.identity.v1.UserState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +274,20 @@ func (x *Member) GetDisplayName() string {
 		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *Member) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Member) GetState() UserState {
+	if x != nil {
+		return x.State
+	}
+	return UserState_USER_STATE_UNSPECIFIED
 }
 
 // Request of UserService.CreateUser.
@@ -1095,9 +1113,14 @@ func (x *EndMembershipResponse) GetUser() *User {
 type LookupMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Users to look up, at most 100.
-	UserIds       []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	UserIds []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// E-mail addresses of users to look up, at most 100. Blanks around them and case do
+	// not matter.
+	Emails []string `protobuf:"bytes,2,rep,name=emails,proto3" json:"emails,omitempty"`
+	// Whether members who are deactivated are looked up too.
+	IncludeDeactivated bool `protobuf:"varint,3,opt,name=include_deactivated,json=includeDeactivated,proto3" json:"include_deactivated,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *LookupMembersRequest) Reset() {
@@ -1137,10 +1160,25 @@ func (x *LookupMembersRequest) GetUserIds() []string {
 	return nil
 }
 
+func (x *LookupMembersRequest) GetEmails() []string {
+	if x != nil {
+		return x.Emails
+	}
+	return nil
+}
+
+func (x *LookupMembersRequest) GetIncludeDeactivated() bool {
+	if x != nil {
+		return x.IncludeDeactivated
+	}
+	return false
+}
+
 // Response of UserService.LookupMembers.
 type LookupMembersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those of the users who are active members, in the order asked for.
+	// Those of the users who are members, in the order asked for: first the ids, then the
+	// addresses. Without include_deactivated, active members alone.
 	Members       []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1204,10 +1242,12 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\fdisplay_name\x18\t \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\vdisplayName\x125\n" +
 	"\x05state\x18\n" +
 	" \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\x12N\n" +
-	"\x11available_actions\x18\v \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\"D\n" +
+	"\x11available_actions\x18\v \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\"\x91\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12!\n" +
-	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\"\xef\x01\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
+	"\x05email\x18\x03 \x01(\tR\x05email\x125\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\"\xef\x01\n" +
 	"\x11CreateUserRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1262,9 +1302,11 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"G\n" +
 	"\x15EndMembershipResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"B\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x9c\x01\n" +
 	"\x14LookupMembersRequest\x12*\n" +
-	"\buser_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\auserIds\"O\n" +
+	"\buser_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\auserIds\x12'\n" +
+	"\x06emails\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\x18\xac\x02R\x06emails\x12/\n" +
+	"\x13include_deactivated\x18\x03 \x01(\bR\x12includeDeactivated\"O\n" +
 	"\x15LookupMembersResponse\x126\n" +
 	"\amembers\x18\x01 \x03(\v2\x1c.latchkey.identity.v1.MemberR\amembers*Z\n" +
 	"\tUserState\x12\x1a\n" +
@@ -1335,37 +1377,38 @@ var file_latchkey_identity_v1_user_proto_depIdxs = []int32{
 	19, // 3: latchkey.identity.v1.User.purge_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: latchkey.identity.v1.User.state:type_name -> latchkey.identity.v1.UserState
 	20, // 5: latchkey.identity.v1.User.available_actions:type_name -> latchkey.type.v1.AvailableAction
-	1,  // 6: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 7: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 8: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 9: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
-	21, // 10: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 11: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 12: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 13: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 14: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
-	2,  // 15: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
-	3,  // 16: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
-	5,  // 17: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
-	7,  // 18: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
-	9,  // 19: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
-	11, // 20: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
-	13, // 21: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
-	15, // 22: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
-	17, // 23: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
-	4,  // 24: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
-	6,  // 25: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
-	8,  // 26: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
-	10, // 27: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
-	12, // 28: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
-	14, // 29: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
-	16, // 30: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
-	18, // 31: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	0,  // 6: latchkey.identity.v1.Member.state:type_name -> latchkey.identity.v1.UserState
+	1,  // 7: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 8: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 9: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 10: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
+	21, // 11: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 12: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 13: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 14: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 15: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
+	2,  // 16: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
+	3,  // 17: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
+	5,  // 18: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
+	7,  // 19: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
+	9,  // 20: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
+	11, // 21: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
+	13, // 22: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
+	15, // 23: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
+	17, // 24: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
+	4,  // 25: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
+	6,  // 26: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
+	8,  // 27: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
+	10, // 28: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
+	12, // 29: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
+	14, // 30: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
+	16, // 31: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
+	18, // 32: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_user_proto_init() }

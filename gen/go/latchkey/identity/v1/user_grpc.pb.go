@@ -95,10 +95,9 @@ type UserServiceClient interface {
 	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(ctx context.Context, in *EndMembershipRequest, opts ...grpc.CallOption) (*EndMembershipResponse, error)
-	// Looks up which of some users are active members of the organization that the call
-	// is made for, and their names, for other services.
-	// Fails with nothing: an id of anybody else is left out of the answer.
-	// Example: {"user_ids": ["5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"]}
+	// Looks up which of some users are members of the organization that the call is made
+	// for, by their ids or by what they sign in with, for other services.
+	// Fails with nothing: anybody else is left out of the answer.
 	LookupMembers(ctx context.Context, in *LookupMembersRequest, opts ...grpc.CallOption) (*LookupMembersResponse, error)
 }
 
@@ -254,10 +253,9 @@ type UserServiceServer interface {
 	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(context.Context, *EndMembershipRequest) (*EndMembershipResponse, error)
-	// Looks up which of some users are active members of the organization that the call
-	// is made for, and their names, for other services.
-	// Fails with nothing: an id of anybody else is left out of the answer.
-	// Example: {"user_ids": ["5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"]}
+	// Looks up which of some users are members of the organization that the call is made
+	// for, by their ids or by what they sign in with, for other services.
+	// Fails with nothing: anybody else is left out of the answer.
 	LookupMembers(context.Context, *LookupMembersRequest) (*LookupMembersResponse, error)
 	mustEmbedUnimplementedUserServiceServer()
 }
