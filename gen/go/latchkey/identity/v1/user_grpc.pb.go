@@ -98,6 +98,7 @@ type UserServiceClient interface {
 	// Looks up which of some users are members of the organization that the call is made
 	// for, by their ids or by what they sign in with, for other services.
 	// Fails with nothing: anybody else is left out of the answer.
+	// Example: {"user_ids": ["5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"]}
 	LookupMembers(ctx context.Context, in *LookupMembersRequest, opts ...grpc.CallOption) (*LookupMembersResponse, error)
 }
 
@@ -256,6 +257,7 @@ type UserServiceServer interface {
 	// Looks up which of some users are members of the organization that the call is made
 	// for, by their ids or by what they sign in with, for other services.
 	// Fails with nothing: anybody else is left out of the answer.
+	// Example: {"user_ids": ["5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"]}
 	LookupMembers(context.Context, *LookupMembersRequest) (*LookupMembersResponse, error)
 	mustEmbedUnimplementedUserServiceServer()
 }
