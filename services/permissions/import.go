@@ -53,31 +53,28 @@ func (s *service) ImportAccess(stream importStream) error {
 	return stream.Send(resp)
 }
 
-// receiveFile returns the first request of a stream with the data of all.
+// receiveFile returns the first request of a stream with the data of all. Each is
+// answered with how much has come.
 func receiveFile(stream importStream) (*pb.ImportAccessRequest, error) {
-	whole, err := stream.Recv()
-	if errors.Is(err, io.EOF) {
-		return nil, fault.Invalid("data", "must be sent")
-	}
-	if err != nil {
-		return nil, err
-	}
-	whole = proto.CloneOf(whole)
+	var whole *pb.ImportAccessRequest
 	for {
 		next, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && whole != nil:
 			return whole, nil
-		}
-		if err != nil {
+		case errors.Is(err, io.EOF):
+			return nil, fault.Invalid("data", "must be sent")
+		case err != nil:
 			return nil, err
-		}
-		if !proto.Equal(next, &pb.ImportAccessRequest{Data: next.GetData()}) {
+		case whole == nil:
+			whole = proto.CloneOf(next)
+		case !proto.Equal(next, &pb.ImportAccessRequest{Data: next.GetData()}):
 			return nil, fault.Invalid("data", "must come alone after the first request")
-		}
-		if len(whole.GetData())+len(next.GetData()) > maxFile {
+		case len(whole.GetData())+len(next.GetData()) > maxFile:
 			return nil, fault.Invalid("data", "must be at most %d MiB in all", maxFile>>20)
+		default:
+			whole.Data = append(whole.Data, next.GetData()...)
 		}
-		whole.Data = append(whole.Data, next.GetData()...)
 		if err := stream.Send(&pb.ImportAccessResponse{Progress: &pb.ImportProgress{
 			Stage: pb.ImportStage_IMPORT_STAGE_RECEIVE, Done: int64(len(whole.GetData())),
 		}}); err != nil {
