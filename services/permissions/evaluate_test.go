@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
@@ -19,22 +18,24 @@ import (
 
 var protoTrue = protoreflect.ValueOfBool(true)
 
-func TestEvaluationIsThatOfTheReference(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t)
-		for id := range w.users {
-			for _, at := range []time.Time{noon.Add(-time.Hour), noon, noon.Add(time.Hour - 1), noon.Add(time.Hour)} {
-				if err := agree(w, id, at); err != nil {
-					t.Fatalf("%s at %s: %s", id, at, err)
-				}
+func TestEvaluationIsThatOfTheReference(t *testing.T) { rapid.Check(t, evaluationIsThatOfTheReference) }
+
+func evaluationIsThatOfTheReference(t *rapid.T) {
+	w := drawWorld(t)
+	for id := range w.users {
+		for _, at := range []time.Time{noon.Add(-time.Hour), noon, noon.Add(time.Hour - 1), noon.Add(time.Hour)} {
+			if err := agree(w, id, at); err != nil {
+				t.Fatalf("%s at %s: %s", id, at, err)
 			}
 		}
-	})
+	}
 }
 
 // agree compares all that the service says about a user with the reference.
-func agree(w *world, user string, at time.Time) error {
-	a := w.access(user)
+func agree(w *world, user string, at time.Time) error { return agreeOn(w, w.access(user), user, at) }
+
+// agreeOn is agree for a user's access that is compiled already.
+func agreeOn(w *world, a *access, user string, at time.Time) error {
 	v := a.judge(at)
 	want, given := w.keys(user, at, w.plan.GetFeatures()), w.given(user, at)
 	for _, k := range v.keyAccess() {
@@ -155,56 +156,6 @@ func TestEveryStateOfTheLayers(t *testing.T) {
 	if want := 3 * 3 * 9 * 5 * 4 * 3 * 3; n != want {
 		t.Errorf("went through %d states, want %d", n, want)
 	}
-}
-
-// TestLaws holds the evaluation against what must be true of any.
-func TestLaws(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t)
-		u := w.users["user0"]
-		before := w.access("user0").judge(noon)
-		o := drawOverride(t, drawKeys(t))
-		o.ExpireTime = nil
-		bit := catalog.MustGrant(o.GetKey())
-
-		nobody := (&loader{now: noon}).access(&pb.UserAccess{Id: "nobody"})
-		if set, _ := nobody.grants(noon); !set.Empty() {
-			t.Fatalf("default deny: nobody holds %v", keyNames(set))
-		}
-		if gated := before.layered.Union(before.set); gated.OnlyKeys() != before.layered.OnlyKeys() {
-			t.Fatalf("gates only remove: added %v", keyNames(gated.Without(before.layered)))
-		}
-
-		u.Overrides = append(u.Overrides, o)
-		after := w.access("user0").judge(noon)
-		if o.GetEffect() == pb.Effect_EFFECT_GRANT && !after.set.Contains(before.set) {
-			t.Fatalf("adding a grant removed %v", keyNames(before.set.Without(after.set)))
-		}
-		if o.GetEffect() == pb.Effect_EFFECT_DENY && !before.set.Contains(after.set) {
-			t.Fatalf("adding a deny added %v", keyNames(after.set.Without(before.set)))
-		}
-
-		u.Overrides = append(u.Overrides, o, o)
-		for i := range u.Overrides {
-			j := rapid.IntRange(0, i).Draw(t, "swap")
-			u.Overrides[i], u.Overrides[j] = u.Overrides[j], u.Overrides[i]
-		}
-		if again := w.access("user0").judge(noon); again.set != after.set {
-			t.Fatal("order or repetition matters")
-		}
-
-		deny := proto.CloneOf(o)
-		deny.Effect = pb.Effect_EFFECT_DENY
-		u.Overrides = append(u.Overrides, deny)
-		if plain, _ := w.access("user0").layers(noon); plain.Has(bit) {
-			t.Fatal("deny does not win within a layer")
-		}
-
-		u.Overrides = []*pb.Override{o}
-		if plain, _ := w.access("user0").layers(noon); plain.Has(bit) != (o.GetEffect() == pb.Effect_EFFECT_GRANT) {
-			t.Fatal("the more specific layer does not win")
-		}
-	})
 }
 
 func TestRegionalManagerAddsInsightsToPropertyManagersOnly(t *testing.T) {

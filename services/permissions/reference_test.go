@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/catalog"
@@ -31,11 +29,18 @@ var keyByName = func() map[string]catalog.Key {
 
 func (w *world) layersOf(user string) (*pb.UserAccess, *pb.Group, *pb.Role) {
 	u := w.users[user]
-	g := w.groups[u.GetGroupId()]
-	if g != nil {
-		return u, g, w.roles[g.GetRoleId()]
+	g, role := w.groups[u.GetGroupId()], u.GetRoleId()
+	if g.GetDeleteTime() != nil {
+		g = nil
 	}
-	return u, nil, w.roles[u.GetRoleId()]
+	if g != nil {
+		role = g.GetRoleId()
+	}
+	r := w.roles[role]
+	if r.GetDeleteTime() != nil {
+		r = nil
+	}
+	return u, g, r
 }
 
 // keys returns what counts for a user, with a plan of these features.
@@ -91,44 +96,4 @@ func apply(counts map[string]bool, grants, denies []string) {
 	for _, k := range denies {
 		delete(counts, k)
 	}
-}
-
-// setting returns the value of a setting, and the layer that decided.
-func (w *world) setting(user, name string) (protoreflect.Value, pb.Layer) {
-	u, g, r := w.layersOf(user)
-	for _, l := range []struct {
-		layer    pb.Layer
-		settings *pb.UserSettings
-	}{{pb.Layer_LAYER_OVERRIDE, u.GetSettings()}, {pb.Layer_LAYER_GROUP, g.GetSettings()}, {pb.Layer_LAYER_ROLE, r.GetSettings()}} {
-		m := l.settings.ProtoReflect()
-		fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
-		if s, _ := catalog.LookupSetting(name); s.AgentOnly && u.GetServiceAgentId() == "" {
-			return protoreflect.Value{}, pb.Layer_LAYER_NONE
-		}
-		if l.settings != nil && m.Has(fd) {
-			return m.Get(fd), l.layer
-		}
-	}
-	return protoreflect.Value{}, pb.Layer_LAYER_NONE
-}
-
-// layer returns the most specific layer that speaks about a key, and its source. Given
-// is what the layers give.
-func (w *world) layer(user, key string, at time.Time, given map[string]bool) (pb.Layer, string) {
-	u, g, r := w.layersOf(user)
-	if key == "App" && given["Web"] && !given["App"] {
-		return pb.Layer_LAYER_IMPLIED, "Web"
-	}
-	for _, o := range u.GetOverrides() {
-		if o.GetKey() == key && (o.ExpireTime == nil || at.Before(o.ExpireTime.AsTime())) {
-			return pb.Layer_LAYER_OVERRIDE, o.GetSetBy()
-		}
-	}
-	if slices.Contains(g.GetGrants(), key) || slices.Contains(g.GetDenies(), key) {
-		return pb.Layer_LAYER_GROUP, g.GetId()
-	}
-	if given[key] {
-		return pb.Layer_LAYER_ROLE, r.GetId()
-	}
-	return pb.Layer_LAYER_NONE, ""
 }

@@ -20,14 +20,37 @@ var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
 func (w *world) loader(at time.Time) *loader {
 	l := &loader{now: at, roles: map[string]baseline{}, teams: map[string]team{}, plan: featuresOf(w.plan.GetFeatures())}
 	for id, r := range w.roles {
-		if !r.GetBuiltIn() {
+		if !r.GetBuiltIn() && r.GetDeleteTime() == nil {
 			l.roles[id] = compileRole(r)
 		}
 	}
+	for _, id := range w.named() {
+		if _, ok := l.roles[id]; !ok && builtIn[id].id == "" {
+			l.roles[id] = baseline{}
+		}
+	}
 	for id, g := range w.groups {
-		l.teams[id] = compileGroup(g, l.role(g.GetRoleId()))
+		if g.GetDeleteTime() == nil {
+			l.teams[id] = compileGroup(g, l.role(g.GetRoleId()))
+		}
+	}
+	for _, u := range w.users {
+		if _, ok := l.teams[u.GetGroupId()]; !ok {
+			l.teams[u.GetGroupId()] = team{}
+		}
 	}
 	return l
+}
+
+// named returns the roles that are named somewhere, be they there or not.
+func (w *world) named() (ids []string) {
+	for _, u := range w.users {
+		ids = append(ids, u.GetRoleId())
+	}
+	for _, g := range w.groups {
+		ids = append(ids, g.GetRoleId())
+	}
+	return ids
 }
 
 // access compiles what a world says about a user.
