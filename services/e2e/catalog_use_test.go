@@ -51,7 +51,7 @@ var notYet = []string{
 	"Proposals:Grid:Unscheduled", "Proposals:Grid:Won", "Proposals:MarkComplete", "Proposals:Margins:View",
 	"Proposals:Send", "Organization: Account", "Organization: Custom Fields",
 	"Organization: Email Campaigns", "Organization: Email Templates", "Organization: Invoice Terms",
-	"Organization: Marketing Tools", "Organization: QBO Connection", "Branding:ApiKeys",
+	"Organization: Marketing Tools", "Organization: QBO Connection",
 	"Branding: Email Campaigns: Create", "Branding:ReportSubscription", "Campaigns",
 	"Campaigns:Create", "Drips", "Feedback", "Issues:Edit", "Pages", "Routing", "Text Messaging", "Calendar",
 	"Call Center", "CallCenter:Request Call Credit", "CallCenter:Review Call Audio",

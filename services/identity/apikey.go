@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -10,6 +11,7 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/token"
@@ -216,19 +218,24 @@ func retireKey(tx *store.Tx, key *pb.ApiKey, overlap time.Duration) error {
 
 // resolveKey answers whose key it is. The answer holds until the day is over, so that
 // the first use on each day is heard of.
-func resolveKey(tx *store.Tx, key *pb.ApiKey) (*pb.ResolveSessionResponse, error) {
-	who := subject{organization: key.GetOrganizationId(), user: key.GetUserId(), apiKey: key.GetId()}
+func resolveKey(tx *store.Tx, key *pb.ApiKey, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
+	who := subject{organization: key.GetOrganizationId(), user: key.GetUserId(), apiKey: key.GetId(), accessToken: t.GetId()}
 	if err := admit(tx, who, pathKey); err != nil {
 		return nil, err
 	}
-	until := startOfDay(tx.Now()).Add(day)
-	if key.GetExpireTime() != nil && key.GetExpireTime().AsTime().Before(until) {
-		until = key.GetExpireTime().AsTime()
+	until := sooner(sooner(timestamppb.New(startOfDay(tx.Now()).Add(day)), key.GetExpireTime()), t.GetExpireTime())
+	scopes := scopesOf(key.GetScopes())
+	if t.Scopes != nil { // a token that the key was exchanged for
+		some, err := catalog.SetFromBytes(t.GetScopes())
+		if err != nil {
+			return nil, fmt.Errorf("read the scopes of a token of API key %s: %w", key.GetId(), err)
+		}
+		scopes = scopes.Intersection(some)
 	}
-	return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
+	return &pb.SessionFacts{
 		SessionId: key.GetId(), UserId: key.GetUserId(), OrganizationId: key.GetOrganizationId(),
-		Surface: pb.Surface_SURFACE_API, ExpireTime: timestamppb.New(until), Scopes: scopesOf(key.GetScopes()).Bytes(),
-	}}, nil
+		Surface: pb.Surface_SURFACE_API, ExpireTime: until, Scopes: scopes.Bytes(),
+	}, nil
 }
 
 func startOfDay(t time.Time) time.Time { return t.UTC().Truncate(day) }

@@ -66,7 +66,7 @@ func Gate() (cells []Cell) {
 func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
-type Whom struct{ Organization, User, Session, Key, Actor, ActorSession string }
+type Whom struct{ Organization, User, Session, Key, Client, Actor, ActorSession string }
 
 // Tamper brings somebody into a blocked state behind the back of the part that
 // started last: nobody is told, so what its process knows of the caller stays.
@@ -103,6 +103,27 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		k.State = keyRevoked // but its token stays
 		return apiKeys.Put(tx, k)
 	},
+	"key not proven": func(tx *store.Tx, w Whom) error {
+		endTokens(tx, w.Key)
+		return nil
+	},
+	"client deleted": func(tx *store.Tx, w Whom) error {
+		clients.Delete(tx, w.Client)
+		return nil
+	},
+	"client not proven": func(tx *store.Tx, w Whom) error {
+		clientSecrets.Delete(tx, w.Client)
+		return nil
+	},
+	"access token expired": func(tx *store.Tx, w Whom) error {
+		for t := range tokensBySession.Scan(tx, tokensBySession.Range(w.Client)) {
+			t.ExpireTime = past
+			if err := tokens.Put(tx, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	"key expired": func(tx *store.Tx, w Whom) error {
 		k, _ := apiKeys.Get(tx, w.Key)
 		k.ExpireTime = past
@@ -131,3 +152,26 @@ func Forget(ctx context.Context, impersonation string) error {
 		return nil
 	})
 }
+
+// Upkeep does once what is done from time to time, of what OAuth needs.
+func Upkeep(ctx context.Context) error {
+	s := last.Load()
+	if err := s.rotateKeys(ctx); err != nil {
+		return err
+	}
+	s.upkeepOAuth(ctx)
+	return nil
+}
+
+// PrivateKeyMarks are what a private key on disk would begin with: the identifiers of its
+// algorithm in PKCS #8.
+func PrivateKeyMarks() []string {
+	return []string{
+		"\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70",                         // Ed25519
+		"\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01",         // elliptic curves
+		"\x02\x01\x00\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", // RSA
+	}
+}
+
+// Scopes are all that a client can be allowed.
+func Scopes() []string { return (&service{}).metadata().ScopesSupported }

@@ -22,6 +22,12 @@ const (
 	pathAct      path = "act for another"         // ImpersonateUser
 	pathActing   path = "show an actor's token"   // ResolveSession
 	pathClaim    path = "claim the suite"         // ClaimOwnership
+
+	pathNewClient   path = "make an OAuth client"       // CreateOauthClient, RotateOauthClientSecret
+	pathProve       path = "prove an OAuth client"      // every endpoint that clients call
+	pathKeyAsClient path = "exchange an API key"        // the token endpoint
+	pathMachine     path = "issue a token to a client"  // the token endpoint, client credentials
+	pathMachineCall path = "show the token of a client" // ResolveSession
 )
 
 // subject is for whom a credential is to be issued or accepted, and by what.
@@ -35,6 +41,11 @@ type subject struct {
 	actorSession string
 	password     string // the kept hash that the password belonged to when it was checked
 	code         string // one-time code of the suite
+
+	client       string // of OAuth
+	clientSecret string // SHA-256 of what the client proves itself with
+	keyToken     string // id of the token that an API key is shown with in place of a client
+	accessToken  string // id of the access token that is shown
 }
 
 // block is a state in which nobody is let in on certain paths.
@@ -48,11 +59,20 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey, pathAct, pathActing}
+	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey, pathAct, pathActing,
+		pathNewClient, pathKeyAsClient, pathMachine, pathMachineCall}
 	// issuing are those on which somebody signed in gets or changes a credential.
-	issuing = []path{pathPassword, pathNewKey, pathAct}
+	issuing = []path{pathPassword, pathNewKey, pathAct, pathNewClient}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing}, issuing...)
+	// byKey are those on which an API key is what lets in, byClient those on which an
+	// OAuth client has to be there.
+	byKey    = []path{pathKey, pathKeyAsClient}
+	byClient = []path{pathProve, pathMachine, pathMachineCall}
+	// proving are those on which an OAuth client proves itself, calling those on which an
+	// access token is shown.
+	proving = []path{pathProve, pathMachine}
+	calling = []path{pathSession, pathKey, pathMachineCall}
 )
 
 // blocks is the whole table. TestGate tries each path of each block, before and after
@@ -67,8 +87,12 @@ var blocks = []block{
 	{name: "not in person", on: issuing, holds: notInPerson, refusal: inPersonOnly},
 	{name: "session ended", on: bySession, holds: sessionEnded, refusal: credentialsInvalid},
 	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
-	{name: "key revoked", on: []path{pathKey}, holds: keyNotActive},
-	{name: "key expired", on: []path{pathKey}, holds: keyExpired},
+	{name: "key revoked", on: byKey, holds: keyNotActive},
+	{name: "key expired", on: byKey, holds: keyExpired},
+	{name: "key not proven", on: []path{pathKeyAsClient}, holds: keyTokenWrong},
+	{name: "client deleted", on: byClient, holds: clientGone},
+	{name: "client not proven", on: proving, holds: secretWrong},
+	{name: "access token expired", on: calling, holds: accessExpired},
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
 	{name: "password changed", on: []path{pathSignIn, pathPassword}, holds: passwordChanged},
 }
@@ -83,6 +107,12 @@ var refusals = map[path]func() error{
 	pathAct:      credentialsInvalid,
 	pathActing:   credentialsInvalid,
 	pathClaim:    wrongCode,
+
+	pathNewClient:   credentialsInvalid,
+	pathProve:       invalidClient,
+	pathKeyAsClient: invalidClient,
+	pathMachine:     invalidClient,
+	pathMachineCall: credentialsInvalid,
 }
 
 // admit is the one gate: whatever issues a credential and whatever accepts one asks
@@ -154,6 +184,12 @@ func keyNotActive(tx *store.Tx, s subject) bool {
 func keyExpired(tx *store.Tx, s subject) bool {
 	key, ok := apiKeys.Get(tx, s.apiKey)
 	return !ok || hasExpired(tx, key)
+}
+
+// accessExpired holds when a token that lives for a while has.
+func accessExpired(tx *store.Tx, s subject) bool {
+	t, ok := tokens.Get(tx, s.accessToken)
+	return ok && t.GetExpireTime() != nil && !t.GetExpireTime().AsTime().After(tx.Now())
 }
 
 // actorShutOut holds when whoever acts could not call in his own name.

@@ -42,12 +42,33 @@ var ways = map[string]func(*caller) error{
 		})
 		return err
 	},
+	"make an OAuth client": func(c *caller) error {
+		_, err := c.clients().CreateOauthClient(c.ctx(), &pb.CreateOauthClientRequest{OauthClient: machine("Organization"), ValidateOnly: true})
+		return err
+	},
+	"prove an OAuth client": func(c *caller) error { return refusedHTTP(c.machine.introspects(c.suite, "nonsense")) },
+	"exchange an API key":   func(c *caller) error { return refusedHTTP(c.machineToken(c.keyID, c.key)) },
+	"issue a token to a client": func(c *caller) error {
+		return refusedHTTP(c.machineToken(c.machine.GetId(), c.machine.secret))
+	},
+	"show the token of a client": func(c *caller) error { return c.resolve(c.machineCall) },
 	"change the password": func(c *caller) error {
 		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
 		})
 		return err
 	},
+}
+
+// refusedHTTP makes a refusal of an endpoint one of gRPC.
+func refusedHTTP(r *reply) error {
+	switch r.status {
+	case 200:
+		return nil
+	case 400, 401:
+		return status.Errorf(codes.Unauthenticated, "%s", r.text)
+	}
+	return status.Errorf(codes.Internal, "%d %s", r.status, r.text)
 }
 
 // resolve asks as a service of the suite whose token it is.
@@ -73,6 +94,10 @@ var calls = map[string]func(owner, c *caller) error{
 		_, err := owner.apiKeys().RevokeApiKey(owner.ctx(), &pb.RevokeApiKeyRequest{Id: c.keyID})
 		return err
 	},
+	"client deleted": func(_, c *caller) error {
+		_, err := c.clients().DeleteOauthClient(c.ctx(), &pb.DeleteOauthClientRequest{Id: c.machine.GetId()})
+		return err
+	},
 	"session ended": func(_, c *caller) error {
 		_, err := c.sessions().EndSession(c.ctx(), &pb.EndSessionRequest{})
 		return err
@@ -92,15 +117,29 @@ type subject struct {
 	how, block string
 }
 
+// byItself is what goes on without its maker's session.
+var byItself = []string{"prove an OAuth client", "exchange an API key", "issue a token to a client", "show the token of a client"}
+
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
-	"session ended":   {"sign in with a password", "show an API key's token", "show an actor's token"},
-	"session expired": {"sign in with a password", "show an API key's token", "show an actor's token"},
+	"session ended":   append(byItself, "sign in with a password", "show an API key's token", "show an actor's token"),
+	"session expired": append(byItself, "sign in with a password", "show an API key's token", "show an actor's token"),
 	// A change of the password ends the other sessions, each as such.
-	"password changed": {"show a session's token", "show an API key's token", "make an API key", "act for another", "show an actor's token"},
-	"key revoked":      allBut("show an API key's token"),
-	"key expired":      allBut("show an API key's token"),
-	"actor shut out":   allBut("show an actor's token"),
+	"password changed": append(byItself, "show a session's token", "show an API key's token", "make an API key", "act for another", "show an actor's token", "make an OAuth client"),
+	"key revoked":      allBut("show an API key's token", "exchange an API key"),
+	"key expired":      allBut("show an API key's token", "exchange an API key"),
+	"key not proven":   allBut("exchange an API key"),
+
+	"client deleted":       allBut("prove an OAuth client", "issue a token to a client", "show the token of a client"),
+	"client not proven":    allBut("prove an OAuth client", "issue a token to a client"),
+	"access token expired": allBut("show the token of a client"),
+	// A client belongs to the organization: that its maker has left does not keep it from
+	// looking at tokens, but from acting.
+	"organization unknown": {"prove an OAuth client"},
+	"person deleted":       {"prove an OAuth client"},
+	"membership ended":     {"prove an OAuth client"},
+	"user deactivated":     {"prove an OAuth client"},
+	"actor shut out":       allBut("show an actor's token"),
 }
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
@@ -148,7 +187,7 @@ func (c *caller) blocked(block string) []subject {
 	s := subject{home.acted(name), "by tampering", block}
 	s.known()
 	mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
-		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID, Actor: home.user.GetId(), ActorSession: s.actorSession,
+		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID, Client: s.machine.GetId(), Actor: home.user.GetId(), ActorSession: s.actorSession,
 	}))
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
@@ -172,6 +211,9 @@ func (c *caller) known() {
 	}
 	if !c.signedIn(c.acting) {
 		c.t.Fatal("the fresh token of an actor is not accepted")
+	}
+	if !c.signedIn(c.machineCall) {
+		c.t.Fatal("the fresh token of a client is not accepted")
 	}
 }
 
@@ -212,9 +254,9 @@ func TestGateOfClaim(t *testing.T) {
 }
 
 // allBut returns every path but one.
-func allBut(path string) (others []string) {
+func allBut(paths ...string) (others []string) {
 	for other := range maps.Keys(ways) {
-		if other != path {
+		if !slices.Contains(paths, other) {
 			others = append(others, other)
 		}
 	}
@@ -228,6 +270,8 @@ func (c *caller) acted(name string) *caller {
 	u := c.hire(name, "OA")
 	c.permit(u, "User: Impersonation")
 	u = u.withKey("Organization")
+	u.machine = u.register(machine("Organization"))
+	u.machineCall = u.machineToken(u.machine.GetId(), u.machine.secret).str("access_token")
 	u.beneath = c.add("beneath-"+name, "US").user.GetId()
 	actor := c.signIn(c.session.GetOrganizationId())
 	resp := actor.actFor(u)

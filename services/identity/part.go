@@ -26,6 +26,7 @@ type service struct {
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandServiceServer
 	pb.UnimplementedImpersonationServiceServer
+	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
 	pb.UnimplementedProfileServiceServer
 	pb.UnimplementedSessionServiceServer
@@ -39,6 +40,8 @@ type service struct {
 	grants permissionspb.GrantServiceClient
 	hub    *lease.Hub
 	hasher *hasher
+	issuer string   // under which tokens are issued; empty where HTTP is off
+	keys   *keyring // that sign them; nil where HTTP is off
 
 	wrongCodes     *limiter // of ClaimOwnership
 	wrongPasswords *limiter // of ChangePassword, by user
@@ -52,10 +55,14 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
+	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)
 	pb.RegisterUserServiceServer(env.Registrar, s)
+	if err := s.openOAuth(env); err != nil {
+		return err
+	}
 	env.GoAlone("upkeep", s.upkeep)
 	return s.offerClaim(env.BootstrapCode, env.Addr)
 }
@@ -88,9 +95,18 @@ func (s *service) newPersonID() string {
 // SECURITY: the change runs to its end even if the caller goes away, so that there is
 // no change that was committed and not published.
 func (s *service) shutOut(ctx context.Context, change func(context.Context) error, tags ...string) error {
+	return s.shutOutAll(ctx, func(ctx context.Context) ([]string, error) { return tags, change(ctx) })
+}
+
+// shutOutAll is shutOut for a change that finds out itself what it changes.
+func (s *service) shutOutAll(ctx context.Context, change func(context.Context) (tags []string, err error)) error {
 	end := s.hub.Begin()
 	defer end()
-	if err := change(context.WithoutCancel(ctx)); err != nil {
+	tags, err := change(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	if err := s.tellVerifiers(context.WithoutCancel(ctx), tags...); err != nil {
 		return err
 	}
 	sequence := s.hub.Publish(tags...)

@@ -57,6 +57,7 @@ var (
 	tokensBySession = tokens.Index("session", func(t *identitystorepb.SessionToken) store.Key {
 		return store.Key{t.GetSessionId()}
 	})
+	tokensByExpiry = tokens.Index("expiry", func(t *identitystorepb.SessionToken) store.Key { return moment(t.GetExpireTime()) })
 
 	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId)
 	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
@@ -92,7 +93,8 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
-	apiKeys, apiKeyUses, impersonations, seedings, claims)
+	apiKeys, apiKeyUses, impersonations, seedings, claims,
+	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
 const undeleteLife = 28 * 24 * time.Hour
@@ -171,6 +173,7 @@ func member(tx *store.Tx, organization, id string) (*pb.User, error) {
 // endSession removes a session and what proves it.
 func endSession(tx *store.Tx, id string) {
 	endTokens(tx, id)
+	endClientSession(tx, id)
 	sessions.Delete(tx, id)
 }
 

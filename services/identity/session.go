@@ -105,6 +105,9 @@ func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest,
 		return resp, err
 	}
 	if len(evicted) > 0 {
+		if err := s.tellVerifiers(context.WithoutCancel(ctx), evicted...); err != nil {
+			return nil, err
+		}
 		s.hub.Publish(evicted...)
 	}
 	if resp.GetSession().GetId() == id {
@@ -278,27 +281,44 @@ func (s *service) ListMySessions(ctx context.Context, req *pb.ListMySessionsRequ
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
 	resp, err := read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
 		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
-		if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
-			return resolveKey(tx, key)
-		}
-		session, _ := sessions.Get(tx, t.GetSessionId())
-		who := subject{
-			organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId(),
-			actor: session.GetActorId(), actorSession: t.GetActorSessionId(),
-		}
-		if err := admit(tx, who, sessionPath(session)); err != nil {
-			return nil, err
-		}
-		return &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
-			SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
-			Surface: session.GetSurface(), ExpireTime: session.GetExpireTime(),
-			ActorId: session.GetActorId(), ActorSessionId: t.GetActorSessionId(), Scopes: t.Scopes,
-		}}, nil
+		facts, err := resolve(tx, t)
+		return &pb.ResolveSessionResponse{Session: facts}, err
 	})
 	if err == nil && resp.GetSession().Scopes != nil && resp.GetSession().GetActorId() == "" {
 		s.noteUse(ctx, resp.GetSession().GetSessionId())
 	}
 	return resp, err
+}
+
+// resolve answers whose token it is; there is none if t is nil.
+func resolve(tx *store.Tx, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
+	if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
+		return resolveKey(tx, key, t)
+	}
+	session, ok := sessions.Get(tx, t.GetSessionId())
+	if c, known := clients.Get(tx, t.GetSessionId()); known && !ok {
+		return resolveClient(tx, c, t)
+	}
+	who := subject{
+		organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId(),
+		actor: session.GetActorId(), actorSession: t.GetActorSessionId(), client: session.GetClientId(), accessToken: t.GetId(),
+	}
+	if err := admit(tx, who, sessionPath(session)); err != nil {
+		return nil, err
+	}
+	return &pb.SessionFacts{
+		SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
+		Surface: session.GetSurface(), ExpireTime: sooner(session.GetExpireTime(), t.GetExpireTime()),
+		ActorId: session.GetActorId(), ActorSessionId: t.GetActorSessionId(), Scopes: t.Scopes,
+	}, nil
+}
+
+// sooner returns the earlier of two times, of which the second may be absent.
+func sooner(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
+	if b != nil && b.AsTime().Before(a.AsTime()) {
+		return b
+	}
+	return a
 }
 
 // sessionPath is on which path the token of a session is shown.

@@ -53,6 +53,7 @@ func config(t testing.TB) server.Config {
 	c := servertest.Config(t)
 	c.BootstrapCode = code
 	c.Lease = 200 * time.Millisecond
+	c.HTTPListen, c.Issuer = "127.0.0.1:0", issuer
 	return c
 }
 
@@ -95,6 +96,8 @@ type caller struct {
 	acting   string // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
 	actorSession, beneath string
+	machine               *registered // OAuth client that acts by itself
+	machineCall           string      // its access token
 }
 
 // ctx carries the caller's session.

@@ -70,7 +70,7 @@ func (g *Guard) identify(ctx context.Context) (*known, error) {
 	if !ok {
 		return nil, missingCredentials()
 	}
-	hash, err := token.Hash(text)
+	hash, err := token.HashAny(text)
 	if err != nil {
 		return nil, invalidCredentials()
 	}

@@ -37,18 +37,18 @@ type HTTP struct {
 // Handle serves a pattern of http.ServeMux. A request ends, as a call of gRPC does, after
 // the longest duration that a call may take.
 func (h *HTTP) Handle(pattern string, serve http.HandlerFunc) {
-	h.mux.Handle(pattern, h.edge.http(pattern, func(w http.ResponseWriter, r *http.Request) {
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), h.edge.timeout)
 		defer cancel()
 		h.edge.calls.begin()
 		defer h.edge.calls.end()
 		serve(w, r.WithContext(ctx))
-	}))
+	})
 }
 
 // Feed serves a pattern whose answer goes on. Its context ends when the process drains.
 func (h *HTTP) Feed(pattern string, serve http.HandlerFunc) {
-	h.mux.Handle(pattern, h.edge.http(pattern, func(w http.ResponseWriter, r *http.Request) {
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		watched := make(chan struct{})
 		defer func() {
@@ -67,7 +67,7 @@ func (h *HTTP) Feed(pattern string, serve http.HandlerFunc) {
 			h.edge.log.WarnContext(ctx, "a feed will end early", "error", err)
 		}
 		serve(w, r.WithContext(ctx))
-	}))
+	})
 }
 
 // listenHTTP opens the listener of HTTP, where it is on.
@@ -96,11 +96,8 @@ func (p *Process) assembleHTTP(cert *certificate) {
 		return
 	}
 	h.edge, h.cert = p.edge, cert
-	h.mux.Handle("/", p.edge.http("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "there is nothing here", http.StatusNotFound)
-	}))
 	h.server = &http.Server{
-		Handler:           h.mux,
+		Handler:           p.edge.http(h.mux),
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       headerTime + p.config.CallTimeout,
 		WriteTimeout:      headerTime + p.config.CallTimeout,
@@ -175,7 +172,7 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // panics and the log.
 //
 // SECURITY: the log has the path and never the query or a body: both carry secrets.
-func (e *edge) http(pattern string, serve http.HandlerFunc) http.Handler {
+func (e *edge) http(serve http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		ctx := withHTTPRequest(r.Context(), e.newID, r.Header.Get(requestIDHeader))
@@ -187,9 +184,9 @@ func (e *edge) http(pattern string, serve http.HandlerFunc) http.Handler {
 			if broken != nil && a.status == 0 {
 				http.Error(a, "the suite is at fault; its log says more under the request id "+requestID(ctx), http.StatusInternalServerError)
 			}
-			e.finishHTTP(ctx, r, pattern, start, a.status, broken)
+			e.finishHTTP(ctx, r, start, a.status, broken)
 		}()
-		serve(a, r.WithContext(ctx))
+		serve.ServeHTTP(a, r.WithContext(ctx))
 	})
 }
 
@@ -210,7 +207,7 @@ func guardHeaders(h http.Header, id string) {
 }
 
 // finishHTTP logs how a request ended.
-func (e *edge) finishHTTP(ctx context.Context, r *http.Request, pattern string, start time.Time, status int, broken any) {
+func (e *edge) finishHTTP(ctx context.Context, r *http.Request, start time.Time, status int, broken any) {
 	level, words := slog.LevelDebug, "request"
 	switch {
 	case broken != nil || status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable:
@@ -222,7 +219,7 @@ func (e *edge) finishHTTP(ctx context.Context, r *http.Request, pattern string, 
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("pattern", pattern),
+		slog.String("method", r.Method), slog.String("path", r.URL.Path),
 		slog.Int("status", status), slog.Duration("took", time.Since(start)), slog.String("peer", r.RemoteAddr),
 	}
 	if broken != nil {

@@ -311,6 +311,14 @@ func (p *Process) Issuer() string {
 	return p.http.Issuer
 }
 
+// HTTPAddr returns the address on which HTTP is served; empty where it is off.
+func (p *Process) HTTPAddr() string {
+	if p.http == nil {
+		return ""
+	}
+	return p.http.listener.Addr().String()
+}
+
 // Serving is closed once the process answers calls.
 func (p *Process) Serving() <-chan struct{} { return p.serving }
 

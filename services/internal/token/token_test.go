@@ -134,3 +134,21 @@ func BenchmarkHash(b *testing.B) {
 		_, _ = Hash(text)
 	}
 }
+
+func TestHashAny(t *testing.T) {
+	opaque, want := New("lk_", rand.Reader)
+	if got, err := HashAny(opaque); err != nil || got != want {
+		t.Errorf("HashAny(%q) = %x, %v, want %x", opaque, got, err, want)
+	}
+	const signed = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln-bmF0_dXJl"
+	if got, err := HashAny(signed); err != nil || got != sha256.Sum256([]byte(signed)) {
+		t.Errorf("HashAny(%q) = %x, %v, want its SHA-256", signed, got, err)
+	}
+	for _, wrong := range []string{
+		"", "eyJ", "eyJ.e.", "eyJ..e", ".eyJ.e", "eyJ.e.e.e", "eyJ.e.e ", "eyJ.e.=", "e.e.e", "eyJ." + strings.Repeat("e", 4096) + ".e",
+	} {
+		if _, err := HashAny(wrong); err != ErrMalformed {
+			t.Errorf("HashAny(%.80q): got %v, want %v", wrong, err, ErrMalformed)
+		}
+	}
+}

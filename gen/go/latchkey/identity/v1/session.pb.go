@@ -101,11 +101,15 @@ type Session struct {
 	OrganizationId string `protobuf:"bytes,6,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// What the person uses.
 	Surface Surface `protobuf:"varint,7,opt,name=surface,proto3,enum=latchkey.identity.v1.Surface" json:"surface,omitempty"`
-	// When the session ends by itself: 12 hours after create_time.
+	// When the session ends by itself: 12 hours after create_time, 90 days if an OAuth
+	// client was let in for longer (offline_access).
 	// Under impersonation, the time given there, which is shorter.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Who acts in the person's name; empty if it is the person.
-	ActorId       string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	ActorId string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The OAuth client that the person opened the session for; empty if it is the
+	// person's own.
+	ClientId      string `protobuf:"bytes,10,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +203,13 @@ func (x *Session) GetExpireTime() *timestamppb.Timestamp {
 func (x *Session) GetActorId() string {
 	if x != nil {
 		return x.ActorId
+	}
+	return ""
+}
+
+func (x *Session) GetClientId() string {
+	if x != nil {
+		return x.ClientId
 	}
 	return ""
 }
@@ -779,7 +790,7 @@ var File_latchkey_identity_v1_session_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xfa\x02\n" +
+	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x97\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -792,7 +803,9 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\asurface\x18\a \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceR\asurface\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x19\n" +
-	"\bactor_id\x18\t \x01(\tR\aactorId\"\xd2\x02\n" +
+	"\bactor_id\x18\t \x01(\tR\aactorId\x12\x1b\n" +
+	"\tclient_id\x18\n" +
+	" \x01(\tR\bclientId\"\xd2\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +

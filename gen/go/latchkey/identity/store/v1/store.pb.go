@@ -100,7 +100,18 @@ type SessionToken struct {
 	ActorSessionId string `protobuf:"bytes,3,opt,name=actor_session_id,json=actorSessionId,proto3" json:"actor_session_id,omitempty"`
 	// Under impersonation the keys that the session carries at most, 40 bytes: bit n%8
 	// of byte n/8 is the grant with place n.
-	Scopes        []byte `protobuf:"bytes,4,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
+	Scopes []byte `protobuf:"bytes,4,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
+	// Of an access token of OAuth: when it ends, the client, its scopes as RFC 6749 3.3
+	// writes them, its jti, and when it was issued; else absent.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// See expire_time.
+	ClientId string `protobuf:"bytes,6,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// See expire_time.
+	Scope string `protobuf:"bytes,7,opt,name=scope,proto3" json:"scope,omitempty"`
+	// See expire_time.
+	TokenId string `protobuf:"bytes,8,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// See expire_time.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +170,41 @@ func (x *SessionToken) GetActorSessionId() string {
 func (x *SessionToken) GetScopes() []byte {
 	if x != nil {
 		return x.Scopes
+	}
+	return nil
+}
+
+func (x *SessionToken) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *SessionToken) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *SessionToken) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *SessionToken) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *SessionToken) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
 	}
 	return nil
 }
@@ -385,13 +431,20 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"Credential\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12#\n" +
 	"\rpassword_hash\x18\x02 \x01(\tR\fpasswordHash\x12?\n" +
-	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\"\x8f\x01\n" +
+	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\"\xd7\x02\n" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12(\n" +
 	"\x10actor_session_id\x18\x03 \x01(\tR\x0eactorSessionId\x12\x1b\n" +
-	"\x06scopes\x18\x04 \x01(\fH\x00R\x06scopes\x88\x01\x01B\t\n" +
+	"\x06scopes\x18\x04 \x01(\fH\x00R\x06scopes\x88\x01\x01\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1b\n" +
+	"\tclient_id\x18\x06 \x01(\tR\bclientId\x12\x14\n" +
+	"\x05scope\x18\a \x01(\tR\x05scope\x12\x19\n" +
+	"\btoken_id\x18\b \x01(\tR\atokenId\x12;\n" +
+	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTimeB\t\n" +
 	"\a_scopes\"[\n" +
 	"\tApiKeyUse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
@@ -433,13 +486,15 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
 	5, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	5, // 1: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	5, // 2: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	5, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	5, // 3: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	5, // 4: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }

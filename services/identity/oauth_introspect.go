@@ -1,0 +1,112 @@
+package identity
+
+import (
+	"context"
+	"net/http"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/token"
+)
+
+// introspected is a token that is accepted now.
+type introspected struct {
+	facts *pb.SessionFacts
+	kept  *identitystorepb.SessionToken
+	brand string // of the organization
+}
+
+// introspect looks at a token; nil if it is not accepted.
+func (s *service) introspect(ctx context.Context, text string) (*introspected, error) {
+	hash, err := token.HashAny(text)
+	if err != nil {
+		return nil, nil
+	}
+	return read(ctx, s, func(tx *store.Tx) (*introspected, error) {
+		kept, _ := tokens.Get(tx, tokenID(hash[:]))
+		facts, err := resolve(tx, kept)
+		if err != nil {
+			return nil, tx.Failed()
+		}
+		organization, _ := organizations.Get(tx, facts.GetOrganizationId())
+		return &introspected{facts, kept, organization.GetBrandId()}, nil
+	})
+}
+
+// introspection is the answer about a token (RFC 7662 2.2).
+type introspection struct {
+	Active       bool   `json:"active"`
+	Scope        string `json:"scope,omitempty"`
+	ClientID     string `json:"client_id,omitempty"`
+	TokenType    string `json:"token_type,omitempty"`
+	Expires      int64  `json:"exp,omitempty"`
+	IssuedAt     int64  `json:"iat,omitempty"`
+	Subject      string `json:"sub,omitempty"`
+	Audience     string `json:"aud,omitempty"`
+	Issuer       string `json:"iss,omitempty"`
+	ID           string `json:"jti,omitempty"`
+	Session      string `json:"sid,omitempty"`
+	User         string `json:"uid,omitempty"`
+	Organization string `json:"org,omitempty"`
+	Actor        *actor `json:"act,omitempty"`
+}
+
+// actor is who acts in the subject's name (RFC 8693 4.1).
+type actor struct {
+	Subject string `json:"sub"`
+}
+
+// introspectEndpoint tells a confidential client, or a program with an API key, what a
+// token of its organization or brand is worth.
+//
+// SECURITY: a token of elsewhere is as inactive as none, so nobody learns of others'.
+func (s *service) introspectEndpoint(w http.ResponseWriter, r *http.Request) {
+	r = origin(r, "")
+	f, err := form(r)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	who, err := s.claimantOf(r, f)
+	if err == nil && who.secret == "" {
+		err = invalidClient()
+	}
+	if err == nil && !f.Has("token") {
+		err = oauthRefusal("invalid_request", "token is missing")
+	}
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	found, err := s.introspect(r.Context(), f.Get("token"))
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, s.introspection(who, found))
+}
+
+func (s *service) introspection(who *claimant, found *introspected) *introspection {
+	organization, brand := who.organization()
+	if found == nil || found.facts.GetOrganizationId() != organization && found.brand != brand {
+		return &introspection{}
+	}
+	facts, kept := found.facts, found.kept
+	answer := &introspection{
+		Active: true, Scope: kept.GetScope(), ClientID: kept.GetClientId(), TokenType: "Bearer", Expires: facts.GetExpireTime().GetSeconds(),
+		Subject: facts.GetUserId(), Issuer: s.issuer, ID: kept.GetTokenId(), Session: facts.GetSessionId(),
+		User: facts.GetUserId(), Organization: facts.GetOrganizationId(),
+	}
+	if kept.GetClientId() != "" {
+		answer.Audience, answer.IssuedAt = s.issuer, kept.GetCreateTime().GetSeconds()
+	}
+	if kept.GetClientId() == facts.GetSessionId() && kept.GetClientId() != "" { // it acts by itself
+		answer.Subject = kept.GetClientId()
+	}
+	if facts.GetActorId() != "" {
+		answer.Actor = &actor{facts.GetActorId()}
+	}
+	return answer
+}

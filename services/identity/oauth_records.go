@@ -1,0 +1,122 @@
+package identity
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/store"
+)
+
+var (
+	signingKeys = store.NewCollection("signing_key", (*identitystorepb.SigningKey).GetId)
+
+	clients        = store.NewCollection("oauth_client", (*pb.OauthClient).GetId)
+	clientsByOwner = clients.Index("owner", func(c *pb.OauthClient) store.Key {
+		return store.Key{ownerID(c), store.Desc(c.GetCreateTime().AsTime())}
+	})
+	clientsByPurge = clients.Index("purge", func(c *pb.OauthClient) store.Key { return moment(c.GetPurgeTime()) })
+	clientSecrets  = store.NewCollection("oauth_secret", (*identitystorepb.ClientSecrets).GetClientId)
+
+	clientSessions         = store.NewCollection("oauth_session", (*identitystorepb.ClientSession).GetSessionId)
+	clientSessionsByClient = clientSessions.Index("client", func(s *identitystorepb.ClientSession) store.Key {
+		return store.Key{s.GetClientId()}
+	})
+	clientSessionsByBrowser = clientSessions.Index("browser", func(s *identitystorepb.ClientSession) store.Key {
+		if s.GetBrowserSessionId() == "" {
+			return nil
+		}
+		return store.Key{s.GetBrowserSessionId()}
+	})
+	refreshTokens          = store.NewCollection("oauth_refresh", (*identitystorepb.RefreshToken).GetId)
+	refreshTokensBySession = refreshTokens.Index("session", func(t *identitystorepb.RefreshToken) store.Key {
+		return store.Key{t.GetSessionId()}
+	})
+
+	authCodes    = store.NewCollection("oauth_code", (*identitystorepb.AuthorizationCode).GetId)
+	codesByPurge = authCodes.Index("purge", func(c *identitystorepb.AuthorizationCode) store.Key { return moment(c.GetPurgeTime()) })
+	codesByUser  = authCodes.Unique("user_code", func(c *identitystorepb.AuthorizationCode) store.Key {
+		if c.GetUserCode() == "" {
+			return nil
+		}
+		return store.Key{c.GetUserCode()}
+	})
+
+	consents         = store.NewCollection("oauth_consent", (*identitystorepb.Consent).GetId)
+	consentsByClient = consents.Index("client", func(c *identitystorepb.Consent) store.Key { return store.Key{c.GetClientId()} })
+
+	revocations       = store.NewCollection("oauth_revocation", (*identitystorepb.Revocation).GetId)
+	revocationsByTime = revocations.Index("time", func(r *identitystorepb.Revocation) store.Key {
+		return store.Key{r.GetTime().AsTime()}
+	})
+)
+
+// moment is the key of a time, and none where there is no time.
+func moment(t *timestamppb.Timestamp) store.Key {
+	if t == nil {
+		return nil
+	}
+	return store.Key{t.AsTime()}
+}
+
+// ownerID returns the organization or the brand that a client belongs to.
+func ownerID(c *pb.OauthClient) string {
+	if c.GetOwner() == brandOwned {
+		return c.GetBrandId()
+	}
+	return c.GetOrganizationId()
+}
+
+// endClientSession removes what a session has beside others that was opened for a client.
+func endClientSession(tx *store.Tx, id string) {
+	clientSessions.Delete(tx, id)
+	for t := range refreshTokensBySession.Scan(tx, refreshTokensBySession.Range(id)) {
+		refreshTokens.Delete(tx, t.GetId())
+	}
+}
+
+// purgeTokens removes access tokens that have ended.
+func purgeTokens(tx *store.Tx) (n int) {
+	over := take(tokensByExpiry.Scan(tx, tokensByExpiry.Range().To(tx.Now())))
+	for _, t := range over {
+		tokens.Delete(tx, t.GetId())
+	}
+	return len(over)
+}
+
+// purgeCodes removes codes that nobody can redeem, nor tell that they were redeemed.
+func purgeCodes(tx *store.Tx) (n int) {
+	over := take(codesByPurge.Scan(tx, codesByPurge.Range().To(tx.Now())))
+	for _, c := range over {
+		authCodes.Delete(tx, c.GetId())
+	}
+	return len(over)
+}
+
+// purgeRevocations removes what is older than every token that it could be about.
+func purgeRevocations(tx *store.Tx) (n int) {
+	over := take(revocationsByTime.Scan(tx, revocationsByTime.Range().To(tx.Now().Add(-revocationLife))))
+	for _, r := range over {
+		revocations.Delete(tx, r.GetId())
+	}
+	return len(over)
+}
+
+// purgeClients erases the records of clients that were deleted long enough ago.
+func purgeClients(tx *store.Tx) (n int) {
+	over := take(clientsByPurge.Scan(tx, clientsByPurge.Range().To(tx.Now())))
+	for _, c := range over {
+		clients.Delete(tx, c.GetId())
+		for consent := range consentsByClient.Scan(tx, consentsByClient.Range(c.GetId())) {
+			consents.Delete(tx, consent.GetId())
+		}
+	}
+	return len(over)
+}
+
+// revocationLife is how long a revocation is told: longer than any access token lives,
+// by what clocks may differ.
+const revocationLife = accessLife + 5*time.Minute
