@@ -89,7 +89,7 @@ type OauthClientServiceClient interface {
 	// key's, or an access token of OAuth (RFC 7662). A token of another organization is as
 	// inactive as one that never was.
 	// Fails with nothing of its own.
-	// Example: {"token": "lk_0000000000000000000000000000000000000000000000000"}
+	// Example: {"token": "lk_..."}
 	IntrospectToken(ctx context.Context, in *IntrospectTokenRequest, opts ...grpc.CallOption) (*IntrospectTokenResponse, error)
 }
 
@@ -230,7 +230,7 @@ type OauthClientServiceServer interface {
 	// key's, or an access token of OAuth (RFC 7662). A token of another organization is as
 	// inactive as one that never was.
 	// Fails with nothing of its own.
-	// Example: {"token": "lk_0000000000000000000000000000000000000000000000000"}
+	// Example: {"token": "lk_..."}
 	IntrospectToken(context.Context, *IntrospectTokenRequest) (*IntrospectTokenResponse, error)
 	mustEmbedUnimplementedOauthClientServiceServer()
 }
