@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -85,6 +87,7 @@ func (tx *Tx) appendEntry(changes []*storepb.Change) {
 		Method:       tx.origin.Method,
 		RequestId:    tx.requestID,
 		Changes:      changes,
+		Positions:    tx.positions,
 		PreviousHash: head.GetHash(),
 	}
 	for i, ev := range tx.events {
@@ -164,6 +167,10 @@ func entryHash(e *storepb.JournalEntry) []byte {
 		h.bytes(ev.GetHash())
 	}
 	h.bytes(e.GetPreviousHash())
+	for _, source := range slices.Sorted(maps.Keys(e.GetPositions())) {
+		h.string(source)
+		h.int(e.GetPositions()[source])
+	}
 	return h.Sum(nil)
 }
 

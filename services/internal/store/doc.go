@@ -73,6 +73,7 @@
 //	l  replicas      none                                 ReplicaList
 //	s  schema        none                                 Schema
 //	t  tenant        tenant                               empty
+//	u  unfinished    none                                 empty; only while a backup is restored
 //
 // A part is a tag byte and: for a string its bytes, with each 0x00 followed by 0xff,
 // and 0x00 0x01; for an integer 8 bytes, big endian, with the sign turned round; for

@@ -6,6 +6,7 @@ const (
 	system = 0x01 // below tagString, with which every tenant starts
 
 	spaceAnswer   = 'a'
+	spaceBase     = 'b'
 	spaceHead     = 'c'
 	spaceEvent    = 'e'
 	spaceHistory  = 'h'
@@ -16,13 +17,14 @@ const (
 	spaceRecord   = 'r'
 	spaceUse      = 'u'
 
-	systemBeat     = 'b'
-	systemClaim    = 'c'
-	systemFence    = 'f'
-	systemSecret   = 'k'
-	systemReplicas = 'l'
-	systemSchema   = 's'
-	systemTenant   = 't'
+	systemBeat       = 'b'
+	systemClaim      = 'c'
+	systemFence      = 'f'
+	systemSecret     = 'k'
+	systemReplicas   = 'l'
+	systemSchema     = 's'
+	systemTenant     = 't'
+	systemUnfinished = 'u'
 )
 
 var (
@@ -33,6 +35,8 @@ var (
 	beatPrefix   = []byte{system, systemBeat}
 	claimPrefix  = []byte{system, systemClaim}
 	fencePrefix  = []byte{system, systemFence}
+
+	unfinishedKey = []byte{system, systemUnfinished}
 )
 
 // present is the value of a row whose key says everything.

@@ -21,6 +21,10 @@ func (tx *Tx) Position(source string) int64 {
 func (tx *Tx) SetPosition(source string, revision int64) {
 	tx.mustWrite()
 	if tx.Position(source) != revision {
+		if tx.positions == nil {
+			tx.positions = map[string]int64{}
+		}
+		tx.positions[source] = revision
 		tx.save(tx.row(spacePosition, source), &storepb.Position{Revision: revision})
 	}
 }

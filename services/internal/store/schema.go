@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -139,7 +140,7 @@ func (db *DB) readSchema(ctx context.Context, want *storepb.Schema) (*storepb.Sc
 		}
 	}
 	if found.GetFormat() > format {
-		return nil, fmt.Errorf("data is of format %d, written by a newer version; this one knows format %d", found.GetFormat(), format)
+		return nil, newer(found)
 	}
 	if found.Indexes == nil {
 		found.Indexes = map[string]string{}
@@ -148,8 +149,22 @@ func (db *DB) readSchema(ctx context.Context, want *storepb.Schema) (*storepb.Sc
 	return found, err
 }
 
+func newer(found *storepb.Schema) error {
+	return fmt.Errorf("data is of format %d, written by a newer version; this one knows format %d", found.GetFormat(), format)
+}
+
+// errUnfinished reports what a Replay has left that did not come to its end.
+var errUnfinished = errors.New("data was being restored or copied here, and that was interrupted: do it again")
+
 func loadSchema(s Snapshot) (*storepb.Schema, []byte, error) {
 	schema := &storepb.Schema{}
+	mark, err := s.Get(unfinishedKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	if mark != nil {
+		return nil, nil, errUnfinished
+	}
 	row, err := s.Get(schemaKey)
 	if err != nil {
 		return nil, nil, err

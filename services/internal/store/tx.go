@@ -45,6 +45,7 @@ type Tx struct {
 	head      *storepb.Head         // once it was read
 	entry     *storepb.JournalEntry // the last that was read
 	erased    map[string]bool
+	positions map[string]int64 // that were set, by source
 	requestID string
 	scratch   []byte    // the last key made
 	room      [256]byte // for prefix and scratch

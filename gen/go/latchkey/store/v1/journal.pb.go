@@ -45,7 +45,10 @@ type JournalEntry struct {
 	Events []*Event `protobuf:"bytes,8,rep,name=events,proto3" json:"events,omitempty"`
 	// Hash of the entry before, SHA-256; empty in the first.
 	PreviousHash []byte `protobuf:"bytes,9,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
-	// SHA-256 over everything above. It covers the hash of each value and payload
+	// How far events of other services had been handled with this entry, by service; only
+	// those that changed.
+	Positions map[string]int64 `protobuf:"bytes,11,rep,name=positions,proto3" json:"positions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// SHA-256 over everything else. It covers the hash of each value and payload
 	// and not the bytes, so that they can be erased and the chain still verifies.
 	Hash          []byte `protobuf:"bytes,10,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -141,6 +144,13 @@ func (x *JournalEntry) GetEvents() []*Event {
 func (x *JournalEntry) GetPreviousHash() []byte {
 	if x != nil {
 		return x.PreviousHash
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetPositions() map[string]int64 {
+	if x != nil {
+		return x.Positions
 	}
 	return nil
 }
@@ -672,7 +682,7 @@ var File_latchkey_store_v1_journal_proto protoreflect.FileDescriptor
 
 const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x1flatchkey/store/v1/journal.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x02\n" +
+	"\x1flatchkey/store/v1/journal.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x03\n" +
 	"\fJournalEntry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vcommit_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -684,9 +694,13 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x123\n" +
 	"\achanges\x18\a \x03(\v2\x19.latchkey.store.v1.ChangeR\achanges\x120\n" +
 	"\x06events\x18\b \x03(\v2\x18.latchkey.store.v1.EventR\x06events\x12#\n" +
-	"\rprevious_hash\x18\t \x01(\fR\fpreviousHash\x12\x12\n" +
+	"\rprevious_hash\x18\t \x01(\fR\fpreviousHash\x12L\n" +
+	"\tpositions\x18\v \x03(\v2..latchkey.store.v1.JournalEntry.PositionsEntryR\tpositions\x12\x12\n" +
 	"\x04hash\x18\n" +
-	" \x01(\fR\x04hash\"6\n" +
+	" \x01(\fR\x04hash\x1a<\n" +
+	"\x0ePositionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"6\n" +
 	"\x04Head\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\"\xce\x01\n" +
@@ -745,7 +759,7 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
 	(*Head)(nil),                  // 1: latchkey.store.v1.Head
@@ -756,21 +770,23 @@ var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*Position)(nil),              // 6: latchkey.store.v1.Position
 	(*Use)(nil),                   // 7: latchkey.store.v1.Use
 	(*Schema)(nil),                // 8: latchkey.store.v1.Schema
-	nil,                           // 9: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	nil,                           // 9: latchkey.store.v1.JournalEntry.PositionsEntry
+	nil,                           // 10: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	10, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	11, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
 	2,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
 	3,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	10, // 3: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
-	10, // 4: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	9,  // 5: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
+	11, // 4: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	11, // 5: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	10, // 6: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_store_v1_journal_proto_init() }
@@ -786,7 +802,7 @@ func file_latchkey_store_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,283 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/backup"
+	"latchkey.dev/services/internal/store/bolt"
+	"latchkey.dev/services/internal/store/postgres"
+	"latchkey.dev/services/internal/store/postgres/postgrestest"
+)
+
+func TestMain(m *testing.M) {
+	defer postgrestest.Stop()
+	m.Run()
+}
+
+// engines open an empty store, of each kind.
+var engines = map[string]func(t *testing.T) store.Engine{
+	"bolt": func(t *testing.T) store.Engine {
+		e, err := bolt.Open(filepath.Join(t.TempDir(), "test.db"), bolt.Options{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	},
+	"postgres": func(t *testing.T) store.Engine {
+		e, _, err := postgres.Open(t.Context(), postgrestest.URL(t), fmt.Sprint("test", tables.Add(1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	},
+}
+
+var tables atomic.Int64
+
+func onEach(t *testing.T, f func(t *testing.T, open func(t *testing.T) store.Engine)) {
+	for kind, open := range engines {
+		t.Run(kind, func(t *testing.T) { f(t, open) })
+	}
+}
+
+// A schema belongs to one DB at a time as little as to one test: it is only read.
+var (
+	samples = store.NewCollection("sample", (*storepb.Sample).GetId)
+	_       = samples.Index("group", func(v *storepb.Sample) store.Key { return store.Key{v.GetGroup(), v.GetRank()} })
+	schema  = store.NewSchema(samples)
+)
+
+func openDB(t *testing.T, e store.Engine) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), e, schema, store.Config{Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// model is what should be in a store after each revision of each tenant.
+type model struct {
+	mu   sync.Mutex
+	past map[string][]map[string]*storepb.Sample // by tenant and revision
+	at   map[string]map[int64]int64              // the position of "elsewhere", by tenant and revision
+}
+
+func newModel() *model {
+	return &model{past: map[string][]map[string]*storepb.Sample{}, at: map[string]map[int64]int64{}}
+}
+
+// note keeps what a revision changed; nil is a record that was deleted.
+func (m *model) note(tenant string, revision int64, changed map[string]*storepb.Sample) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for int64(len(m.past[tenant])) <= revision {
+		m.past[tenant] = append(m.past[tenant], nil)
+	}
+	m.past[tenant][revision] = changed
+}
+
+// state returns the records of a tenant after a revision.
+func (m *model) state(tenant string, revision int64) map[string]*storepb.Sample {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	state := map[string]*storepb.Sample{}
+	for _, changed := range m.past[tenant][:min(int64(len(m.past[tenant])), revision+1)] {
+		for id, v := range changed {
+			if v == nil {
+				delete(state, id)
+			} else {
+				state[id] = v
+			}
+		}
+	}
+	return state
+}
+
+// write does something at random to a tenant.
+func (m *model) write(ctx context.Context, db *store.DB, random *rand.Rand, tenant string, n int) error {
+	ctx = store.WithOrigin(ctx, store.Origin{Tenant: tenant, Caller: "ann", Method: "latchkey.store.v1.SampleService/SaveSample"})
+	id, choice := fmt.Sprintf("s%02d", random.IntN(40)), random.IntN(10)
+	req := &storepb.SaveSampleRequest{RequestId: fmt.Sprintf("%s-%d-%d", tenant, n, random.Uint64())}
+	var revision int64
+	var changed map[string]*storepb.Sample
+	_, err := store.Do(ctx, db, req, func(tx *store.Tx) (*storepb.Sample, error) {
+		changed, revision = map[string]*storepb.Sample{}, tx.Revision()
+		if _, ok := samples.Get(tx, id); ok && choice < 2 {
+			changed[id] = nil
+			samples.Delete(tx, id)
+			return &storepb.Sample{}, nil
+		}
+		for i := range 1 + choice%3 {
+			v := &storepb.Sample{Id: fmt.Sprint(id, i), Group: fmt.Sprint(choice), Rank: int64(n), Note: fmt.Sprintf("%*d", 20+n%400, n)}
+			if i == 0 {
+				v.Id = id
+			}
+			if err := samples.Put(tx, v); err != nil {
+				return nil, err
+			}
+			stored, _ := samples.Get(tx, v.GetId())
+			changed[v.GetId()] = stored
+		}
+		if choice == 5 {
+			tx.Emit(&storepb.Sample{Id: id, Note: "happened"})
+		}
+		if choice > 6 {
+			tx.SetPosition("elsewhere", int64(n))
+		}
+		return &storepb.Sample{Id: id}, nil
+	})
+	if err == nil {
+		m.note(tenant, revision, changed)
+	}
+	return err
+}
+
+// contents returns the records of a tenant as they are.
+func contents(t *testing.T, db *store.DB, tenant string) map[string]*storepb.Sample {
+	t.Helper()
+	found := map[string]*storepb.Sample{}
+	err := db.View(store.WithOrigin(t.Context(), store.Origin{Tenant: tenant}), func(tx *store.Tx) error {
+		for v := range samples.All(tx) {
+			found[v.GetId()] = v
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func same(a, b map[string]*storepb.Sample) bool {
+	return maps.EqualFunc(a, b, func(a, b *storepb.Sample) bool { return proto.Equal(a, b) })
+}
+
+// check fails the test unless a tenant is as it was after a revision, and all is whole.
+func (m *model) check(t *testing.T, db *store.DB, tenant string, revision int64) {
+	t.Helper()
+	if got, want := contents(t, db, tenant), m.state(tenant, revision); !same(got, want) {
+		t.Errorf("%s at revision %d: got %d records, want %d\n%v\n%v", tenant, revision, len(got), len(want), got, want)
+	}
+	if err := db.VerifyJournal(t.Context(), tenant); err != nil {
+		t.Error(err)
+	}
+	if err := db.VerifyRecords(t.Context(), tenant); err != nil {
+		t.Error(err)
+	}
+}
+
+// load has writers run while f does.
+func (m *model) load(t *testing.T, db *store.DB, seed uint64, tenants []string, f func()) {
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			random := rand.New(rand.NewPCG(seed, uint64(w)))
+			for n := 1; ctx.Err() == nil; n++ {
+				if err := m.write(t.Context(), db, random, tenants[random.IntN(len(tenants))], n); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	f()
+	stop()
+	writers.Wait()
+}
+
+// head returns the last revision of a tenant.
+func head(t *testing.T, db *store.DB, tenant string) (last int64) {
+	t.Helper()
+	err := db.View(store.WithOrigin(t.Context(), store.Origin{Tenant: tenant}), func(tx *store.Tx) error {
+		last = tx.Revision()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+// restored opens what a backup holds, restored as r says.
+func restored(t *testing.T, e store.Engine, r backup.Restoring, files ...[]byte) (*store.DB, backup.Restored) {
+	t.Helper()
+	r.Open = func(string) (store.Engine, error) { return e, nil }
+	r.Now = time.Now
+	var in []*bytes.Reader
+	for _, f := range files {
+		in = append(in, bytes.NewReader(f))
+	}
+	done, err := r.Restore(t.Context(), readers(in)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openDB(t, e), done
+}
+
+// TestUnderLoad takes a backup while writers run, in pages so small that most rows are
+// changed between one and the next, and restores it at 50 revisions chosen at random. At
+// each the store is what the writers had made of it.
+func TestUnderLoad(t *testing.T) {
+	onEach(t, func(t *testing.T, open func(t *testing.T) store.Engine) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 99))
+		tenants := []string{"acme", "brick", "cedar"}
+		m, live := newModel(), open(t)
+		db := openDB(t, live)
+		for n := range 150 {
+			if err := m.write(t.Context(), db, random, tenants[n%3], n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var file bytes.Buffer
+		m.load(t, db, seed, tenants, func() {
+			taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: small{store.PagesOf(live), random}}}, Now: time.Now}
+			counts, err := taking.Take(t.Context(), &file)
+			if err != nil {
+				t.Error(err)
+			}
+			if t.Logf("%+v", counts); counts.Entries == 0 {
+				t.Error("nothing was written meanwhile")
+			}
+		})
+		all, done := restored(t, open(t), backup.Restoring{}, file.Bytes())
+		t.Logf("%+v", done)
+		for _, tenant := range tenants {
+			m.check(t, all, tenant, head(t, all, tenant))
+		}
+		for i := range 50 {
+			tenant := tenants[random.IntN(3)]
+			revision := 1 + random.Int64N(head(t, all, tenant))
+			open := open
+			if i%10 > 0 { // what was taken from one kind of database can be restored in another
+				open = engines["bolt"]
+			}
+			part, _ := restored(t, open(t), backup.Restoring{Revisions: map[string]map[string]int64{"test": {tenant: revision}}}, file.Bytes())
+			if got := head(t, part, tenant); got != revision {
+				t.Errorf("got revision %d, want %d", got, revision)
+			}
+			m.check(t, part, tenant, revision)
+			part.Close()
+			if t.Failed() {
+				break
+			}
+		}
+	})
+}

@@ -1,0 +1,207 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"gocloud.dev/blob"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/store"
+)
+
+// Store is a store to be backed up.
+type Store struct {
+	Service string
+	Pages   store.Pages
+}
+
+// Counts are how much was moved.
+type Counts struct {
+	Pairs   int64 `json:"pairs"`
+	Entries int64 `json:"entries"`
+	Blobs   int64 `json:"blobs"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Taking is the taking of a backup.
+type Taking struct {
+	Stores []Store
+	// Blobs are the stores of blobs to take along, by service; nil for none.
+	Blobs map[string]*blob.Bucket
+	// Tenant is the only one that is wanted; empty for all.
+	Tenant string
+	// Now is the clock of the processes.
+	Now func() time.Time
+	// Progress is called now and then; it may be nil.
+	Progress func(Counts)
+
+	counts Counts
+	begun  time.Time
+	last   map[string]map[string]int64 // revision up to which a tenant was taken, by service
+	sum    []byte                      // of the last chunk
+	cut    time.Time
+}
+
+// Cut returns the instant to which what was taken is complete.
+func (t *Taking) Cut() time.Time { return t.cut }
+
+// Take writes a backup of everything.
+func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
+	t.last, t.begun, t.counts = map[string]map[string]int64{}, t.Now(), Counts{}
+	header := &storepb.BackupHeader{
+		Format: Format, CreateTime: timestamppb.New(t.begun), Blobs: t.Blobs != nil, Tenant: t.Tenant,
+	}
+	for _, s := range t.Stores {
+		header.Services = append(header.Services, s.Service)
+	}
+	w, err := NewWriter(to, header)
+	if err != nil {
+		return t.counts, err
+	}
+	least := map[string]map[string]int64{}
+	for _, s := range t.Stores {
+		if least[s.Service], err = t.rows(ctx, w, s); err != nil {
+			return t.counts, fmt.Errorf("read the store of %s: %w", s.Service, err)
+		}
+	}
+	t.cut = t.Now()
+	for _, s := range t.Stores {
+		tenants, err := t.tenants(ctx, s)
+		if err == nil {
+			err = t.tails(ctx, w, s, tenants, least[s.Service], t.begun)
+		}
+		if err != nil {
+			return t.counts, fmt.Errorf("read the journals of %s: %w", s.Service, err)
+		}
+	}
+	if err := t.blobs(ctx, w); err != nil {
+		return t.counts, err
+	}
+	return t.counts, t.end(w)
+}
+
+// TakeMore writes what was committed since the last Take or TakeMore to the tenants that
+// are named, by service. Its file continues the one before.
+func (t *Taking) TakeMore(ctx context.Context, to io.Writer, changed map[string][]string) (Counts, error) {
+	since := t.cut
+	t.counts = Counts{}
+	w, err := NewWriter(to, &storepb.BackupHeader{Format: Format, CreateTime: timestamppb.New(t.Now()), Follows: t.sum, Tenant: t.Tenant})
+	if err != nil {
+		return t.counts, err
+	}
+	t.cut = t.Now()
+	for _, s := range t.Stores {
+		if err := t.tails(ctx, w, s, changed[s.Service], nil, since); err != nil {
+			return t.counts, fmt.Errorf("read the journals of %s: %w", s.Service, err)
+		}
+	}
+	return t.counts, t.end(w)
+}
+
+func (t *Taking) end(w *Writer) error {
+	err := w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_End{End: &storepb.BackupEnd{
+		Cut: timestamppb.New(t.cut), Pairs: t.counts.Pairs, Entries: t.counts.Entries, Blobs: t.counts.Blobs,
+	}}})
+	t.sum = slices.Clone(w.sum[:])
+	t.progress(w)
+	return err
+}
+
+func (t *Taking) progress(w *Writer) {
+	t.counts.Bytes = w.written
+	if t.Progress != nil {
+		t.Progress(t.counts)
+	}
+}
+
+func (t *Taking) tenants(ctx context.Context, s Store) ([]string, error) {
+	all, err := store.ReadTenants(ctx, s.Pages)
+	if t.Tenant != "" {
+		all = slices.DeleteFunc(all, func(tenant string) bool { return tenant != t.Tenant })
+	}
+	return all, err
+}
+
+// rows writes the rows of one store. It returns for each tenant the revision up to which
+// its entries are needed.
+func (t *Taking) rows(ctx context.Context, w *Writer, s Store) (least map[string]int64, err error) {
+	write := func(tenant string, rows []store.Pair, restart bool) error {
+		p := &storepb.BackupPairs{Service: s.Service, Tenant: tenant, Restart: restart}
+		for _, row := range rows {
+			p.Pairs = append(p.Pairs, store.PairOf(row))
+		}
+		t.counts.Pairs += int64(len(rows))
+		defer t.progress(w)
+		return w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_Pairs{Pairs: p}})
+	}
+	if t.Tenant == "" {
+		lo, hi := store.OutsideTenants()
+		err := store.EachPage(ctx, s.Pages, lo, hi, func(rows []store.Pair) error { return write("", rows, false) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	tenants, err := t.tenants(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	least, t.last[s.Service] = map[string]int64{}, map[string]int64{}
+	for _, tenant := range tenants {
+		b, err := store.ReadTenant(ctx, s.Pages, tenant, func(rows []store.Pair, restart bool) error {
+			return write(tenant, rows, restart)
+		})
+		if err != nil {
+			return nil, err
+		}
+		least[tenant], t.last[s.Service][tenant] = b.Least, b.After
+	}
+	return least, nil
+}
+
+// tails writes the entries of tenants that were committed up to the cut, or are needed.
+func (t *Taking) tails(ctx context.Context, w *Writer, s Store, tenants []string, least map[string]int64, since time.Time) error {
+	for _, tenant := range tenants {
+		wanted := func(e *storepb.JournalEntry) bool {
+			return e.GetRevision() <= least[tenant] || !e.GetCommitTime().AsTime().After(t.cut)
+		}
+		for {
+			tail, err := store.ReadTail(ctx, s.Pages, tenant, t.last[s.Service][tenant], wanted)
+			if err != nil {
+				return err
+			}
+			if len(tail) == 0 {
+				break
+			}
+			last, err := store.Entry(tail[len(tail)-1])
+			if err != nil {
+				return err
+			}
+			t.last[s.Service][tenant] = last.GetRevision()
+			t.counts.Entries += int64(len(tail))
+			if err := t.entries(w, &storepb.BackupEntries{Service: s.Service, Tenant: tenant, Entries: tail}); err != nil {
+				return err
+			}
+		}
+		err := store.ReadLoose(ctx, s.Pages, tenant, since.Add(-time.Minute), func(page []store.Pair) error {
+			loose := &storepb.BackupEntries{Service: s.Service, Tenant: tenant}
+			for _, row := range page {
+				loose.Loose = append(loose.Loose, store.PairOf(row))
+			}
+			return t.entries(w, loose)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Taking) entries(w *Writer, e *storepb.BackupEntries) error {
+	defer t.progress(w)
+	return w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_Entries{Entries: e}})
+}
