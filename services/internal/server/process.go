@@ -17,6 +17,7 @@ import (
 
 	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/lease"
@@ -216,6 +217,7 @@ func newCache[V any](p *Process, source, at string, load func(context.Context, s
 func (p *Process) startParts(context.Context) error {
 	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
+	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{stores: p.stores, draining: p.draining})
 	p.openDecisions()
 	for _, part := range p.parts {
 		if db := p.stores[part.Name]; db != nil && db.Shared() {

@@ -11,6 +11,7 @@ import (
 
 	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
 )
 
 // errStopped is why the background work of a process ends that was told to stop.
@@ -72,6 +73,7 @@ const feedGrace = time.Second
 var feeds = []string{
 	leasepb.LeaseService_Watch_FullMethodName,
 	eventpb.EventService_WatchEvents_FullMethodName,
+	operatorpb.OperatorService_WatchTenants_FullMethodName,
 	healthpb.Health_Watch_FullMethodName,
 	reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

@@ -10,58 +10,7 @@ import (
 // the journal says of it, or not in its indexes as its keys are, or an entry of an
 // index that stands for no such record. Others may write meanwhile.
 func (db *DB) VerifyRecords(ctx context.Context, tenant string) error {
-	j := &verifier{}
-	for _, c := range db.schema.collections {
-		check := func(of string, space byte, name string, f func(*verifier, *Tx, Pair) error) error {
-			err := db.each(ctx, tenant, space, name, func(tx *Tx, p Pair) error { return f(j, tx, p) })
-			if err != nil {
-				return fmt.Errorf("%s of %s: %w", of, tenant, err)
-			}
-			return nil
-		}
-		if err := check("records", spaceRecord, c.Name(), c.verify); err != nil {
-			return err
-		}
-		for _, ix := range c.declaredIndexes() {
-			name, _ := ix.describe()
-			if err := check("index", spaceIndex, name, ix.verify); err != nil {
-				return err
-			}
-		}
-		if err := check("history", spaceHistory, c.Name(), c.verifyGone); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// each calls f with every row of a space whose first part is a name, in one snapshot as
-// many as a part of the time for a read allows.
-func (db *DB) each(ctx context.Context, tenant string, space byte, name string, f func(*Tx, Pair) error) error {
-	var next []byte
-	for more := true; more; {
-		more = false
-		err := db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
-			lo, hi := tx.rows(space, name)
-			if next != nil {
-				lo = next
-			}
-			for p := range tx.scan(lo, hi, false) {
-				if err := f(tx, p); err != nil {
-					return err
-				}
-				if more = tx.slices < readSlices; more {
-					next = append(bytes.Clone(p.Key), 0)
-					break
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return db.verifyRows(ctx, tenant, func(wrong error) error { return wrong }, func() {})
 }
 
 // verify checks a record against its key, its index entries and the journal.

@@ -75,6 +75,9 @@ func open(path string, o Options) (*bbolt.DB, error) {
 	return db, nil
 }
 
+// ErrInUse reports that another process has the file open.
+var ErrInUse = errors.New("another process has it open")
+
 // damaged reports whether a failure to open is the file's own fault.
 func damaged(err error) bool {
 	_, system := errors.AsType[*fs.PathError](err)
@@ -85,7 +88,7 @@ func damaged(err error) bool {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return errors.New("another process has it open")
+		return ErrInUse
 	case damaged(err):
 		return fmt.Errorf("file is damaged: %w", err)
 	default:

@@ -12,7 +12,6 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	_ "latchkey.dev/gen/go/latchkey/authz/v1"
 	v1 "latchkey.dev/gen/go/latchkey/store/v1"
 	reflect "reflect"
@@ -357,130 +356,11 @@ func (x *VerifyStoreResponse) GetDone() bool {
 	return false
 }
 
-// Request of OperatorService.CompactStore.
-type CompactStoreRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whose store, for example "invoicing".
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CompactStoreRequest) Reset() {
-	*x = CompactStoreRequest{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CompactStoreRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CompactStoreRequest) ProtoMessage() {}
-
-func (x *CompactStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CompactStoreRequest.ProtoReflect.Descriptor instead.
-func (*CompactStoreRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *CompactStoreRequest) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-// Response of OperatorService.CompactStore.
-type CompactStoreResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Rows that were copied, until now.
-	Pairs int64 `protobuf:"varint,1,opt,name=pairs,proto3" json:"pairs,omitempty"`
-	// Bytes that the file had before; only in the last message.
-	SizeBefore int64 `protobuf:"varint,2,opt,name=size_before,json=sizeBefore,proto3" json:"size_before,omitempty"`
-	// Bytes that it has now; only in the last message.
-	SizeAfter int64 `protobuf:"varint,3,opt,name=size_after,json=sizeAfter,proto3" json:"size_after,omitempty"`
-	// When it was done; only in the last message.
-	DoneTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=done_time,json=doneTime,proto3" json:"done_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CompactStoreResponse) Reset() {
-	*x = CompactStoreResponse{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CompactStoreResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CompactStoreResponse) ProtoMessage() {}
-
-func (x *CompactStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CompactStoreResponse.ProtoReflect.Descriptor instead.
-func (*CompactStoreResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *CompactStoreResponse) GetPairs() int64 {
-	if x != nil {
-		return x.Pairs
-	}
-	return 0
-}
-
-func (x *CompactStoreResponse) GetSizeBefore() int64 {
-	if x != nil {
-		return x.SizeBefore
-	}
-	return 0
-}
-
-func (x *CompactStoreResponse) GetSizeAfter() int64 {
-	if x != nil {
-		return x.SizeAfter
-	}
-	return 0
-}
-
-func (x *CompactStoreResponse) GetDoneTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.DoneTime
-	}
-	return nil
-}
-
 var File_latchkey_operator_v1_operator_proto protoreflect.FileDescriptor
 
 const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"#latchkey/operator/v1/operator.proto\x12\x14latchkey.operator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1elatchkey/store/v1/backup.proto\"u\n" +
+	"#latchkey/operator/v1/operator.proto\x12\x14latchkey.operator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1elatchkey/store/v1/backup.proto\"u\n" +
 	"\x10ReadPairsRequest\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12\x1f\n" +
 	"\x05start\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05start\x12\x1b\n" +
@@ -498,21 +378,11 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\atenants\x18\x02 \x01(\x03R\atenants\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x03R\x04rows\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\":\n" +
-	"\x13CompactStoreRequest\x12#\n" +
-	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\"\xa5\x01\n" +
-	"\x14CompactStoreResponse\x12\x14\n" +
-	"\x05pairs\x18\x01 \x01(\x03R\x05pairs\x12\x1f\n" +
-	"\vsize_before\x18\x02 \x01(\x03R\n" +
-	"sizeBefore\x12\x1d\n" +
-	"\n" +
-	"size_after\x18\x03 \x01(\x03R\tsizeAfter\x127\n" +
-	"\tdone_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdoneTime2\xc7\x03\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done2\xd6\x02\n" +
 	"\x0fOperatorService\x12d\n" +
 	"\tReadPairs\x12&.latchkey.operator.v1.ReadPairsRequest\x1a'.latchkey.operator.v1.ReadPairsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fWatchTenants\x12).latchkey.operator.v1.WatchTenantsRequest\x1a*.latchkey.operator.v1.WatchTenantsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12l\n" +
-	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12o\n" +
-	"\fCompactStore\x12).latchkey.operator.v1.CompactStoreRequest\x1a*.latchkey.operator.v1.CompactStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
+	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
 
 var (
 	file_latchkey_operator_v1_operator_proto_rawDescOnce sync.Once
@@ -526,35 +396,29 @@ func file_latchkey_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_latchkey_operator_v1_operator_proto_rawDescData
 }
 
-var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_latchkey_operator_v1_operator_proto_goTypes = []any{
-	(*ReadPairsRequest)(nil),      // 0: latchkey.operator.v1.ReadPairsRequest
-	(*ReadPairsResponse)(nil),     // 1: latchkey.operator.v1.ReadPairsResponse
-	(*WatchTenantsRequest)(nil),   // 2: latchkey.operator.v1.WatchTenantsRequest
-	(*WatchTenantsResponse)(nil),  // 3: latchkey.operator.v1.WatchTenantsResponse
-	(*VerifyStoreRequest)(nil),    // 4: latchkey.operator.v1.VerifyStoreRequest
-	(*VerifyStoreResponse)(nil),   // 5: latchkey.operator.v1.VerifyStoreResponse
-	(*CompactStoreRequest)(nil),   // 6: latchkey.operator.v1.CompactStoreRequest
-	(*CompactStoreResponse)(nil),  // 7: latchkey.operator.v1.CompactStoreResponse
-	(*v1.Pair)(nil),               // 8: latchkey.store.v1.Pair
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*ReadPairsRequest)(nil),     // 0: latchkey.operator.v1.ReadPairsRequest
+	(*ReadPairsResponse)(nil),    // 1: latchkey.operator.v1.ReadPairsResponse
+	(*WatchTenantsRequest)(nil),  // 2: latchkey.operator.v1.WatchTenantsRequest
+	(*WatchTenantsResponse)(nil), // 3: latchkey.operator.v1.WatchTenantsResponse
+	(*VerifyStoreRequest)(nil),   // 4: latchkey.operator.v1.VerifyStoreRequest
+	(*VerifyStoreResponse)(nil),  // 5: latchkey.operator.v1.VerifyStoreResponse
+	(*v1.Pair)(nil),              // 6: latchkey.store.v1.Pair
 }
 var file_latchkey_operator_v1_operator_proto_depIdxs = []int32{
-	8, // 0: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
-	9, // 1: latchkey.operator.v1.CompactStoreResponse.done_time:type_name -> google.protobuf.Timestamp
-	0, // 2: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
-	2, // 3: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
-	4, // 4: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
-	6, // 5: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
-	1, // 6: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
-	3, // 7: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
-	5, // 8: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
-	7, // 9: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
+	0, // 1: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
+	2, // 2: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
+	4, // 3: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
+	1, // 4: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
+	3, // 5: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
+	5, // 6: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
+	4, // [4:7] is the sub-list for method output_type
+	1, // [1:4] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_operator_v1_operator_proto_init() }
@@ -568,7 +432,7 @@ func file_latchkey_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_operator_v1_operator_proto_rawDesc), len(file_latchkey_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

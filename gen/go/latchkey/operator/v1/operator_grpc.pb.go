@@ -24,7 +24,6 @@ const (
 	OperatorService_ReadPairs_FullMethodName    = "/latchkey.operator.v1.OperatorService/ReadPairs"
 	OperatorService_WatchTenants_FullMethodName = "/latchkey.operator.v1.OperatorService/WatchTenants"
 	OperatorService_VerifyStore_FullMethodName  = "/latchkey.operator.v1.OperatorService/VerifyStore"
-	OperatorService_CompactStore_FullMethodName = "/latchkey.operator.v1.OperatorService/CompactStore"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -32,7 +31,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify, copy and compact ask it for what they
+// process only, so that the commands backup, verify and copy ask it for what they
 // need. They prove with the suite's service key that they may.
 type OperatorServiceClient interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
@@ -51,12 +50,6 @@ type OperatorServiceClient interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(ctx context.Context, in *VerifyStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyStoreResponse], error)
-	// Gives the disk back what a store in a file no longer needs. Calls go on meanwhile, but
-	// for a moment at the end. If it is cancelled the store is as before.
-	// Fails with NOT_FOUND if this process does not keep the service's store, and with
-	// FAILED_PRECONDITION if that is in a database, which has its own way.
-	// Example: {"service": "invoicing"}
-	CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error)
 }
 
 type operatorServiceClient struct {
@@ -115,31 +108,12 @@ func (c *operatorServiceClient) VerifyStore(ctx context.Context, in *VerifyStore
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreClient = grpc.ServerStreamingClient[VerifyStoreResponse]
 
-func (c *operatorServiceClient) CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[2], OperatorService_CompactStore_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[CompactStoreRequest, CompactStoreResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type OperatorService_CompactStoreClient = grpc.ServerStreamingClient[CompactStoreResponse]
-
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify, copy and compact ask it for what they
+// process only, so that the commands backup, verify and copy ask it for what they
 // need. They prove with the suite's service key that they may.
 type OperatorServiceServer interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
@@ -158,12 +132,6 @@ type OperatorServiceServer interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error
-	// Gives the disk back what a store in a file no longer needs. Calls go on meanwhile, but
-	// for a moment at the end. If it is cancelled the store is as before.
-	// Fails with NOT_FOUND if this process does not keep the service's store, and with
-	// FAILED_PRECONDITION if that is in a database, which has its own way.
-	// Example: {"service": "invoicing"}
-	CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -182,9 +150,6 @@ func (UnimplementedOperatorServiceServer) WatchTenants(*WatchTenantsRequest, grp
 }
 func (UnimplementedOperatorServiceServer) VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyStore not implemented")
-}
-func (UnimplementedOperatorServiceServer) CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error {
-	return status.Error(codes.Unimplemented, "method CompactStore not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -247,17 +212,6 @@ func _OperatorService_VerifyStore_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreServer = grpc.ServerStreamingServer[VerifyStoreResponse]
 
-func _OperatorService_CompactStore_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(CompactStoreRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(OperatorServiceServer).CompactStore(m, &grpc.GenericServerStream[CompactStoreRequest, CompactStoreResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type OperatorService_CompactStoreServer = grpc.ServerStreamingServer[CompactStoreResponse]
-
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -279,11 +233,6 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "VerifyStore",
 			Handler:       _OperatorService_VerifyStore_Handler,
-			ServerStreams: true,
-		},
-		{
-			StreamName:    "CompactStore",
-			Handler:       _OperatorService_CompactStore_Handler,
 			ServerStreams: true,
 		},
 	},

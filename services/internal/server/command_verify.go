@@ -1,0 +1,167 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"gocloud.dev/blob"
+
+	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
+
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/backup"
+)
+
+func verifyCommand() command {
+	return command{
+		name: "verify", operands: "[FILE]", summary: "look for damage in the stores, or in a backup",
+		about: `Without FILE it checks everything in the stores: that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
+
+With FILE, a path, a URL or - for standard input, it checks a backup: the checksums first, and then all of the above, for which it restores the backup into a temporary folder. With --quick it checks the checksums alone.
+
+It prints each problem on standard error, and exits with 1 if there is one.`,
+		shared: toStores,
+		declare: func(f *flag.FlagSet) action {
+			quick := f.Bool("quick", false, "check only the checksums of a backup")
+			return func(ctx context.Context, in *invocation) (report, error) {
+				switch {
+				case len(in.operands) > 1:
+					return nil, usageError("expected one FILE at most")
+				case len(in.operands) == 0:
+					return in.verifyStores(ctx)
+				case *quick:
+					return in.verifyQuickly(ctx, in.operands[0])
+				}
+				return in.verifyBackup(ctx, in.operands[0])
+			}
+		},
+	}
+}
+
+// verified is the outcome of verify.
+type verified struct{ store.Verified }
+
+func (v *verified) String() string {
+	return fmt.Sprintf("%d problems in %d tenants, %d journal entries, %d rows", v.Problems, v.Tenants, v.Entries, v.Rows)
+}
+
+func sum(a, b store.Verified) store.Verified {
+	return store.Verified{Tenants: a.Tenants + b.Tenants, Entries: a.Entries + b.Entries, Rows: a.Rows + b.Rows, Problems: a.Problems + b.Problems}
+}
+
+var errDamaged = errors.New("there is damage")
+
+func (v *verified) err() error {
+	if v.Problems > 0 {
+		return errDamaged
+	}
+	return nil
+}
+
+func (in *invocation) verifyStores(ctx context.Context) (report, error) {
+	s, err := in.openStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	all := &verified{}
+	for _, o := range s.all {
+		var one store.Verified
+		if e := o.engine; e != nil {
+			o.engine = nil // the DB closes it
+			one, err = in.verifyEngine(ctx, o.service, e)
+		} else {
+			one, err = in.verifyRemote(ctx, o)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("verify the store of %s: %w", o.service, err)
+		}
+		all.Verified = sum(all.Verified, one)
+	}
+	return all, all.err()
+}
+
+// verifyEngine verifies the store of a service, and closes it.
+func (in *invocation) verifyEngine(ctx context.Context, service string, e store.Engine) (v store.Verified, err error) {
+	db, err := in.openDB(ctx, service, e)
+	if err != nil {
+		return v, err
+	}
+	v, err = db.Verify(ctx, func(problem string) { in.note("%s: %s", service, problem) }, func(v store.Verified) error {
+		in.progress("%s: verified %d tenants, %d journal entries, %d rows", service, v.Tenants, v.Entries, v.Rows)
+		return nil
+	})
+	return v, errors.Join(err, db.Close())
+}
+
+// verifyRemote has the process that has a store open verify it.
+func (in *invocation) verifyRemote(ctx context.Context, o *opened) (v store.Verified, err error) {
+	stream, err := o.remote.VerifyStore(ctx, &operatorpb.VerifyStoreRequest{Service: o.service})
+	if err != nil {
+		return v, err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return v, err
+		}
+		v.Tenants, v.Entries, v.Rows = m.GetTenants(), m.GetEntries(), m.GetRows()
+		switch {
+		case m.GetDone():
+			return v, nil
+		case m.GetProblem() != "":
+			v.Problems++
+			in.note("%s: %s", o.service, m.GetProblem())
+		default:
+			in.progress("%s: verified %d tenants, %d journal entries, %d rows", o.service, v.Tenants, v.Entries, v.Rows)
+		}
+	}
+}
+
+func (in *invocation) verifyQuickly(ctx context.Context, name string) (report, error) {
+	f, err := in.readFrom(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := backup.NewReader(f)
+	for err == nil {
+		if _, err = r.Next(); err == nil {
+			err = ctx.Err()
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return told("all checksums are right"), nil
+	}
+	return nil, err
+}
+
+// told is a report that is only a text.
+type told string
+
+func (t told) String() string { return string(t) }
+
+func (in *invocation) verifyBackup(ctx context.Context, name string) (_ report, err error) {
+	f, err := in.readFrom(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	folder, err := os.MkdirTemp("", "latchkey-verify-*")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	blobs := func(service string) (*blob.Bucket, error) { return openFolder(filepath.Join(folder, "blobs", service)) }
+	_, v, err := in.restoreInto(ctx, "bolt:"+folder, blobs, &restoreOptions{}, f)
+	if err != nil && v.Problems == 0 {
+		return nil, err
+	}
+	all := &verified{v}
+	return all, all.err()
+}

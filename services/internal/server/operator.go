@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+
+	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
+
+	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+)
+
+// operator serves the commands of operators: it reads the stores of the parts of this
+// process as their engines have them.
+//
+// SECURITY: its methods are internal. Who has the service key may read everything anyhow.
+type operator struct {
+	operatorpb.UnimplementedOperatorServiceServer
+	stores   map[string]*store.DB // by part
+	draining <-chan struct{}
+}
+
+func (s *operator) store(service string) (*store.DB, error) {
+	db, ok := s.stores[service]
+	if !ok {
+		return nil, fault.NotFound("store", service)
+	}
+	return db, nil
+}
+
+func (s *operator) ReadPairs(ctx context.Context, req *operatorpb.ReadPairsRequest) (*operatorpb.ReadPairsResponse, error) {
+	db, err := s.store(req.GetService())
+	if err != nil {
+		return nil, err
+	}
+	page, err := db.Pages().Page(ctx, req.GetStart(), req.GetEnd())
+	if err != nil {
+		return nil, err
+	}
+	resp := &operatorpb.ReadPairsResponse{}
+	for _, row := range page {
+		resp.Pairs = append(resp.Pairs, store.PairOf(row))
+	}
+	return resp, nil
+}
+
+func (s *operator) WatchTenants(req *operatorpb.WatchTenantsRequest, stream grpc.ServerStreamingServer[operatorpb.WatchTenantsResponse]) error {
+	db, err := s.store(req.GetService())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := until(stream.Context(), s.draining)
+	defer cancel()
+	changed := db.Changed()
+	defer changed.Stop()
+	var tenants []string
+	for err == nil {
+		if err = stream.Send(&operatorpb.WatchTenantsResponse{Tenants: tenants}); err == nil {
+			tenants, err = changed.Next(ctx)
+		}
+	}
+	if stream.Context().Err() == nil && (ctx.Err() != nil || errors.Is(err, store.ErrClosed)) {
+		return fault.Unreachable(req.GetService()) // draining: the caller comes again
+	}
+	return err
+}
+
+func (s *operator) VerifyStore(req *operatorpb.VerifyStoreRequest, stream grpc.ServerStreamingServer[operatorpb.VerifyStoreResponse]) error {
+	db, err := s.store(req.GetService())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := until(stream.Context(), s.draining)
+	defer cancel()
+	var last store.Verified
+	var told time.Time
+	var broken error
+	send := func(problem string, done bool) {
+		told = time.Now()
+		err := stream.Send(&operatorpb.VerifyStoreResponse{
+			Problem: problem, Tenants: last.Tenants, Entries: last.Entries, Rows: last.Rows, Done: done,
+		})
+		broken = errors.Join(broken, err)
+	}
+	last, err = db.Verify(ctx, func(problem string) { send(problem, false) }, func(v store.Verified) error {
+		if last = v; time.Since(told) > time.Second {
+			send("", false)
+		}
+		return broken
+	})
+	if err == nil {
+		send("", true)
+		err = broken
+	}
+	if stream.Context().Err() == nil && ctx.Err() != nil {
+		return fault.Unreachable(req.GetService())
+	}
+	return err
+}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+)
+
+// Verified is how much was looked at, and how much of it was wrong.
+type Verified struct {
+	Tenants  int64 `json:"tenants"`
+	Entries  int64 `json:"entries"`
+	Rows     int64 `json:"rows"`
+	Problems int64 `json:"problems"`
+}
+
+// Verify checks all that VerifyJournal and VerifyRecords check, of every tenant, and goes on
+// after what is wrong: it calls found with each problem. seen is called now and then, and
+// may end it with an error. Others may write meanwhile.
+func (db *DB) Verify(ctx context.Context, found func(problem string), seen func(Verified) error) (v Verified, err error) {
+	tenants, err := db.Tenants(ctx)
+	if err != nil {
+		return v, err
+	}
+	report := func(wrong error) {
+		v.Problems++
+		found(wrong.Error())
+	}
+	for _, tenant := range tenants {
+		v.Tenants++
+		err := db.verifyEntries(ctx, tenant, report, func(n int) error {
+			v.Entries += int64(n)
+			return seen(v)
+		})
+		if err == nil {
+			err = db.verifyRows(ctx, tenant, func(wrong error) error {
+				report(wrong)
+				return nil
+			}, func() { v.Rows++ })
+		}
+		if err != nil {
+			return v, err
+		}
+		if err := seen(v); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
+}
+
+// verifyEntries reports everything that is wrong with a tenant's journal.
+func (db *DB) verifyEntries(ctx context.Context, tenant string, report func(error), seen func(n int) error) error {
+	last := &storepb.Head{}
+	for e, err := range db.Journal(ctx, tenant, 0) {
+		if err != nil {
+			if ctx.Err() == nil {
+				report(err)
+			}
+			return ctx.Err()
+		}
+		if wrong := verifyEntry(e, last); wrong != "" {
+			report(fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, e.GetRevision(), wrong))
+		}
+		last = &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()}
+		if err := seen(1); err != nil {
+			return err
+		}
+	}
+	return db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
+		if wrong := tx.verifyHead(last); wrong != "" {
+			report(fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong))
+		}
+		return nil
+	})
+}
+
+// verifyRows calls report with everything that is wrong with a tenant's records and
+// indexes, until it returns an error.
+func (db *DB) verifyRows(ctx context.Context, tenant string, report func(error) error, seen func()) error {
+	j := &verifier{}
+	for _, c := range db.schema.collections {
+		check := func(of string, space byte, name string, f func(*verifier, *Tx, Pair) error) error {
+			return db.each(ctx, tenant, space, name, func(tx *Tx, p Pair) error {
+				seen()
+				return f(j, tx, p)
+			}, func(wrong error) error { return report(fmt.Errorf("%s of %s: %w", of, tenant, wrong)) })
+		}
+		if err := check("records", spaceRecord, c.Name(), c.verify); err != nil {
+			return err
+		}
+		for _, ix := range c.declaredIndexes() {
+			name, _ := ix.describe()
+			if err := check("index", spaceIndex, name, ix.verify); err != nil {
+				return err
+			}
+		}
+		if err := check("history", spaceHistory, c.Name(), c.verifyGone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each calls f with every row of a space whose first part is a name, in one snapshot as
+// many as a part of the time for a read allows. An error of f is that row's, and report
+// decides whether to go on.
+func (db *DB) each(ctx context.Context, tenant string, space byte, name string, f func(*Tx, Pair) error, report func(error) error) error {
+	var next []byte
+	for more := true; more; {
+		more = false
+		var wrong error // of the row at which the snapshot ended
+		err := db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
+			more, wrong = false, nil
+			lo, hi := tx.rows(space, name)
+			if next != nil {
+				lo = next
+			}
+			for p := range tx.scan(lo, hi, false) {
+				wrong = f(tx, p)
+				if more = wrong != nil || tx.slices < readSlices; more {
+					next = append(bytes.Clone(p.Key), 0)
+					break
+				}
+			}
+			return nil
+		})
+		if wrong != nil {
+			// A row that cannot be decoded ends its transaction with the same error.
+			if ctx.Err() != nil {
+				return errors.Join(err, ctx.Err())
+			}
+			err = report(wrong)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
