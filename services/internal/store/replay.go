@@ -140,6 +140,9 @@ func (r *Replay) Put(ctx context.Context, tenant string, rows []*storepb.Pair) e
 			return fmt.Errorf("row %x is not of tenant %q", row.GetKey(), tenant)
 		}
 		value := row.GetValue()
+		if ofProcesses(row.GetKey()) {
+			continue
+		}
 		if bytes.Equal(row.GetKey(), schemaKey) {
 			var err error
 			if value, err = withoutIndexes(value); err != nil {
@@ -151,6 +154,12 @@ func (r *Replay) Put(ctx context.Context, tenant string, rows []*storepb.Pair) e
 		}
 	}
 	return nil
+}
+
+// ofProcesses reports whether a row tells of the processes that share a store. Those of
+// another store are no concern of a copy.
+func ofProcesses(key []byte) bool {
+	return bytes.HasPrefix(key, beatPrefix) || bytes.HasPrefix(key, claimPrefix) || bytes.HasPrefix(key, fencePrefix) || bytes.Equal(key, listKey)
 }
 
 // given returns a value that is there, since none would delete.
