@@ -3,10 +3,13 @@ package backup_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -234,6 +237,9 @@ func restored(t *testing.T, e store.Engine, r backup.Restoring, files ...[]byte)
 // changed between one and the next, and restores it at 50 revisions chosen at random. At
 // each the store is what the writers had made of it.
 func TestUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it restores a hundred times")
+	}
 	onEach(t, func(t *testing.T, open func(t *testing.T) store.Engine) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
@@ -280,4 +286,136 @@ func TestUnderLoad(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMore takes a backup, and then segments while writers run, one of which fails, and
+// restores all of them, and only the first.
+func TestMore(t *testing.T) {
+	onEach(t, func(t *testing.T, open func(t *testing.T) store.Engine) {
+		tenants := []string{"acme", "brick", "cedar"}
+		m, live := newModel(), open(t)
+		db := openDB(t, live)
+		random := rand.New(rand.NewPCG(1, 2))
+		if err := m.write(t.Context(), db, random, "acme", 0); err != nil {
+			t.Fatal(err)
+		}
+		taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: small{store.PagesOf(live), random}}}, Now: time.Now}
+		var files [][]byte
+		take := func(f func(w io.Writer) error) {
+			var file bytes.Buffer
+			if err := f(&file); err != nil {
+				t.Error(err)
+			}
+			files = append(files, file.Bytes())
+		}
+		more := func(w io.Writer) error {
+			_, err := taking.TakeMore(t.Context(), w, map[string][]string{"test": tenants})
+			return err
+		}
+		m.load(t, db, 3, tenants, func() {
+			take(func(w io.Writer) error {
+				_, err := taking.Take(t.Context(), w)
+				return err
+			})
+			for range 4 {
+				if err := more(failing{}); err == nil {
+					t.Error("a segment that could not be written is no error")
+				}
+				take(more)
+			}
+		})
+		take(more)
+		all, _ := restored(t, engines["bolt"](t), backup.Restoring{}, files...)
+		for _, tenant := range tenants {
+			if got, want := head(t, all, tenant), head(t, db, tenant); got != want {
+				t.Errorf("%s was restored at revision %d, want %d", tenant, got, want)
+			}
+			m.check(t, all, tenant, head(t, all, tenant))
+		}
+		all.Close()
+		first, _ := restored(t, engines["bolt"](t), backup.Restoring{}, files[:2]...)
+		m.check(t, first, "acme", head(t, first, "acme"))
+		first.Close()
+		r := backup.Restoring{Now: time.Now, Open: func(string) (store.Engine, error) { return engines["bolt"](t), nil }}
+		if _, err := r.Restore(t.Context(), bytes.NewReader(files[0]), bytes.NewReader(files[2])); err == nil {
+			t.Error("a segment is missing, and nobody noticed")
+		}
+	})
+}
+
+// TestPositions goes back behind events of another service that were handled: they are
+// handled again.
+func TestPositions(t *testing.T) {
+	db := openDB(t, engines["bolt"](t))
+	ctx := store.WithOrigin(t.Context(), store.Origin{Tenant: "acme"})
+	for n := range int64(6) {
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			tx.SetPosition("elsewhere", 10*(n+1))
+			if n == 4 {
+				return nil // an event that changed nothing
+			}
+			return samples.Put(tx, &storepb.Sample{Id: fmt.Sprint(n)})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var file bytes.Buffer
+	taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: db.Pages()}}, Now: time.Now}
+	if _, err := taking.Take(t.Context(), &file); err != nil {
+		t.Fatal(err)
+	}
+	for revision, want := range map[int64]int64{5: 60, 4: 40, 2: 20} {
+		part, _ := restored(t, engines["bolt"](t), backup.Restoring{Revisions: map[string]map[string]int64{"test": {"acme": revision}}}, file.Bytes())
+		positions, err := part.Positions(t.Context(), "elsewhere")
+		if err != nil || positions["acme"] != want {
+			t.Errorf("at revision %d: got position %d, %v, want %d", revision, positions["acme"], err, want)
+		}
+		part.Close()
+	}
+}
+
+// TestErased goes back behind a record that was erased: it cannot come back, and a restore
+// says so.
+func TestErased(t *testing.T) {
+	db := openDB(t, engines["bolt"](t))
+	ctx := store.WithOrigin(t.Context(), store.Origin{Tenant: "acme"})
+	for _, change := range []func(tx *store.Tx) error{
+		func(tx *store.Tx) error { return samples.Put(tx, &storepb.Sample{Id: "a"}) },
+		func(tx *store.Tx) error { return samples.Put(tx, &storepb.Sample{Id: "b"}) },
+		func(tx *store.Tx) error {
+			samples.Delete(tx, "a")
+			tx.EraseHistory("sample", "a")
+			return nil
+		},
+	} {
+		if err := db.Update(ctx, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var file bytes.Buffer
+	taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: db.Pages()}}, Now: time.Now}
+	if _, err := taking.Take(t.Context(), &file); err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]map[string]int64{"test": {"acme": 2}}
+	e := engines["bolt"](t)
+	r := backup.Restoring{Now: time.Now, Revisions: at, Open: func(string) (store.Engine, error) { return e, nil }}
+	if _, err := r.Restore(t.Context(), bytes.NewReader(file.Bytes())); err == nil || !strings.Contains(err.Error(), "1 records were there") {
+		t.Fatalf("got error %v, want one that says what cannot come back", err)
+	}
+	if _, err := store.Open(t.Context(), notClosed{e}, schema, store.Config{Now: time.Now}); err == nil {
+		t.Error("what was not restored whole can be opened")
+	}
+	// The remains are replaced by the next restore.
+	part, done := restored(t, e, backup.Restoring{Revisions: at, WithoutErased: true}, file.Bytes())
+	if got := contents(t, part, "acme"); done.Erased != 1 || len(got) != 1 || got["b"] == nil {
+		t.Errorf("got %v and %+v, want b alone", got, done)
+	}
+	if err := errors.Join(part.VerifyJournal(t.Context(), "acme"), part.VerifyRecords(t.Context(), "acme")); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Restore(t.Context(), bytes.NewReader(file.Bytes())); err == nil || !strings.Contains(err.Error(), "never overwritten") {
+		t.Errorf("got error %v for a restore over data, want a refusal", err)
+	}
 }

@@ -85,6 +85,7 @@ type Damage struct {
 	What string
 }
 
+// Error says what is wrong, and where.
 func (d *Damage) Error() string {
 	return fmt.Sprintf("the backup is damaged after %d bytes: %s", d.At, d.What)
 }

@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"runtime"
@@ -29,3 +30,13 @@ func readers[R io.Reader](in []R) (out []io.Reader) {
 	}
 	return out
 }
+
+// failing is a disk that is full.
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errors.New("the disk is full") }
+
+// notClosed is an engine that stays open when its store was not.
+type notClosed struct{ store.Engine }
+
+func (notClosed) Close() error { return nil }

@@ -56,6 +56,7 @@ type Restored struct {
 // Restore puts a backup, and then the segments that continue it, into empty stores.
 func (r *Restoring) Restore(ctx context.Context, files ...io.Reader) (Restored, error) {
 	r.replays, r.engines = map[string]*store.Replay{}, map[string]store.Engine{}
+	r.done, r.sum = Restored{}, nil
 	r.blobs = &blobWriter{open: r.Blobs, buckets: map[string]*blob.Bucket{}}
 	err := r.restore(ctx, files)
 	return r.done, errors.Join(err, r.blobs.close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -86,8 +87,22 @@ func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
 }
 
 // TakeMore writes what was committed since the last Take or TakeMore to the tenants that
-// are named, by service. Its file continues the one before.
+// are named, by service. Its file continues the one before. If it fails, it was as if it
+// had not been called.
 func (t *Taking) TakeMore(ctx context.Context, to io.Writer, changed map[string][]string) (Counts, error) {
+	before := *t
+	before.last = map[string]map[string]int64{}
+	for service, last := range t.last {
+		before.last[service] = maps.Clone(last)
+	}
+	counts, err := t.takeMore(ctx, to, changed)
+	if err != nil {
+		t.last, t.sum, t.cut = before.last, before.sum, before.cut
+	}
+	return counts, err
+}
+
+func (t *Taking) takeMore(ctx context.Context, to io.Writer, changed map[string][]string) (Counts, error) {
 	since := t.cut
 	t.counts = Counts{}
 	w, err := NewWriter(to, &storepb.BackupHeader{Format: Format, CreateTime: timestamppb.New(t.Now()), Follows: t.sum, Tenant: t.Tenant})
