@@ -72,7 +72,7 @@ func newService(env *server.Env) *service {
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
 		grants: permissionspb.NewGrantServiceClient(env.Conn("permissions")),
 		hub: lease.NewHub(lease.HubConfig{
-			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log,
+			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
 		hasher:         newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
 		wrongCodes:     newLimiter("wrong one-time codes", 10, time.Minute, env.Now),

@@ -62,7 +62,7 @@ func start(env *server.Env) error {
 		validator: validator,
 		db:        env.Store, log: env.Log, newID: env.NewID, clock: env.Now, counts: dialCounts(env),
 		hub: lease.NewHub(lease.HubConfig{
-			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log,
+			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
 		users: identitypb.NewUserServiceClient(env.Conn("identity")),
 		agent: schedulingpb.NewServiceAgentServiceClient(env.Conn("scheduling")),

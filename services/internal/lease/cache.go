@@ -32,15 +32,15 @@ type CacheConfig[V any] struct {
 	Source string
 	// Subscriber is the name of this process, for the source's logs and metrics.
 	Subscriber string
-	// Dial returns the connection to the source. It is called for each stream, and must
-	// not block: a *grpc.ClientConn is made at once and connects when it is used. It
-	// leads to one process and not to one of several. Its own pauses after a failure
+	// Dial returns the connection to the source, and to any of its replicas if it has
+	// several. It is called for each stream, and must
+	// not block: a *grpc.ClientConn is made at once and connects when it is used. Its own pauses after a failure
 	// (grpc.ConnectParams) hold up the lease, and are short: the default grows to two
 	// minutes.
 	Dial func() grpc.ClientConnInterface
-	// Replicas are the connections to the further replicas of the source, if it has
-	// any: the lease is held only while each of them grants it.
-	Replicas []func() grpc.ClientConnInterface
+	// DialReplica is Dial for one of the replicas that the source says it has. The lease is
+	// held only while each of them grants it. Without it, a source with replicas grants none.
+	DialReplica func(address string) grpc.ClientConnInterface
 	// Load asks the source for the fact of a key, and returns it with the tags under
 	// which its changes are published, at least one. What it returns must reflect every
 	// write that was published before Load was called. It is called without the context
@@ -94,8 +94,14 @@ type Cache[V any] struct {
 	index index[V]
 
 	mu    sync.Mutex
-	feeds []*feed
-	life  context.Context // of Run, without its end; nil when it is not running
+	feeds map[string]*feed // by id of the replica; the seed's has none
+	list  *List            // that the cache goes by; nil while it holds no lease
+	next  *List            // the newest that it has heard of
+	lapse *time.Timer      // looks whether the lease ran out
+	life  context.Context  // of Run, without its end; nil when it is not running
+	// running is the ctx of Run, and following counts the feeds.
+	running   context.Context
+	following sync.WaitGroup
 	// epoch ends when everything is dropped, and then another begins. It is the context
 	// of the loads that began in it, because they are worthless after it.
 	epoch    context.Context
@@ -108,6 +114,8 @@ type Cache[V any] struct {
 	// neverLapse is for the test that shows that the other tests can fail: the lease
 	// lasts for ever, and nothing is dropped when it ends.
 	neverLapse bool
+	// neverDrop is for the same: nothing is dropped when it goes by another list.
+	neverDrop bool
 }
 
 // NewCache returns a cache that holds no lease yet.
@@ -119,10 +127,6 @@ func NewCache[V any](config CacheConfig[V]) *Cache[V] {
 		map[string]string{"source": config.Source})
 	c.places = make(chan struct{}, c.config.MaxLoads)
 	c.index = newIndex[V](c.config.MaxEntries)
-	c.feeds = append(c.feeds, &feed{dial: config.Dial})
-	for _, dial := range config.Replicas {
-		c.feeds = append(c.feeds, &feed{dial: dial})
-	}
 	c.recent = newTagLog(logSize)
 	c.flights = make(map[string]*flight[V])
 	c.gained, c.missed = make(chan struct{}), make(chan struct{})

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 const (
@@ -15,16 +12,11 @@ const (
 	openTimeout = 5 * time.Second
 	// farewellTimeout bounds the wait for the hub to hear that the lease is released.
 	farewellTimeout = time.Second
+	// seekPause is how long a list is tried before the seed is asked for another.
+	seekPause = time.Second
 	// pingsPerLease is how many pings a lease lasts: all but one may be late.
 	pingsPerLease = 4
 )
-
-// feed is what a cache knows of one replica of its source. The cache's mu guards it.
-type feed struct {
-	dial  func() grpc.ClientConnInterface
-	term  uint64        // of the last stream; everything from it is dropped when the next is opened
-	until time.Duration // end of this replica's lease; 0 while there is none
-}
 
 // backoff returns a random pause of at most a second, growing with the attempts.
 func backoff(attempt int) time.Duration {
@@ -38,11 +30,7 @@ func (c *Cache[V]) Run(ctx context.Context) error {
 	if err := c.open(ctx); err != nil {
 		return err
 	}
-	var feeds sync.WaitGroup
-	for _, f := range c.feeds {
-		feeds.Go(func() { c.follow(ctx, f) })
-	}
-	feeds.Wait()
+	c.following.Wait()
 	c.loads.Wait() // no more begin without a lease
 	c.shut()
 	return nil
@@ -58,6 +46,9 @@ func (c *Cache[V]) open(ctx context.Context) error {
 	// Loads end with their epoch and not with ctx, so that each is told why.
 	c.life = context.WithoutCancel(ctx)
 	c.epoch, c.endEpoch = context.WithCancel(c.life)
+	c.running, c.next = ctx, nil
+	c.feeds = map[string]*feed{}
+	c.feed(Replica{})
 	return nil
 }
 
@@ -69,10 +60,15 @@ func (c *Cache[V]) shut() {
 	c.life = nil
 }
 
-// follow keeps a stream to one replica until ctx ends.
+// follow keeps a stream to one replica until ctx ends. That of the seed ends where it leads
+// to a source with a list, and is opened again only when the list leads nowhere.
 func (c *Cache[V]) follow(ctx context.Context, f *feed) {
 	for attempt := 0; ; attempt++ {
 		granted, err := c.watch(ctx, f)
+		if errors.Is(err, errListed) {
+			c.awaitNeed(ctx)
+			attempt = 0
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -90,20 +86,13 @@ func (c *Cache[V]) follow(ctx context.Context, f *feed) {
 	}
 }
 
-// renew notes that the lease of some replica changed: the cache's own lasts as long
-// as the shortest of them. c.mu is held.
-func (c *Cache[V]) renew() {
-	until := c.feeds[0].until
-	for _, f := range c.feeds[1:] {
-		until = min(until, f.until)
-	}
-	before := c.hold.until.Swap(int64(until))
-	switch {
-	case before == 0 && until != 0:
-		close(c.gained)
-		c.missed = make(chan struct{})
-	case before != 0 && until == 0:
-		close(c.missed)
-		c.gained = make(chan struct{})
+// awaitNeed waits while the lease is held or may yet come, or until ctx ends.
+func (c *Cache[V]) awaitNeed(ctx context.Context) {
+	for held := true; held; held = c.Held() {
+		select {
+		case <-time.After(seekPause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -41,6 +42,9 @@ type HubConfig struct {
 	// FirstStart says that the data this source serves was created by this process, so
 	// that nobody can hold a lease from before, and there is no quarantine.
 	FirstStart bool
+	// Replicated says that other processes can change the same data. The hub then grants
+	// nothing before Join, and no more than it knows of them by Learn.
+	Replicated bool
 	// MaxSubscribers bounds the subscribers, those included that have gone without
 	// releasing their lease and whose lease has not run out.
 	MaxSubscribers int
@@ -80,6 +84,13 @@ type Hub struct {
 	members  []*member // who may hold a lease: streaming, or gone without a release
 	waiters  []*waiter
 	writes   map[*write]struct{} // begun and not ended
+
+	// Of a source with replicas.
+	id     string        // of this one
+	list   List          // the newest that was read
+	read   time.Duration // when the reading of it began
+	empty  chan struct{} // closed once nobody has a stream; nil until somebody asks
+	former *member       // holds up every Wait until the quarantine of Join has ended
 }
 
 // waiter is one call of Wait.
@@ -105,21 +116,25 @@ func NewHub(config HubConfig) *Hub {
 		log:      newTagLog(logSize),
 		writes:   make(map[*write]struct{}),
 	}
-	if !h.config.FirstStart {
-		h.quarantine()
+	switch {
+	case config.Replicated:
+		h.quarantine(forever)
+	case !config.FirstStart:
+		h.quarantine(h.config.Clock() + h.config.Quarantine)
 	}
 	return h
 }
 
+// forever is no time that the clock reaches.
+const forever = time.Duration(math.MaxInt64 / 2)
+
 // quarantine adds the unknown subscriber of a former life. It never acknowledges
 // anything, so every Wait ends no sooner than its lease.
-func (h *Hub) quarantine() {
+func (h *Hub) quarantine(until time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.add(&member{
-		name:  "unknown subscribers of a former life",
-		until: h.config.Clock() + h.config.Quarantine,
-	})
+	h.former = &member{name: "unknown subscribers of a former life", until: until}
+	h.add(h.former)
 }
 
 // Publish says that every fact with one of the tags is no longer true, and returns

@@ -38,6 +38,7 @@ type link struct {
 	ping   uint64 // the newest ping that was heard
 	ponged uint64 // the newest ping whose pong was taken for sending
 	owed   uint64 // sequence of that pong, which the next ping must acknowledge
+	listed uint64 // number of the newest list that he was told
 }
 
 func (m *member) nudge() {
@@ -81,6 +82,9 @@ func (h *Hub) Subscribers() []SubscriberInfo {
 func (h *Hub) join(first *leasepb.WatchRequest) (*member, *link, error) {
 	if first.GetPing() != 1 {
 		return nil, nil, fault.Invalid("ping", "must be 1 in the first message")
+	}
+	if h.config.Replicated && !first.GetFollowsReplicas() {
+		return nil, nil, fault.Refused("a subscriber that watches every replica of " + h.config.Source)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,6 +193,7 @@ func (h *Hub) leave(m *member) {
 		h.remove(m, nil)
 	}
 	m.link = nil
+	h.checkEmpty()
 }
 
 // over reports whether the member was removed, after which he is neither heard nor
@@ -213,10 +218,15 @@ func (h *Hub) take(m *member, l *link) *leasepb.WatchResponse {
 	res := &leasepb.WatchResponse{Sequence: h.sequence, Term: m.term}
 	res.Tags, res.Everything = h.untold(l)
 	l.read, l.sent = h.log.next, h.sequence
-	if l.ping != l.ponged {
+	pause := h.grantable()
+	if l.ping != l.ponged && pause > 0 {
 		res.Pong = l.ping
-		res.LeaseDuration = durationpb.New(h.config.Duration)
+		res.LeaseDuration = durationpb.New(pause)
 		l.ponged, l.owed = l.ping, l.sent
+	}
+	if h.list.Number != 0 && (res.Pong != 0 || l.listed != h.list.Number) {
+		res.Replicas, res.ReplicaId = h.list.message(), h.id
+		l.listed = h.list.Number
 	}
 	return res
 }

@@ -16,6 +16,8 @@ var (
 	errLapsed    = errors.New("no pong came in time")
 	errNoConn    = errors.New("there is no connection")
 	errWrongPong = errors.New("a pong came without a ping")
+	errListed    = errors.New("the source keeps a list of its replicas")
+	errNotHe     = errors.New("another replica than the list says is at the address")
 )
 
 // session is one stream to a replica of the source.
@@ -56,7 +58,7 @@ func (c *Cache[V]) watch(ctx context.Context, f *feed) (granted bool, err error)
 	var keeper sync.WaitGroup
 	keeper.Go(func() { s.keep(ctx, life) })
 	err = s.receive()
-	if cause := context.Cause(life); cause != nil {
+	if cause := context.Cause(life); cause != nil && !errors.Is(err, errListed) {
 		err = cause
 	}
 	cancel(nil)
@@ -80,13 +82,26 @@ func (s *session[V]) open(life context.Context) error {
 
 // receive carries out what the stream brings until it ends.
 func (s *session[V]) receive() error {
+	listed := false
 	for {
 		res, err := s.stream.Recv()
-		if err != nil {
+		switch {
+		case err != nil && listed:
+			return errListed
+		case err != nil:
 			return err
+		case listed:
+			continue // until it hears that nothing is kept by this stream
 		}
 		s.carryOut(res)
 		s.acknowledge(res.GetSequence())
+		if list := res.GetReplicas(); list != nil {
+			s.cache.learn(listOf(list), s.feed.id == "")
+			if listed = s.feed.id == ""; listed {
+				s.leave()
+				continue
+			}
+		}
 		if res.GetPong() != 0 {
 			if err := s.grant(res); err != nil {
 				return err
@@ -127,6 +142,9 @@ func (s *session[V]) acknowledge(sequence uint64) {
 func (s *session[V]) sendPing() {
 	s.sending.Lock()
 	defer s.sending.Unlock()
+	if s.ping != s.answered {
+		return // the pong to come will say when
+	}
 	s.ping++
 	req := &leasepb.WatchRequest{Ping: s.ping, Acknowledged: s.acknowledged}
 	if s.ping == 1 {
@@ -134,6 +152,7 @@ func (s *session[V]) sendPing() {
 		req.FormerTerm = s.feed.term
 		s.cache.mu.Unlock()
 		req.Source, req.Subscriber = s.cache.config.Source, s.cache.config.Subscriber
+		req.FollowsReplicas = s.cache.config.DialReplica != nil
 	}
 	// SECURITY: the clock is read before the ping leaves, and the hub reads its own
 	// after the ping has arrived; so its lease begins later than ours.
@@ -151,9 +170,18 @@ func (s *session[V]) grant(res *leasepb.WatchResponse) error {
 	if err != nil {
 		return err
 	}
+	c := s.cache
+	list := alone
+	switch {
+	case s.feed.id == "":
+		c.learn(list, true)
+	case res.GetReplicaId() != s.feed.id:
+		return errNotHe
+	default:
+		list = listOf(res.GetReplicas())
+	}
 	duration := res.GetLeaseDuration().AsDuration()
 	until := sent + duration
-	c := s.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.neverLapse {
@@ -163,11 +191,10 @@ func (s *session[V]) grant(res *leasepb.WatchResponse) error {
 		return nil // released; the hub will hear it
 	}
 	now := c.config.Clock()
-	if now >= until || s.granted && now >= s.feed.until {
+	if now >= until || s.granted && now >= s.feed.newest.until {
 		return errLapsed
 	}
-	s.feed.until = until
-	c.renew()
+	c.granted(s.feed, grant{list.Number, until})
 	if !s.granted {
 		s.granted = true
 		s.lapse.Reset(until - now)
@@ -196,6 +223,8 @@ func (s *session[V]) keep(ctx, life context.Context) {
 		case pause := <-s.ponged:
 			next.Reset(pause)
 		case <-next.C:
+			s.sendPing()
+		case <-s.feed.soon:
 			s.sendPing()
 		case <-ctx.Done():
 			s.leave()
@@ -230,7 +259,7 @@ func (s *session[V]) expire() {
 	c := s.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if left := s.feed.until - c.config.Clock(); s.granted && !s.over && left > 0 {
+	if left := s.feed.newest.until - c.config.Clock(); s.granted && !s.over && left > 0 {
 		s.lapse.Reset(left)
 		return
 	}
@@ -247,9 +276,8 @@ func (s *session[V]) end() (granted bool) {
 	return s.granted
 }
 
-// drop ends the lease and drops everything, once. The cache's mu is held.
-//
-// SECURITY: the lease ends first, so that nothing is used while the entries go.
+// drop makes what the stream granted count no more, once. If the lease rests on it,
+// everything is dropped. The cache's mu is held.
 func (s *session[V]) drop() {
 	if s.over {
 		return
@@ -258,7 +286,8 @@ func (s *session[V]) drop() {
 	if s.cache.neverLapse {
 		return
 	}
-	s.feed.until = 0
-	s.cache.renew()
-	s.cache.dropAll()
+	s.feed.newest = grant{}
+	if c := s.cache; c.list != nil && c.list.has(s.feed.id) && c.feeds[s.feed.id] == s.feed {
+		c.lose()
+	}
 }

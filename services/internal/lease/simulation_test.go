@@ -109,9 +109,22 @@ func (s *simulation) subscribe(t *testing.T) (*Cache[int], *wire) {
 	w := newWire(t, s.hub)
 	s.wires = append(s.wires, w)
 	w.delay = s.delay(s.random())
+	load := s.load()
+	c := NewCache(CacheConfig[int]{
+		Source: "permissions", Subscriber: fmt.Sprint(len(s.wires)), Dial: w.dial, Load: load,
+		MaxEntries: max(1, s.keys-1), Clock: s.clock(s.random()), Log: quiet(),
+		Backoff: func(int) time.Duration { return 10 * time.Millisecond },
+	})
+	c.neverLapse = s.neverLapse
+	runCache(t, c)
+	return c, w
+}
+
+// load returns what a subscriber asks the source with.
+func (s *simulation) load() func(context.Context, string) (int, []string, error) {
 	random := s.random()
 	var mu sync.Mutex // guards random
-	load := func(ctx context.Context, key string) (int, []string, error) {
+	return func(ctx context.Context, key string) (int, []string, error) {
 		version, tags, _ := s.facts.load(ctx, key)
 		mu.Lock()
 		late := time.Duration(random.Int64N(int64(50 * time.Millisecond)))
@@ -122,14 +135,6 @@ func (s *simulation) subscribe(t *testing.T) (*Cache[int], *wire) {
 		time.Sleep(late) // whatever becomes of ctx: it has read already
 		return version, tags, nil
 	}
-	c := NewCache(CacheConfig[int]{
-		Source: "permissions", Subscriber: fmt.Sprint(len(s.wires)), Dial: w.dial, Load: load,
-		MaxEntries: max(1, s.keys-1), Clock: s.clock(s.random()), Log: quiet(),
-		Backoff: func(int) time.Duration { return 10 * time.Millisecond },
-	})
-	c.neverLapse = s.neverLapse
-	runCache(t, c)
-	return c, w
 }
 
 // delay returns the delays of a link: usually short, at times longer than a lease.

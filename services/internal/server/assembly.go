@@ -26,7 +26,7 @@ func (p *Process) env(part Part) *Env {
 			p.goWork(part.Name+": "+name, run)
 		},
 		GoAlone: func(name string, run func(context.Context) error) { p.goAlone(part.Name, name, run) },
-		AddHub:  p.addHub,
+		AddHub:  func(h *lease.Hub) { p.addHub(part.Name, h) },
 		HTTP:    p.http,
 		Seal:    p.openSeal,
 		Blobs:   func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
@@ -56,7 +56,10 @@ func (p *Process) goAlone(part, name string, run func(context.Context) error) {
 	r.works = append(r.works, &work{name: name, run: run, fail: func(err error) { p.cancel(fmt.Errorf("%s: %w", part, err)) }})
 }
 
-func (p *Process) addHub(h *lease.Hub) {
+func (p *Process) addHub(part string, h *lease.Hub) {
+	if r := p.replicas[part]; r != nil {
+		r.hub = h
+	}
 	p.hubs = append(p.hubs, h)
 	p.leases.Add(h)
 }

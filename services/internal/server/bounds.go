@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -76,11 +75,19 @@ func (c *Config) checkStores() error {
 
 // checkPeers wants TLS to other machines: the service key goes along with each call.
 func (c *Config) checkPeers() error {
-	for _, service := range slices.Sorted(maps.Keys(c.Peers)) {
-		host, _, err := splitAddress(c.Peers[service])
-		if c.TLSCert == "" && c.TLSCA == "" && (err != nil || !isLoopback(host)) {
-			return fmt.Errorf("--peers %s=%s is not a loopback address, and without TLS the service key would cross the network readable: "+
-				"set --tls-ca to the certificates that sign the peers' own", service, c.Peers[service])
+	if _, _, err := splitAddress(c.Advertise); c.Advertise != "" && err != nil {
+		return fmt.Errorf("--advertise %q: %w", c.Advertise, err)
+	}
+	for peer := range strings.SplitSeq(c.Peers.String(), ",") {
+		_, address, _ := strings.Cut(peer, "=")
+		_, rest, found := strings.Cut(address, ":///")
+		if found {
+			address = rest
+		}
+		host, _, err := splitAddress(address)
+		if peer != "" && c.TLSCert == "" && c.TLSCA == "" && (err != nil || !isLoopback(host)) {
+			return fmt.Errorf("--peers %s is not a loopback address, and without TLS the service key would cross the network readable: "+
+				"set --tls-ca to the certificates that sign the peers' own", peer)
 		}
 	}
 	if c.ServiceKey != "" {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -43,20 +44,41 @@ type Config struct {
 	Check          check
 }
 
-// peers are the addresses of services in other processes, by service.
-type peers map[string]string
+// peers are the addresses of services in other processes, by service: that of a name that
+// leads to all replicas, or several.
+type peers map[string][]string
+
+// name returns the name by which a service is known, if it has one and not several.
+func (p peers) name(service string) string {
+	if len(p[service]) != 1 {
+		return ""
+	}
+	address := p[service][0]
+	if _, rest, ok := strings.Cut(address, ":///"); ok {
+		address = rest
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	return host
+}
 
 func (p peers) String() string {
 	var parts []string
-	for service, addr := range p {
-		parts = append(parts, service+"="+addr)
+	for service, addresses := range p {
+		for _, addr := range addresses {
+			parts = append(parts, service+"="+addr)
+		}
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ",")
 }
 
-// Set reads "identity=10.0.0.1:8480", or several with commas between.
+// Set reads "identity=10.0.0.1:8480", or several with commas between. A service that is
+// named more than once has several replicas. What was set of it before is forgotten.
 func (p peers) Set(text string) error {
+	found := peers{}
 	for part := range strings.SplitSeq(text, ",") {
 		service, addr, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok || service == "" || addr == "" {
@@ -65,8 +87,9 @@ func (p peers) Set(text string) error {
 		if _, _, err := net.SplitHostPort(addr); err != nil && !strings.Contains(addr, ":///") {
 			return fmt.Errorf("expected SERVICE=HOST:PORT, got %q", part)
 		}
-		p[service] = addr
+		found[service] = append(found[service], addr)
 	}
+	maps.Copy(p, found)
 	return nil
 }
 
@@ -176,7 +199,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")
 	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
-	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between")
+	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between; of one with replicas a name that leads to all (service=dns:///host:port), or each")
 	f.StringVar(&c.TLSCA, "tls-ca", "", "`file` with the certificates that sign those of --peers, PEM; by default the system's")
 	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing; needed with a database, unless all services are in one process")
 	f.StringVar(&c.ServiceKey, "service-key", "", "the `secret` itself, instead of a file; better set by environment, since others can read a flag")

@@ -6,15 +6,19 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/test/bufconn"
 
 	"latchkey.dev/services/internal/authz"
@@ -51,9 +55,14 @@ type dialer struct {
 	key       string
 	options   []grpc.DialOption // of all connections
 
-	mu     sync.Mutex
-	conns  map[string]*grpc.ClientConn // by "from to"
-	closed bool
+	advertised string // the address by which others know this process
+	plaintext  bool   // connections to other processes are not encrypted
+
+	mu    sync.Mutex
+	conns map[string]*grpc.ClientConn // by "from to"
+	// replicas are the connections to single replicas, by "from to address".
+	replicas map[string]*grpc.ClientConn
+	closed   bool
 }
 
 // conn returns the connection of one service to another. It connects when first
@@ -68,13 +77,7 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	if target == "" || d.closed {
 		return nowhere(to)
 	}
-	c, err := grpc.NewClient(target, append(options,
-		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithConnectParams(connectParams),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
-		grpc.WithChainUnaryInterceptor(d.asUnary(from)),
-		grpc.WithChainStreamInterceptor(d.asStream(from)),
-	)...)
+	c, err := d.dial(from, target, options)
 	if err != nil {
 		return nowhere(to)
 	}
@@ -82,12 +85,90 @@ func (d *dialer) conn(from, to string) grpc.ClientConnInterface {
 	return c
 }
 
+func (d *dialer) dial(from, target string, options []grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(target, append(options,
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithConnectParams(connectParams),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithChainUnaryInterceptor(d.asUnary(from)),
+		grpc.WithChainStreamInterceptor(d.asStream(from)),
+	)...)
+}
+
+// maxReplicaConns is how many connections to replicas there are before those are closed
+// that nobody uses, because the replicas are gone.
+const maxReplicaConns = 64
+
+// replica returns the connection to one replica of a service, at an address that the
+// list of them tells. Its certificate is that of the service, as --peers names it.
+//
+// SECURITY: the service key goes along, so without TLS only to this machine.
+func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
+	if d.self[to] && address == d.advertised {
+		return d.conn(from, to)
+	}
+	host, _, err := splitAddress(address)
+	if err != nil || d.plaintext && !isLoopback(host) {
+		return nowhere(to)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := from + " " + to + " " + address
+	if c, ok := d.replicas[name]; ok {
+		return c
+	}
+	if d.closed {
+		return nowhere(to)
+	}
+	d.weed()
+	options := append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+	if served := d.peers.name(to); served != "" {
+		options = append(options, grpc.WithAuthority(served))
+	}
+	c, err := d.dial(from, "passthrough:///"+address, options)
+	if err != nil {
+		return nowhere(to)
+	}
+	d.replicas[name] = c
+	return c
+}
+
+// weed closes connections to replicas of which nothing is heard. d.mu is held.
+func (d *dialer) weed() {
+	if len(d.replicas) < maxReplicaConns {
+		return
+	}
+	for name, c := range d.replicas {
+		if c.GetState() != connectivity.Ready {
+			c.Close()
+			delete(d.replicas, name)
+		}
+	}
+}
+
 // target returns where a service is and how to connect to it; nowhere is empty.
 func (d *dialer) target(service string) (string, []grpc.DialOption) {
 	if d.self[service] {
 		return d.itself()
 	}
-	return d.peers[service], append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+	addresses := d.peers[service]
+	options := append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+	if len(addresses) < 2 {
+		return strings.Join(addresses, ""), options
+	}
+	all := manual.NewBuilderWithScheme("latchkey")
+	all.InitialState(resolver.State{Addresses: toResolve(addresses)})
+	return all.Scheme() + ":///" + service, append(options, grpc.WithResolvers(all))
+}
+
+// toResolve returns what a name with these addresses resolves to. Each certificate is that
+// of its address.
+func toResolve(addresses []string) (all []resolver.Address) {
+	for _, a := range addresses {
+		host, _, _ := net.SplitHostPort(a)
+		all = append(all, resolver.Address{Addr: a, ServerName: host})
+	}
+	return all
 }
 
 // itself returns how to connect to this process: through the pipe, which nobody else
@@ -121,8 +202,10 @@ func (d *dialer) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true // what is still at work must not connect anew
-	for _, c := range d.conns {
-		c.Close()
+	for _, conns := range []map[string]*grpc.ClientConn{d.conns, d.replicas} {
+		for _, c := range conns {
+			c.Close()
+		}
 	}
 }
 
@@ -191,7 +274,7 @@ func (p *Process) advertised() string {
 // missingPeers returns the first of the services that this process cannot find.
 func (d *dialer) missingPeers(services ...string) error {
 	for _, s := range services {
-		if !d.self[s] && d.peers[s] == "" {
+		if !d.self[s] && len(d.peers[s]) == 0 {
 			return fmt.Errorf("the %s service runs in another process, but nobody said where: set --peers %s=HOST:PORT", s, s)
 		}
 	}

@@ -153,6 +153,7 @@ func (p *Process) connect(context.Context) error {
 	}
 	p.dialer = &dialer{
 		self: map[string]bool{}, peers: p.config.Peers, peerCreds: peerCreds, key: key, conns: map[string]*grpc.ClientConn{},
+		advertised: p.advertised(), plaintext: p.config.TLSCert == "" && p.config.TLSCA == "", replicas: map[string]*grpc.ClientConn{},
 	}
 	for _, part := range p.parts {
 		p.dialer.self[part.Name] = true
@@ -210,7 +211,8 @@ func (p *Process) assemble(o Options) error {
 func newCache[V any](p *Process, source, at string, load func(context.Context, string) (V, []string, error)) *lease.Cache[V] {
 	return lease.NewCache(lease.CacheConfig[V]{
 		Source: source, Subscriber: p.Name(), Load: load, Log: p.log,
-		Dial: func() grpc.ClientConnInterface { return p.dialer.conn(p.Name(), at) },
+		Dial:        func() grpc.ClientConnInterface { return p.dialer.conn(p.Name(), at) },
+		DialReplica: func(address string) grpc.ClientConnInterface { return p.dialer.replica(p.Name(), at, address) },
 	})
 }
 
@@ -253,6 +255,9 @@ func (p *Process) enforce() error {
 }
 
 func (p *Process) serve() {
+	for _, r := range p.replicas {
+		r.prepare()
+	}
 	p.goWork("serve", func(context.Context) error { return serve(p.grpc.public, p.listener) })
 	p.goWork("serve the parts", func(context.Context) error { return serve(p.grpc.inner, p.grpc.pipe) })
 	if p.http != nil {

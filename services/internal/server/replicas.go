@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -26,6 +27,7 @@ type replica struct {
 	newID func() string
 	addr  string        // where the others reach this process
 	every time.Duration // between two beats
+	hub   *lease.Hub    // of a source of leases; else nil
 	works []*work       // not changed once run was called
 
 	mu      sync.Mutex
@@ -53,7 +55,7 @@ func (r *replica) run(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		now, err := r.db.Enter(life, store.Replica{ID: id, Address: r.addr})
+		now, err := r.enter(life, id)
 		if err == nil {
 			r.log.Info("on the list of replicas", "replica", id, "number", now.Number, "replicas", len(now.List))
 			err = r.live(life, id)
@@ -70,6 +72,51 @@ func (r *replica) run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// prepare sees to it that a source changes nothing before it is on the list.
+func (r *replica) prepare() {
+	if r.hub != nil {
+		r.db.Fence("none yet")
+	}
+}
+
+// enter puts the process on the list. What a source writes is then fenced with its id: what
+// it writes without being on the list would reach nobody.
+func (r *replica) enter(ctx context.Context, id string) (now store.Replicas, err error) {
+	me := store.Replica{ID: id, Address: r.addr}
+	if r.hub == nil {
+		return r.db.Enter(ctx, me)
+	}
+	err = r.hub.Join(id, func() (lease.List, error) {
+		now, err = r.db.Enter(ctx, me)
+		return listOf(now), err
+	})
+	if err == nil {
+		r.db.Fence(id)
+	}
+	return now, err
+}
+
+// listOf returns a list as the subscribers of a source are told it.
+func listOf(now store.Replicas) lease.List {
+	l := lease.List{Number: now.Number}
+	for _, r := range now.List {
+		l.Replicas = append(l.Replicas, lease.Replica{ID: r.ID, Address: r.Address})
+	}
+	return l
+}
+
+// beat shows that the replica is alive, and tells its hub who else is.
+func (r *replica) beat(ctx context.Context, id string) (now store.Replicas, err error) {
+	if r.hub == nil {
+		return r.db.Beat(ctx, id)
+	}
+	read := r.hub.Now()
+	if now, err = r.db.Beat(ctx, id); err == nil {
+		r.hub.Learn(listOf(now), read)
+	}
+	return now, err
 }
 
 // begin begins a life on the list, unless there is to be none any more.
@@ -106,7 +153,7 @@ func (r *replica) live(ctx context.Context, id string) error {
 	defer tick.Stop()
 	silent := silence{}
 	for {
-		now, err := r.db.Beat(ctx, id)
+		now, err := r.beat(ctx, id)
 		switch {
 		case errors.Is(err, store.ErrTakenOff):
 			return err
@@ -197,7 +244,7 @@ func (w *work) do(ctx context.Context) {
 }
 
 // leave ends the work and takes the process off the list, so that the others need not wait
-// until they miss it.
+// until they miss it. The hub of a source goes on for those who have yet to hear of it.
 func (r *replica) leave(ctx context.Context) {
 	r.mu.Lock()
 	first := !r.ended
@@ -209,7 +256,25 @@ func (r *replica) leave(ctx context.Context) {
 	}
 	endLife()
 	r.lives.Wait()
-	if _, err := r.db.Remove(ctx, id); err != nil {
+	if r.hub == nil {
+		_, err := r.db.Remove(ctx, id)
+		r.left(err)
+		return
+	}
+	read := r.hub.Now()
+	now, err := r.db.Remove(ctx, id)
+	if r.left(err); err != nil || len(now.List) == 0 {
+		return
+	}
+	r.hub.Learn(listOf(now), read)
+	select {
+	case <-r.hub.Empty(): // the subscribers go by the others
+	case <-ctx.Done():
+	}
+}
+
+func (r *replica) left(err error) {
+	if err != nil {
 		r.log.Warn("still on the list of replicas, until the others take this one off", "error", err)
 	}
 }

@@ -83,9 +83,9 @@ func TestDatabaseNeeds(t *testing.T) {
 		want   string // "" if it starts
 	}{
 		"nothing":                {},
-		"a key, with peers":      {change: func(c *server.Config) { c.Peers["scheduling"] = "localhost:1" }, want: "--service-key-file is missing"},
+		"a key, with peers":      {change: func(c *server.Config) { c.Peers["scheduling"] = []string{"localhost:1"} }, want: "--service-key-file is missing"},
 		"a key, alone":           {alone: true, want: "--service-key-file is missing"},
-		"no more, with the key":  {change: func(c *server.Config) { c.Peers["scheduling"], c.ServiceKey = "localhost:1", key }},
+		"no more, with the key":  {change: func(c *server.Config) { c.Peers["scheduling"], c.ServiceKey = []string{"localhost:1"}, key }},
 		"a place for blobs":      {start: blobs, want: "--blobs is missing"},
 		"no more, with a folder": {change: func(c *server.Config) { c.Blobs = "file://" + t.TempDir() }, start: blobs},
 		"an engine":              {change: func(c *server.Config) { c.Store = "cassandra://u:secret@h/db" }, want: "cannot keep its data there"},

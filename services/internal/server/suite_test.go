@@ -74,7 +74,7 @@ func (s *suite) parts() []server.Part {
 
 func (s *suite) identity() server.Part {
 	return server.Part{Name: "identity", Schema: schema, Start: func(env *server.Env) error {
-		env.AddHub(lease.NewHub(lease.HubConfig{Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log}))
+		env.AddHub(lease.NewHub(lease.HubConfig{Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log}))
 		identitypb.RegisterSessionServiceServer(env.Registrar, identityService{suite: s})
 		return nil
 	}}
@@ -82,7 +82,7 @@ func (s *suite) identity() server.Part {
 
 func (s *suite) permissions() server.Part {
 	return server.Part{Name: "permissions", Schema: schema, Start: func(env *server.Env) error {
-		env.AddHub(lease.NewHub(lease.HubConfig{Source: "permissions", Duration: env.Lease, FirstStart: env.FirstStart, Log: env.Log}))
+		env.AddHub(lease.NewHub(lease.HubConfig{Source: "permissions", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log}))
 		permissionspb.RegisterGrantServiceServer(env.Registrar, permissionsService{suite: s})
 		return nil
 	}}

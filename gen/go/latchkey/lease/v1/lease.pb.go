@@ -47,9 +47,12 @@ type WatchRequest struct {
 	// The `term` of this subscriber's former stream, all facts of which it has
 	// dropped, or 0. It frees writes from waiting for the lease of a connection
 	// that broke. Read from the first message only.
-	FormerTerm    uint64 `protobuf:"varint,6,opt,name=former_term,json=formerTerm,proto3" json:"former_term,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FormerTerm uint64 `protobuf:"varint,6,opt,name=former_term,json=formerTerm,proto3" json:"former_term,omitempty"`
+	// True if the subscriber goes by the `replicas` that a source tells of. A source that has
+	// several refuses others. Read from the first message only.
+	FollowsReplicas bool `protobuf:"varint,7,opt,name=follows_replicas,json=followsReplicas,proto3" json:"follows_replicas,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -124,6 +127,13 @@ func (x *WatchRequest) GetFormerTerm() uint64 {
 	return 0
 }
 
+func (x *WatchRequest) GetFollowsReplicas() bool {
+	if x != nil {
+		return x.FollowsReplicas
+	}
+	return false
+}
+
 // Response of LeaseService.Watch.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -142,7 +152,13 @@ type WatchResponse struct {
 	Everything bool `protobuf:"varint,5,opt,name=everything,proto3" json:"everything,omitempty"`
 	// Secret random number of this stream, for `former_term` of the next. The same
 	// in every message.
-	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	// The processes that can change what the source says, by the newest list that this one
+	// knows. Set with each `pong`, and once when the list has changed; absent if the source
+	// is one process by itself.
+	Replicas *Replicas `protobuf:"bytes,7,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Id of the process that answers, among the replicas. Set with `replicas`.
+	ReplicaId     string `protobuf:"bytes,8,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,11 +235,139 @@ func (x *WatchResponse) GetTerm() uint64 {
 	return 0
 }
 
+func (x *WatchResponse) GetReplicas() *Replicas {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+// Replicas are the processes that can change what a source says. A subscriber watches each
+// of them, and holds the lease only while the newest pong of each names the same list, on
+// which they all are, and all these leases hold. Pongs that name another list prolong
+// nothing. Once all replicas of another list have named it, he drops everything and goes
+// by that.
+type Replicas struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows with each change of the list.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// In no order.
+	Replicas      []*Replica `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replicas) Reset() {
+	*x = Replicas{}
+	mi := &file_latchkey_lease_v1_lease_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replicas) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replicas) ProtoMessage() {}
+
+func (x *Replicas) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_lease_v1_lease_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replicas.ProtoReflect.Descriptor instead.
+func (*Replicas) Descriptor() ([]byte, []int) {
+	return file_latchkey_lease_v1_lease_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Replicas) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Replicas) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+// Replica is one life of one process.
+type Replica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Never used again.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where it serves, host:port.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_latchkey_lease_v1_lease_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_lease_v1_lease_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_latchkey_lease_v1_lease_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Replica) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Replica) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 var File_latchkey_lease_v1_lease_proto protoreflect.FileDescriptor
 
 const file_latchkey_lease_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x1dlatchkey/lease/v1/lease.proto\x12\x11latchkey.lease.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xce\x01\n" +
+	"\x1dlatchkey/lease/v1/lease.proto\x12\x11latchkey.lease.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xf9\x01\n" +
 	"\fWatchRequest\x12\x1f\n" +
 	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\x12(\n" +
 	"\n" +
@@ -233,7 +377,8 @@ const file_latchkey_lease_v1_lease_proto_rawDesc = "" +
 	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x1a\n" +
 	"\breleased\x18\x05 \x01(\bR\breleased\x12\x1f\n" +
 	"\vformer_term\x18\x06 \x01(\x04R\n" +
-	"formerTerm\"\xc9\x01\n" +
+	"formerTerm\x12)\n" +
+	"\x10follows_replicas\x18\a \x01(\bR\x0ffollowsReplicas\"\xa1\x02\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04pong\x18\x01 \x01(\x04R\x04pong\x12@\n" +
 	"\x0elease_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12\x1a\n" +
@@ -242,7 +387,16 @@ const file_latchkey_lease_v1_lease_proto_rawDesc = "" +
 	"\n" +
 	"everything\x18\x05 \x01(\bR\n" +
 	"everything\x12\x12\n" +
-	"\x04term\x18\x06 \x01(\x04R\x04term2f\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x127\n" +
+	"\breplicas\x18\a \x01(\v2\x1b.latchkey.lease.v1.ReplicasR\breplicas\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\b \x01(\tR\treplicaId\"Z\n" +
+	"\bReplicas\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
+	"\breplicas\x18\x02 \x03(\v2\x1a.latchkey.lease.v1.ReplicaR\breplicas\"3\n" +
+	"\aReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress2f\n" +
 	"\fLeaseService\x12V\n" +
 	"\x05Watch\x12\x1f.latchkey.lease.v1.WatchRequest\x1a .latchkey.lease.v1.WatchResponse\"\x06\x8a\xb5\x18\x02(\x01(\x010\x01B/Z-latchkey.dev/gen/go/latchkey/lease/v1;leasepbb\x06proto3"
 
@@ -258,21 +412,25 @@ func file_latchkey_lease_v1_lease_proto_rawDescGZIP() []byte {
 	return file_latchkey_lease_v1_lease_proto_rawDescData
 }
 
-var file_latchkey_lease_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_latchkey_lease_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_latchkey_lease_v1_lease_proto_goTypes = []any{
 	(*WatchRequest)(nil),        // 0: latchkey.lease.v1.WatchRequest
 	(*WatchResponse)(nil),       // 1: latchkey.lease.v1.WatchResponse
-	(*durationpb.Duration)(nil), // 2: google.protobuf.Duration
+	(*Replicas)(nil),            // 2: latchkey.lease.v1.Replicas
+	(*Replica)(nil),             // 3: latchkey.lease.v1.Replica
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_latchkey_lease_v1_lease_proto_depIdxs = []int32{
-	2, // 0: latchkey.lease.v1.WatchResponse.lease_duration:type_name -> google.protobuf.Duration
-	0, // 1: latchkey.lease.v1.LeaseService.Watch:input_type -> latchkey.lease.v1.WatchRequest
-	1, // 2: latchkey.lease.v1.LeaseService.Watch:output_type -> latchkey.lease.v1.WatchResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 0: latchkey.lease.v1.WatchResponse.lease_duration:type_name -> google.protobuf.Duration
+	2, // 1: latchkey.lease.v1.WatchResponse.replicas:type_name -> latchkey.lease.v1.Replicas
+	3, // 2: latchkey.lease.v1.Replicas.replicas:type_name -> latchkey.lease.v1.Replica
+	0, // 3: latchkey.lease.v1.LeaseService.Watch:input_type -> latchkey.lease.v1.WatchRequest
+	1, // 4: latchkey.lease.v1.LeaseService.Watch:output_type -> latchkey.lease.v1.WatchResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_lease_v1_lease_proto_init() }
@@ -286,7 +444,7 @@ func file_latchkey_lease_v1_lease_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_lease_v1_lease_proto_rawDesc), len(file_latchkey_lease_v1_lease_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,8 @@ const (
 //  4. When the stream ends or the lease runs out it drops everything, and begins
 //     at 1. Without a lease it answers UNAVAILABLE, and never allows.
 //
+// A source can be several processes; see Replicas.
+//
 // A write to a source returns only after each subscriber has acknowledged its
 // sequence number, or its lease has surely run out as the source sees it: counted
 // from when the ping was *received*, with a margin for drift. A ping renews a
@@ -51,7 +53,8 @@ type LeaseServiceClient interface {
 	// Opens the feed of one source. Fails with NOT_FOUND if this process does not
 	// serve the source, with ABORTED when the subscriber's lease ran out, with
 	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
-	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
+	// acknowledgements, with FAILED_PRECONDITION when the source can have several
+	// replicas and the subscriber does not follow them, with RESOURCE_EXHAUSTED when there are too many
 	// subscribers, and with UNAVAILABLE when the source is shutting down.
 	// Example: {"source": "permissions", "subscriber": "invoicing on host 7", "ping": 1}
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
@@ -97,6 +100,8 @@ type LeaseService_WatchClient = grpc.BidiStreamingClient[WatchRequest, WatchResp
 //  4. When the stream ends or the lease runs out it drops everything, and begins
 //     at 1. Without a lease it answers UNAVAILABLE, and never allows.
 //
+// A source can be several processes; see Replicas.
+//
 // A write to a source returns only after each subscriber has acknowledged its
 // sequence number, or its lease has surely run out as the source sees it: counted
 // from when the ping was *received*, with a margin for drift. A ping renews a
@@ -105,7 +110,8 @@ type LeaseServiceServer interface {
 	// Opens the feed of one source. Fails with NOT_FOUND if this process does not
 	// serve the source, with ABORTED when the subscriber's lease ran out, with
 	// INVALID_ARGUMENT when the subscriber breaks the order of pings and
-	// acknowledgements, with RESOURCE_EXHAUSTED when there are too many
+	// acknowledgements, with FAILED_PRECONDITION when the source can have several
+	// replicas and the subscriber does not follow them, with RESOURCE_EXHAUSTED when there are too many
 	// subscribers, and with UNAVAILABLE when the source is shutting down.
 	// Example: {"source": "permissions", "subscriber": "invoicing on host 7", "ping": 1}
 	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
