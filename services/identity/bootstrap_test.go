@@ -104,7 +104,7 @@ func TestWrongCodesAreLimited(t *testing.T) {
 // finishes that by itself.
 func TestClaimSurvivesACrash(t *testing.T) {
 	c := config(t)
-	c.Peers = map[string]string{"permissions": "127.0.0.1:1"} // nobody listens there
+	c.Peers = map[string][]string{"permissions": {"127.0.0.1:1"}} // nobody listens there
 	first := start(t, c, time.Now, identity.Part)
 	_, err := first.bootstrap().ClaimOwnership(t.Context(), claimRequest())
 	check(t, "claim without permissions", err, codes.Unavailable, "SERVICE_UNREACHABLE")
@@ -139,7 +139,7 @@ func TestClaimSurvivesACrash(t *testing.T) {
 // A repeat with the code finishes a claim, even with other data, and makes nothing twice.
 func TestRepeatFinishesAClaim(t *testing.T) {
 	c := config(t)
-	c.Peers = map[string]string{"permissions": "127.0.0.1:1"}
+	c.Peers = map[string][]string{"permissions": {"127.0.0.1:1"}}
 	first := start(t, c, time.Now, identity.Part)
 	_, err := first.bootstrap().ClaimOwnership(t.Context(), claimRequest())
 	check(t, "claim without permissions", err, codes.Unavailable, "SERVICE_UNREACHABLE")

@@ -97,22 +97,68 @@
 //
 // # Several replicas of a source
 //
-// Each replica has a hub of its own, and publishes the writes that it made. A
-// subscriber has a stream to each (CacheConfig.Replicas) and holds the lease while it
-// has one from all of them; so there is none who could use something and would not
-// hear what any replica writes. A repeated write may come to another replica than the
-// first, which may have committed it and be frozen; so a repeat publishes again and does
-// not rely on Barrier. The replicas that a subscriber knows must be all that can write.
-// Until they are kept as described here, a source runs as one process:
+// Each replica has a hub of its own, and publishes the writes that it made. Which
+// replicas there are is a list in the source's database, with a number that grows by one
+// with each change. A replica is a life of a process: one that was taken off and comes
+// back has another id. These are the rules; D is the duration of a lease.
 //
-// The list of replicas is a record in the source's database, with a number that grows. A
-// replica commits only in transactions that find it on the list, so one that was taken
-// off can write no more, frozen or not. Each pong tells the list, and a lease counts only
-// with pongs from all on it under the same number. A subscriber that learns of another
-// list drops everything before it goes by it; so it has nothing that a replica it no
-// longer listens to has changed. A replica that comes is first put on the list, and
-// commits nothing until the others have each published the change of the list and
-// waited for it.
+//  1. What a replica writes commits only if it is on the list, and whoever takes it off
+//     waits for what it is committing ([store.DB.Fence]). Who changes nothing, because
+//     another has made the change before, was on the list in the snapshot in which he
+//     saw it, and publishes it again.
+//  2. A replica reads the list again and again. A pong names the newest list that it read,
+//     and grants a lease that ends at most D after that reading began ([Hub.Learn]).
+//  3. A subscriber holds the lease by one list: while the newest lease of each replica on it,
+//     granted under its number, holds. A pong that names another list prolongs nothing.
+//  4. When each replica on another list has granted a lease under its number, the subscriber
+//     drops everything, and from then on goes by that list. It never is without a lease
+//     for it, if the replicas read the list often enough.
+//  5. A replica that comes is put on the list, and lets no Wait return until D and M after
+//     that, on its own clock ([Hub.Join]). It is the quarantine that a source has anyway
+//     when it starts.
+//
+// Why the promise holds: let a write commit through replica R, let R publish it and its Wait
+// return, and let somebody ask a subscriber after that, who goes by list n at the moment t
+// when he reads the clock.
+//
+//   - R is on n. Then he had a stream to R at t, by which he held a lease of R, and the
+//     argument above holds as it is: everything he loaded before that stream began, or
+//     before the list n, he has dropped.
+//   - n is older than R. Each lease by n ends at most D after some replica read n, which was
+//     before R was put on the list. So by the quarantine no lease by n is held at t.
+//   - n is younger: R was taken off before n. By rule 1 the write had committed before that,
+//     and he dropped everything when he began to go by n. So all that he has was loaded
+//     after the commit.
+//
+// A write that repeats another's, and changes nothing, is the same but in the last case: R
+// was on the list when it saw the change, so the change was committed before R was taken off.
+//
+// A load may be answered by any replica, even by one that is on no list: it reads the
+// database, after the load began.
+//
+// What follows from it:
+//
+//   - Frozen replica: nobody holds a lease until the others have taken it off the list, which
+//     they do when they have not heard of it for D (internal/server). When it wakes up it
+//     can write nothing, and what it grants nobody counts. It finds that it was taken off,
+//     and comes back under another id.
+//   - Replica that is cut off from the subscribers, but not from the database: nobody holds a
+//     lease while it is on the list. It is there by its own will, so it must be stopped.
+//   - Replica that is cut off from the database: it grants nothing any more, and is taken off.
+//   - Crashed replica: its streams end, so everything is dropped, and as if it were frozen.
+//     Its next life at the same address takes its place at once.
+//   - Replica that leaves: it ends its work, takes itself off the list, tells its subscribers,
+//     and grants leases by the new list, which does not count it, until they have gone on.
+//     None is without a lease for that.
+//   - A committed write that was never published, because its replica crashed in between: the
+//     replica is taken off, and everything is dropped.
+//   - The database does not answer: leases run out within D. Nothing can be loaded either.
+//   - Several changes of the list in a row: a subscriber goes by the one on which he hears
+//     all agree, and holds on to the one before for at most D.
+//
+// A subscriber begins with the seed, a connection to whichever replica: from it he learns the
+// list, and then follows each at its own address. Numbers that go back are believed only from
+// the seed and while no lease is held, as after a restore; no rule above needs them to grow.
 //
 // # Memory
 //

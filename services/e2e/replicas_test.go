@@ -1,0 +1,230 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // by which a client stays away from who does not serve
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
+
+	"latchkey.dev/services/demo"
+)
+
+// doubled is a suite in which each service runs twice over one PostgreSQL. It is a
+// connection to all of them, as a client has it who uses the configuration that we ship.
+type doubled struct {
+	*suite
+	replicas map[string][]*process // by service
+	clients  map[string]*grpc.ClientConn
+	company  *demo.Company
+}
+
+func double(t *testing.T) *doubled {
+	t.Helper()
+	d := &doubled{suite: newSuite(t, inDatabase(t)), replicas: map[string][]*process{}, clients: map[string]*grpc.ClientConn{}}
+	var peers []string
+	for _, name := range names {
+		for range 2 {
+			p := d.newProcess([]string{name})
+			d.replicas[name] = append(d.replicas[name], p)
+			peers = append(peers, name+"="+p.addr)
+		}
+		d.processes[name] = d.replicas[name][0]
+	}
+	d.env = append(d.env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
+	for _, name := range names {
+		for _, p := range d.replicas[name] {
+			d.start(p)
+		}
+	}
+	for _, name := range names {
+		for _, p := range d.replicas[name] {
+			d.serves(p)
+		}
+		d.clients[name] = d.client(name)
+	}
+	var err error
+	if d.company, err = demo.Fill(t.Context(), d, code); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// client connects to all replicas of a service.
+func (d *doubled) client(service string) *grpc.ClientConn {
+	config, err := os.ReadFile("../../clients/service_config.json")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	all := manual.NewBuilderWithScheme("replicas")
+	var state resolver.State
+	for _, p := range d.replicas[service] {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: p.addr})
+	}
+	all.InitialState(state)
+	c, err := grpc.NewClient("replicas:///"+service, grpc.WithResolvers(all), grpc.WithDefaultServiceConfig(string(config)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Invoke and NewStream call the service of the method.
+func (d *doubled) Invoke(ctx context.Context, method string, req, resp any, opts ...grpc.CallOption) error {
+	return d.clients[serviceOf(method)].Invoke(ctx, method, req, resp, opts...)
+}
+
+func (d *doubled) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return d.clients[serviceOf(method)].NewStream(ctx, desc, method, opts...)
+}
+
+// only is a connection to one process.
+func (d *doubled) only(p *process) *grpc.ClientConn {
+	d.t.Helper()
+	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// serves waits until a process serves.
+func (d *doubled) serves(p *process) {
+	d.t.Helper()
+	client := healthpb.NewHealthClient(d.only(p))
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		resp, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
+			return
+		}
+		select {
+		case <-p.done:
+			d.t.Fatalf("%v ended before it served:\n%s", p.parts, p.log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	d.t.Fatalf("%v does not serve:\n%s", p.parts, p.log)
+}
+
+// traffic is calls to all services, and those that failed.
+type traffic struct {
+	calls  atomic.Int64
+	mu     sync.Mutex
+	failed []string
+}
+
+// run calls all services until ctx ends, reading and writing.
+func (l *traffic) run(ctx context.Context, d *doubled, random *rand.Rand) {
+	owner := func() context.Context { return d.company.As(context.WithoutCancel(ctx), "OW") }
+	user, granted := d.company.Person("SP").ID, false
+	calls := []func() error{
+		func() error {
+			_, err := invoicingpb.NewPartServiceClient(d).CreatePart(owner(), &invoicingpb.CreatePartRequest{
+				RequestId: uuid.NewString(), Name: "Valve",
+			})
+			return err
+		},
+		func() error {
+			_, err := servicerequestpb.NewPropertyServiceClient(d).ListProperties(owner(), &servicerequestpb.ListPropertiesRequest{})
+			return err
+		},
+		func() error {
+			_, err := permissionspb.NewRoleServiceClient(d).ListRoles(owner(), &permissionspb.ListRolesRequest{})
+			return err
+		},
+		func() error {
+			granted = !granted
+			access := permissionspb.NewAccessServiceClient(d)
+			if granted {
+				_, err := access.SetOverride(owner(), &permissionspb.SetOverrideRequest{
+					RequestId: uuid.NewString(), UserId: user, Key: "Invoices:Void", Effect: permissionspb.Effect_EFFECT_GRANT, Reason: "stands in",
+				})
+				return err
+			}
+			_, err := access.ClearOverride(owner(), &permissionspb.ClearOverrideRequest{RequestId: uuid.NewString(), UserId: user, Key: "Invoices:Void"})
+			return err
+		},
+	}
+	for _, p := range probes {
+		calls = append(calls, func() error { return p.call(owner(), d) })
+	}
+	for ctx.Err() == nil {
+		n := random.IntN(len(calls))
+		err := calls[n]()
+		l.calls.Add(1)
+		if c := status.Code(err); c != codes.OK && c != codes.NotFound {
+			l.mu.Lock()
+			l.failed = append(l.failed, fmt.Sprintf("call %d: %v", n, err))
+			l.mu.Unlock()
+		}
+		time.Sleep(pace)
+	}
+}
+
+// TestRollingRestart restarts each of two replicas of each service, one after the other,
+// while all are called: no call fails.
+func TestRollingRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it restarts ten processes")
+	}
+	d := double(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var l traffic
+	var callers sync.WaitGroup
+	for n := range 4 {
+		callers.Go(func() { l.run(ctx, d, rand.New(rand.NewPCG(1, uint64(n)))) })
+	}
+	for _, name := range names {
+		for _, p := range d.replicas[name] {
+			before := l.calls.Load()
+			p.signal(syscall.SIGTERM)
+			<-p.done
+			d.start(p)
+			d.serves(p)
+			t.Logf("%s restarted: %d calls meanwhile", name, l.calls.Load()-before)
+		}
+	}
+	stop()
+	callers.Wait()
+	t.Logf("%d calls, %d failed", l.calls.Load(), len(l.failed))
+	for _, f := range l.failed[:min(10, len(l.failed))] {
+		t.Error(f)
+	}
+	for _, name := range names {
+		for _, p := range d.replicas[name] {
+			if alarms := p.log.alarms(); len(alarms) > 0 {
+				t.Errorf("%s: %s", name, slices.Compact(alarms))
+			}
+		}
+	}
+}
