@@ -207,8 +207,8 @@ func (in *invocation) newDialer() (*dialer, error) {
 	}
 	at := maps.Clone(c.Peers)
 	for _, service := range in.names() {
-		if at[service] == "" {
-			at[service] = net.JoinHostPort(host, port)
+		if len(at[service]) == 0 {
+			at[service] = []string{net.JoinHostPort(host, port)}
 		}
 	}
 	return &dialer{
