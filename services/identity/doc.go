@@ -13,14 +13,22 @@
 // "<organization>/<user>", so a handler that looks a user up in the caller's
 // organization cannot find another's.
 //
+// A sign-in is a row of proofs. The first may be followed by a challenge, whose secret is
+// all that there is of it: sealed, it holds what was proven, so that nothing is kept
+// until it is answered. Wrong proofs are counted in the store, before they are looked at.
+//
 // What is always true:
-//   - No password, token or one-time code is on disk or in a journal, only its hash.
+//   - No password, token or one-time code is on disk or in a journal, only its hash. What
+//     has to be read again, as the secret of an authenticator app, is sealed with a key
+//     that is not in the store.
 //     A request is cleared of them before the store hashes it (withoutSecrets).
 //   - Everything that issues or accepts a credential passes admit, whose table says
 //     what blocks which path.
 //   - An API key, and whoever acts for another, gets and changes no credential.
 //   - When a call that shuts somebody out has returned, no service accepts the
 //     person's sessions: each such call goes through shutOut.
+//   - Whoever has a second factor gets no session by a password alone, and a session
+//     does what is worth stealing it for only shortly after something was proven in it.
 //   - An unknown person costs a sign-in the same work and gets the same answer as a
 //     wrong password. No organization learns whom another one knows.
 package identity

@@ -3,10 +3,13 @@ package identity
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store"
@@ -66,7 +69,10 @@ func Gate() (cells []Cell) {
 func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
-type Whom struct{ Organization, User, Session, Key, Client, Actor, ActorSession string }
+type Whom struct {
+	Organization, User, Session, Key, Client, Actor, ActorSession string
+	Challenges                                                    []string // their secrets
+}
 
 // Tamper brings somebody into a blocked state behind the back of the part that
 // started last: nobody is told, so what its process knows of the caller stays.
@@ -129,6 +135,33 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		k.ExpireTime = past
 		return apiKeys.Put(tx, k)
 	},
+	"challenge answered": func(tx *store.Tx, w Whom) error {
+		for _, secret := range w.Challenges {
+			if secret == "" {
+				continue
+			}
+			c, err := last.Load().openChallenge(secret)
+			if err != nil {
+				return err
+			}
+			if err := spendChallenge(tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	"factor removed": func(tx *store.Tx, w Whom) error {
+		totps.Delete(tx, w.User)
+		recoveryCodes.Delete(tx, w.User)
+		return nil
+	},
+	"second factor not shown":                setUpBehindTheBack,
+	"second factor not shown in the session": setUpBehindTheBack,
+	"nothing proven lately": func(tx *store.Tx, w Whom) error {
+		s, _ := sessions.Get(tx, w.Session)
+		s.AuthTime = timestamppb.New(tx.Now().Add(-freshFor))
+		return sessions.Put(tx, s)
+	},
 	"session ended": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.Session) // but not its token
 		return nil
@@ -143,6 +176,29 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		c.PasswordHash = hashPassword(cheap, "another password", make([]byte, saltSize)).String()
 		return credentials.Put(tx, c)
 	},
+}
+
+// setUpBehindTheBack gives somebody an authenticator app that the session has not shown.
+func setUpBehindTheBack(tx *store.Tx, w Whom) error {
+	s, _ := sessions.Get(tx, w.Session)
+	s.Strength = singleFactor
+	if err := sessions.Put(tx, s); err != nil {
+		return err
+	}
+	return last.Load().setUpTOTP(tx, &identitystorepb.Challenge{UserId: w.User, TotpSecret: make([]byte, totpSecret)}, 0)
+}
+
+// Postpone lets nobody try anything of a counter for an hour more, so that a test need
+// not be faster than the first delays.
+func Postpone(ctx context.Context, counter string) error {
+	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		f, ok := failures.Get(tx, counter)
+		if !ok || f.GetUntilTime() == nil {
+			return fmt.Errorf("nothing of %s is delayed", counter)
+		}
+		f.UntilTime = timestamppb.New(tx.Now().Add(time.Hour))
+		return failures.Put(tx, f)
+	})
 }
 
 // Forget forgets an impersonation, but not the session that it opened.

@@ -1,9 +1,13 @@
 package identity
 
 import (
+	"bytes"
+	"encoding/hex"
+
 	"google.golang.org/grpc/codes"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
@@ -14,14 +18,19 @@ import (
 type path string
 
 const (
-	pathSignIn   path = "sign in with a password" // CreateSession
-	pathSession  path = "show a session's token"  // ResolveSession
-	pathKey      path = "show an API key's token" // ResolveSession
-	pathPassword path = "change the password"     // ChangePassword
-	pathNewKey   path = "make an API key"         // CreateApiKey, RotateApiKey
-	pathAct      path = "act for another"         // ImpersonateUser
-	pathActing   path = "show an actor's token"   // ResolveSession
-	pathClaim    path = "claim the suite"         // ClaimOwnership
+	pathSignIn    path = "sign in with a password"         // CreateSession
+	pathChallenge path = "show a password for a challenge" // CreateSession
+	pathAnswer    path = "answer a challenge"              // AnswerChallenge
+	pathStepUp    path = "step up a session"               // AnswerChallenge
+	pathSession   path = "show a session's token"          // ResolveSession
+	pathKey       path = "show an API key's token"         // ResolveSession
+	pathPassword  path = "change the password"             // ChangePassword
+	pathFactor    path = "change a second factor"          // FactorService
+	pathConfirm   path = "confirm a second factor"         // ConfirmTotp
+	pathNewKey    path = "make an API key"                 // CreateApiKey, RotateApiKey
+	pathAct       path = "act for another"                 // ImpersonateUser
+	pathActing    path = "show an actor's token"           // ResolveSession
+	pathClaim     path = "claim the suite"                 // ClaimOwnership
 
 	pathNewClient   path = "make an OAuth client"       // CreateOauthClient, RotateOauthClientSecret
 	pathProve       path = "prove an OAuth client"      // every endpoint that clients call
@@ -39,8 +48,12 @@ type subject struct {
 	apiKey       string // that is shown
 	actor        string // who acts in the user's name, in session, and calls by actorSession
 	actorSession string
-	password     string // the kept hash that the password belonged to when it was checked
-	code         string // one-time code of the suite
+	password     []byte      // passwordMark of the hash that the password belonged to when it was checked
+	code         string      // one-time code of the suite
+	challenge    []byte      // id of the challenge that is answered
+	factor       pb.Factor   // that answers it
+	setup        bool        // which sets that factor up
+	shown        []pb.Factor // all that was proven for a sign-in
 
 	client       string // of OAuth
 	clientSecret string // SHA-256 of what the client proves itself with
@@ -59,12 +72,16 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = []path{pathSignIn, pathSession, pathKey, pathPassword, pathNewKey, pathAct, pathActing,
-		pathNewClient, pathKeyAsClient, pathMachine, pathMachineCall}
+	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
 	// issuing are those on which somebody signed in gets or changes a credential.
-	issuing = []path{pathPassword, pathNewKey, pathAct, pathNewClient}
+	issuing = append([]path{pathPassword}, sensitive...)
+	// sensitive are those of them for which something must have been proven lately. Who
+	// changes the password proves it in the same call.
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient}
 	// bySession are those on which a session is what lets in.
-	bySession = append([]path{pathSession, pathActing}, issuing...)
+	bySession = append([]path{pathSession, pathActing, pathStepUp}, issuing...)
+	// answering are those on which a challenge is answered, or what is like one.
+	answering = []path{pathAnswer, pathStepUp, pathConfirm}
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathKeyAsClient}
@@ -94,19 +111,29 @@ var blocks = []block{
 	{name: "client not proven", on: proving, holds: secretWrong},
 	{name: "access token expired", on: calling, holds: accessExpired},
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
-	{name: "password changed", on: []path{pathSignIn, pathPassword}, holds: passwordChanged},
+	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
+	{name: "challenge answered", on: answering, holds: challengeSpent},
+	{name: "factor removed", on: []path{pathAnswer, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
+	{name: "second factor not shown", on: []path{pathSignIn}, holds: secondFactorMissing},
+	{name: "second factor not shown in the session", on: issuing, holds: sessionWeak, refusal: stepUpWeak},
+	{name: "nothing proven lately", on: sensitive, holds: proofStale, refusal: stepUpStale},
 }
 
 // refusals are what a path tells on any block that tells nothing of its own.
 var refusals = map[path]func() error{
-	pathSignIn:   signInFailed,
-	pathSession:  credentialsInvalid,
-	pathKey:      credentialsInvalid,
-	pathPassword: wrongPassword,
-	pathNewKey:   credentialsInvalid,
-	pathAct:      credentialsInvalid,
-	pathActing:   credentialsInvalid,
-	pathClaim:    wrongCode,
+	pathSignIn:    signInFailed,
+	pathChallenge: signInFailed,
+	pathAnswer:    challengeOver,
+	pathStepUp:    challengeOver,
+	pathSession:   credentialsInvalid,
+	pathKey:       credentialsInvalid,
+	pathPassword:  wrongPassword,
+	pathFactor:    credentialsInvalid,
+	pathConfirm:   challengeOver,
+	pathNewKey:    credentialsInvalid,
+	pathAct:       credentialsInvalid,
+	pathActing:    credentialsInvalid,
+	pathClaim:     wrongCode,
 
 	pathNewClient:   credentialsInvalid,
 	pathProve:       invalidClient,
@@ -199,8 +226,29 @@ func actorShutOut(tx *store.Tx, s subject) bool {
 }
 
 func passwordChanged(tx *store.Tx, s subject) bool {
+	if len(s.password) == 0 && len(s.shown) > 0 && s.shown[0] != factorPassword {
+		return false // a passkey alone opens the session
+	}
 	kept, ok := credentials.Get(tx, s.user)
-	return !ok || kept.GetPasswordHash() != s.password
+	return !ok || !bytes.Equal(passwordMark(kept.GetPasswordHash()), s.password)
+}
+
+func challengeSpent(tx *store.Tx, s subject) bool {
+	return spentChallenges.Has(tx, hex.EncodeToString(s.challenge))
+}
+
+// factorRemoved holds when what answers a challenge is not the person's any more, or when
+// it would be set up although another was meanwhile.
+func factorRemoved(tx *store.Tx, s subject) bool {
+	if s.setup {
+		return hasSecondFactor(tx, s.user)
+	}
+	return !hasFactor(tx, s.user, s.factor)
+}
+
+// secondFactorMissing holds when a password alone is shown and does not do.
+func secondFactorMissing(tx *store.Tx, s subject) bool {
+	return strengthOf(s.shown) != multiFactor && (hasSecondFactor(tx, s.user) || demandsSecondFactor(tx, s.organization))
 }
 
 // callerAsSubject is who asks for a credential with the session of a call.

@@ -21,9 +21,25 @@ import (
 // one that is let in against the rule does not hide another.
 var ways = map[string]func(*caller) error{
 	"sign in with a password": func(c *caller) error {
-		_, err := c.sessions().CreateSession(c.t.Context(), &pb.CreateSessionRequest{
-			Email: c.email, Password: c.password, Surface: pb.Surface_SURFACE_WEB,
-			OrganizationId: c.user.GetOrganizationId(), ValidateOnly: true,
+		challenge, err := c.trySignIn()
+		if challenge != nil {
+			err = status.Error(codes.Unauthenticated, "the password does not do alone")
+		}
+		return err
+	},
+	"show a password for a challenge": func(c *caller) error {
+		_, err := c.strong.trySignIn()
+		return err
+	},
+	"answer a challenge": func(c *caller) error { return c.strong.tryAnswer(c.strong.challenge) },
+	"step up a session":  func(c *caller) error { return c.strong.tryAnswer(c.strong.stepUp) },
+	"change a second factor": func(c *caller) error {
+		_, err := c.factors().RenewRecoveryCodes(c.strong.ctx(), &pb.RenewRecoveryCodesRequest{ValidateOnly: true})
+		return err
+	},
+	"confirm a second factor": func(c *caller) error {
+		_, err := c.factors().ConfirmTotp(c.strong.ctx(), &pb.ConfirmTotpRequest{
+			Setup: c.strong.setup, Code: c.strong.app.now(), ValidateOnly: true,
 		})
 		return err
 	},
@@ -102,14 +118,32 @@ var calls = map[string]func(owner, c *caller) error{
 		_, err := c.sessions().EndSession(c.ctx(), &pb.EndSessionRequest{})
 		return err
 	},
+	"factor removed": func(_, c *caller) error {
+		other := c.strong.signInBy(recovery(c.strong.codes[3]))
+		_, err := other.factors().DeleteTotp(other.ctx(), &pb.DeleteTotpRequest{})
+		return err
+	},
+	"challenge answered": func(_, c *caller) error {
+		for i, challenge := range []string{c.strong.stepUp, c.strong.challenge} {
+			_, err := c.sessions().AnswerChallenge(c.t.Context(), &pb.AnswerChallengeRequest{Challenge: challenge, Proof: recovery(c.strong.codes[4+i])})
+			if err != nil {
+				return err
+			}
+		}
+		// Confirming ends the session that asks for the third, or uses up its setup.
+		return nil
+	},
 	"password changed": func(_, c *caller) error {
-		other := c.signIn(c.user.GetOrganizationId())
+		other := c.another()
 		_, err := other.profiles().ChangePassword(other.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "another password of theirs",
 		})
 		return err
 	},
 }
+
+// both are the calls that are made for the person with the second factor too.
+var both = []string{"membership ended", "user deactivated", "session ended", "password changed"}
 
 // subject is somebody whom a state blocks.
 type subject struct {
@@ -122,13 +156,20 @@ var byItself = []string{"prove an OAuth client", "exchange an API key", "issue a
 
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
-	"session ended":   append(byItself, "sign in with a password", "show an API key's token", "show an actor's token"),
-	"session expired": append(byItself, "sign in with a password", "show an API key's token", "show an actor's token"),
+	"session ended":   append(byItself, notBySession...),
+	"session expired": append(byItself, notBySession...),
 	// A change of the password ends the other sessions, each as such.
-	"password changed": append(byItself, "show a session's token", "show an API key's token", "make an API key", "act for another", "show an actor's token", "make an OAuth client"),
-	"key revoked":      allBut("show an API key's token", "exchange an API key"),
-	"key expired":      allBut("show an API key's token", "exchange an API key"),
-	"key not proven":   allBut("exchange an API key"),
+	"password changed":        allBut("sign in with a password", "show a password for a challenge", "answer a challenge", "change the password"),
+	"key revoked":             allBut("show an API key's token", "exchange an API key"),
+	"key expired":             allBut("show an API key's token", "exchange an API key"),
+	"key not proven":          allBut("exchange an API key"),
+	"actor shut out":          allBut("show an actor's token"),
+	"challenge answered":      allBut("answer a challenge", "step up a session"),
+	"factor removed":          allBut("answer a challenge", "step up a session"),
+	"second factor not shown": allBut("sign in with a password"),
+	"second factor not shown in the session": allBut("change the password", "change a second factor", "confirm a second factor",
+		"make an API key", "act for another", "make an OAuth client"),
+	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client"),
 
 	"client deleted":       allBut("prove an OAuth client", "issue a token to a client", "show the token of a client"),
 	"client not proven":    allBut("prove an OAuth client", "issue a token to a client"),
@@ -139,8 +180,10 @@ var free = map[string][]string{
 	"person deleted":       {"prove an OAuth client"},
 	"membership ended":     {"prove an OAuth client"},
 	"user deactivated":     {"prove an OAuth client"},
-	"actor shut out":       allBut("show an actor's token"),
 }
+
+var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
+	"show an API key's token", "show an actor's token"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
@@ -186,14 +229,23 @@ func (c *caller) blocked(block string) []subject {
 	name := strings.ReplaceAll(block, " ", "-")
 	s := subject{home.acted(name), "by tampering", block}
 	s.known()
-	mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
-		Organization: s.user.GetOrganizationId(), User: s.user.GetId(), Session: s.session.GetId(), Key: s.keyID, Client: s.machine.GetId(), Actor: home.user.GetId(), ActorSession: s.actorSession,
-	}))
+	for _, who := range []*caller{s.caller, s.strong} {
+		if who.machine == nil {
+			who.machine = &registered{} // which nothing happens to
+		}
+		mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
+			Organization: who.user.GetOrganizationId(), User: who.user.GetId(), Session: who.session.GetId(), Key: who.keyID, Client: who.machine.GetId(),
+			Actor: home.user.GetId(), ActorSession: who.actorSession, Challenges: []string{who.challenge, who.stepUp, who.setup},
+		}))
+	}
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
 		s := subject{home.acted("called-" + name), "by a call", block}
 		s.known()
 		mustNot(c.t, call(home, s.caller))
+		if slices.Contains(both, block) {
+			mustNot(c.t, call(home, s.strong))
+		}
 		subjects = append(subjects, s)
 	}
 	return subjects
@@ -221,6 +273,9 @@ func (c *caller) known() {
 func (c *caller) in(s *suite) *caller {
 	next := *c
 	next.suite = s
+	if c.strong != nil {
+		next.strong = c.strong.in(s)
+	}
 	return &next
 }
 
@@ -228,6 +283,8 @@ func (s *subject) refused(when, path string, now *suite) {
 	s.t.Helper()
 	switch err := ways[path](s.in(now)); status.Code(err) {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument:
+	case codes.FailedPrecondition:
+		check(s.t, path, err, codes.FailedPrecondition, "STEP_UP_NEEDED")
 	default:
 		s.t.Errorf("%s, %s, %s %s: got %v, want a refusal", when, path, s.block, s.how, err)
 	}
@@ -253,7 +310,7 @@ func TestGateOfClaim(t *testing.T) {
 	}
 }
 
-// allBut returns every path but one.
+// allBut returns every path but some.
 func allBut(paths ...string) (others []string) {
 	for other := range maps.Keys(ways) {
 		if !slices.Contains(paths, other) {
@@ -278,5 +335,6 @@ func (c *caller) acted(name string) *caller {
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
 	// So that the next one can be acted for; the session goes on.
 	mustNot(c.t, identity.Forget(c.t.Context(), resp.GetImpersonation().GetId()))
+	u.strong = c.hire("strong-"+name, "OA").withApp().withKey("Organization").withChallenges()
 	return u
 }

@@ -108,7 +108,7 @@ func (s *service) UpdateOrganization(ctx context.Context, req *pb.UpdateOrganiza
 		if err := organizations.Match(o, req.GetOrganization().GetEtag()); err != nil {
 			return nil, err
 		}
-		if err := mask.Apply(o, req.GetOrganization(), req.GetUpdateMask(), "name", "time_zone", "currency_code"); err != nil {
+		if err := mask.Apply(o, req.GetOrganization(), req.GetUpdateMask(), "name", "time_zone", "currency_code", "second_factor_required"); err != nil {
 			return nil, err
 		}
 		if err := checkOrganization(o, "organization."); err != nil {

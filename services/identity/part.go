@@ -14,6 +14,7 @@ import (
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store"
 )
@@ -25,6 +26,7 @@ type service struct {
 	pb.UnimplementedApiKeyServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandServiceServer
+	pb.UnimplementedFactorServiceServer
 	pb.UnimplementedImpersonationServiceServer
 	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
@@ -40,11 +42,14 @@ type service struct {
 	grants permissionspb.GrantServiceClient
 	hub    *lease.Hub
 	hasher *hasher
-	issuer string   // under which tokens are issued; empty where HTTP is off
-	keys   *keyring // that sign them; nil where HTTP is off
+	issuer string    // under which tokens are issued; empty where HTTP is off
+	keys   *keyring  // that sign them; nil where HTTP is off
+	sealer *seal.Box // nil if there is a sealError
+	// sealError is why secrets cannot be sealed, and so second factors not be kept.
+	sealError error
+	salt      []byte // of unknown addresses
 
-	wrongCodes     *limiter // of ClaimOwnership
-	wrongPasswords *limiter // of ChangePassword, by user
+	wrongCodes *limiter // of ClaimOwnership
 }
 
 func start(env *server.Env) error { return newService(env).serve(env) }
@@ -54,6 +59,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
+	pb.RegisterFactorServiceServer(env.Registrar, s)
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
 	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
@@ -63,20 +69,25 @@ func (s *service) serve(env *server.Env) error {
 	if err := s.openOAuth(env); err != nil {
 		return err
 	}
+
+	if err := s.saltUnknown(context.Background()); err != nil {
+		return err
+	}
 	env.GoAlone("upkeep", s.upkeep)
 	return s.offerClaim(env.BootstrapCode, env.Addr)
 }
 
 func newService(env *server.Env) *service {
+	sealer, sealError := env.Seal()
 	return &service{
+		sealer: sealer, sealError: sealError,
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
 		grants: permissionspb.NewGrantServiceClient(env.Conn("permissions")),
 		hub: lease.NewHub(lease.HubConfig{
 			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
-		hasher:         newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
-		wrongCodes:     newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
-		wrongPasswords: newLimiter("wrong passwords", 10, time.Minute, env.Now),
+		hasher:     newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
+		wrongCodes: newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
 	}
 }
 

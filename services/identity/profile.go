@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -80,7 +81,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	if err := checkPassword("new_password", req.GetNewPassword()); err != nil {
 		return nil, err
 	}
-	known, err := s.provePassword(ctx, caller.ID, req)
+	known, err := s.proveForChange(ctx, caller.ID, req)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +101,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 			if !ok {
 				return nil, wrongPassword()
 			}
+			clearFailures(tx, sessionFailures(caller.ID), passwordFailures(caller.ID))
 			credential.PasswordHash, credential.PasswordTime = phc, timestamppb.New(tx.Now())
 			endSessions(tx, caller.ID, func(session *pb.Session) bool { return session.GetId() != caller.SessionID })
 			return &pb.ChangePasswordResponse{}, credentials.Put(tx, credential)
@@ -107,42 +109,70 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 		return err
 	}
 	if req.GetValidateOnly() {
-		return resp, change(ctx)
+		return resp, errors.Join(change(ctx), s.uncount(ctx, sessionFailures(caller.ID)))
 	}
 	return resp, s.shutOut(ctx, change, userTag(caller.ID))
 }
 
-// provePassword returns the kept hash that current_password belongs to. A repeat of a
-// change that was made proves itself with the new password, and gets no hash: it
-// must find its answer in the store.
-func (s *service) provePassword(ctx context.Context, caller string, req *pb.ChangePasswordRequest) (string, error) {
-	succeeded, err := s.wrongPasswords.try(caller)
-	if err != nil {
-		return "", err
+// proveForChange returns the mark of the kept hash that current_password belongs to. A
+// repeat of a change that was made proves itself with the new password, and gets no mark:
+// it must find its answer in the store.
+func (s *service) proveForChange(ctx context.Context, caller string, req *pb.ChangePasswordRequest) ([]byte, error) {
+	if err := s.countFailure(ctx, sessionFailures(caller)); err != nil {
+		return nil, err
 	}
+	kept, err := s.keptPassword(ctx, caller)
+	if err != nil {
+		return nil, err
+	}
+	ok, _, err := s.hasher.verify(ctx, kept, req.GetCurrentPassword())
+	if err == nil && !ok && req.GetRequestId() != "" {
+		if ok, _, err = s.hasher.verify(ctx, kept, req.GetNewPassword()); ok {
+			return nil, s.uncount(ctx, sessionFailures(caller))
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, s.uncount(ctx, sessionFailures(caller)))
+	case !ok:
+		return nil, wrongPassword()
+	}
+	return passwordMark(kept), nil
+}
+
+// keptPassword returns the hash of somebody's password, or nothing.
+func (s *service) keptPassword(ctx context.Context, user string) (string, error) {
 	kept, err := read(ctx, s, func(tx *store.Tx) (*identitystorepb.Credential, error) {
-		c, _ := credentials.Get(tx, caller)
+		c, _ := credentials.Get(tx, user)
 		return c, nil
 	})
+	return kept.GetPasswordHash(), err
+}
+
+// provePasswordAgain tells whether a password is that of somebody signed in.
+func (s *service) provePasswordAgain(ctx context.Context, user, password string) (use, error) {
+	u := use{counter: sessionFailures(user)}
+	if err := s.countFailure(ctx, u.counter); err != nil {
+		return u, err
+	}
+	kept, err := s.keptPassword(ctx, user)
 	if err != nil {
-		return "", err
+		return u, err
 	}
-	ok, _, err := s.hasher.verify(ctx, kept.GetPasswordHash(), req.GetCurrentPassword())
+	ok, _, err := s.hasher.verify(ctx, kept, password)
 	if err != nil {
-		return "", err
+		return u, errors.Join(err, s.uncount(ctx, u.counter))
 	}
-	if ok {
-		succeeded()
-		return kept.GetPasswordHash(), nil
+	if !ok {
+		return u, proofWrong()
 	}
-	if req.GetRequestId() == "" {
-		return "", wrongPassword()
+	u.take = func(tx *store.Tx) error {
+		if passwordChanged(tx, subject{user: user, password: passwordMark(kept)}) {
+			return proofWrong()
+		}
+		return nil
 	}
-	ok, _, err = s.hasher.verify(ctx, kept.GetPasswordHash(), req.GetNewPassword())
-	if err == nil && !ok {
-		err = wrongPassword()
-	}
-	return "", err
+	return u, nil
 }
 
 func wrongPassword() error { return fault.Invalid("current_password", "must be your password") }

@@ -88,12 +88,25 @@ var (
 		return store.Key{i.GetPurgeTime().AsTime()}
 	})
 
+	totps           = store.NewCollection("totp", (*identitystorepb.Totp).GetUserId)
+	recoveryCodes   = store.NewCollection("recovery_codes", (*identitystorepb.RecoveryCodes).GetUserId)
+	spentChallenges = store.NewCollection("spent_challenge", (*identitystorepb.SpentChallenge).GetId)
+	spentByExpiry   = spentChallenges.Index("expiry", func(c *identitystorepb.SpentChallenge) store.Key {
+		return store.Key{c.GetExpireTime().AsTime()}
+	})
+
+	failures        = store.NewCollection("failures", (*identitystorepb.Failures).GetId)
+	failuresByPurge = failures.Index("purge", func(f *identitystorepb.Failures) store.Key {
+		return store.Key{f.GetPurgeTime().AsTime()}
+	})
+	salts = store.NewCollection("salt", (*identitystorepb.Salt).GetId)
+
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
 	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
-	apiKeys, apiKeyUses, impersonations, seedings, claims,
+	totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
@@ -151,6 +164,14 @@ func withoutSecrets(req proto.Message) proto.Message {
 	case *pb.ChangePasswordRequest:
 		r = proto.CloneOf(r)
 		r.CurrentPassword, r.NewPassword = "", ""
+		return r
+	case *pb.AnswerChallengeRequest:
+		r = proto.CloneOf(r)
+		r.Challenge, r.Proof = "", nil
+		return r
+	case *pb.ConfirmTotpRequest:
+		r = proto.CloneOf(r)
+		r.Setup, r.Code = "", ""
 		return r
 	case *pb.ClaimOwnershipRequest:
 		r = proto.CloneOf(r)

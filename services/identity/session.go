@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -39,12 +41,9 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	if err != nil {
 		return nil, err
 	}
-	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), req.GetPassword())
+	stale, err := s.provePassword(ctx, who, email, req.GetPassword())
 	if err != nil {
 		return nil, err
-	}
-	if !ok {
-		return nil, signInFailed()
 	}
 	organization, err := who.choose(req.GetOrganizationId())
 	if err != nil {
@@ -54,23 +53,81 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	o := store.OriginOf(ctx)
 	o.Caller = who.profile.GetId()
 	ctx = store.WithOrigin(ctx, o)
-	grants, err := s.grantsOf(ctx, organization, who.profile.GetId())
+	p := proven{surface: req.GetSurface(), subject: subject{
+		organization: organization, user: who.profile.GetId(), shown: []pb.Factor{factorPassword},
+		password: passwordMark(who.credential.GetPasswordHash()),
+	}}
+	if err := s.checkSurfaceOf(ctx, p); err != nil {
+		return nil, err
+	}
+	p.rehashed = s.rehash(ctx, stale, req.GetPassword())
+	challenge, err := s.demanded(ctx, p, who.profile.GetEmail())
+	if challenge != nil || err != nil {
+		return &pb.CreateSessionResponse{Challenge: challenge}, err
+	}
+	return s.openSession(ctx, req, p)
+}
+
+// provePassword tells whether a hash should be made anew, if the password of a sign-in
+// is the right one. That it is wrong counts, of an unknown address too.
+func (s *service) provePassword(ctx context.Context, who person, email, password string) (stale bool, err error) {
+	account := who.profile.GetId()
+	if account == "" {
+		account = s.unknownAccount(email)
+	}
+	if err := s.countFailure(ctx, passwordFailures(account)); err != nil {
+		return false, err
+	}
+	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), password)
+	if err != nil {
+		return false, errors.Join(err, s.uncount(ctx, passwordFailures(account)))
+	}
+	if !ok {
+		return false, signInFailed()
+	}
+	return stale, nil
+}
+
+// demanded returns the challenge that a password has to be followed by, or nil if it
+// does alone.
+func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Challenge, error) {
+	var factors []pb.Factor
+	missing, err := read(ctx, s, func(tx *store.Tx) (bool, error) {
+		factors = secondFactors(tx, p.user)
+		return secondFactorMissing(tx, p.subject), nil
+	})
+	if err != nil || !missing {
+		return nil, err
+	}
+	c := s.newChallenge(p.user)
+	c.OrganizationId, c.Surface, c.Shown = p.organization, int32(p.surface), numbersOf(p.shown...)
+	c.Factors = numbersOf(factors...)
+	if len(factors) == 0 {
+		c.TotpSecret, c.Factors = s.hasher.bytes(totpSecret), numbersOf(factorTOTP)
+	}
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		if err := admit(tx, p.subject, pathChallenge); err != nil {
+			return err
+		}
+		clearFailures(tx, passwordFailures(p.user), sessionFailures(p.user))
+		c.PasswordDigest, err = keepRehashed(tx, p)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSurface(req.GetSurface(), grants); err != nil {
-		return nil, err
+	shown, err := s.shownChallenge(c)
+	if err == nil && len(c.GetTotpSecret()) > 0 {
+		shown.TotpSetup = totpSetup(c.GetTotpSecret(), email)
 	}
-	return s.openSession(ctx, req, proven{
-		credential: who.credential, organization: organization, rehashed: s.rehash(ctx, stale, req.GetPassword()),
-	})
+	return shown, err
 }
 
-// proven is what a sign-in has shown.
+// proven is what a sign-in has shown, and where it goes.
 type proven struct {
-	credential   *identitystorepb.Credential // that the password belongs to
-	organization string
-	rehashed     string // the password's hash at today's price, or empty
+	subject
+	surface  pb.Surface
+	rehashed string // the password's hash at today's price, or empty
 }
 
 // openSession keeps a session, as far as what was proven still holds.
@@ -78,52 +135,85 @@ type proven struct {
 // SECURITY: the token is no part of the answer that the store keeps. A repeat is
 // answered with the first session, to which the new token does not belong.
 func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest, p proven) (*pb.CreateSessionResponse, error) {
-	id := s.newID()
-	secret, hash := token.New(sessionPrefix, s.random)
-	var evicted []string
+	fresh := s.newOpening()
 	resp, err := do(context.WithoutCancel(ctx), s, req, func(tx *store.Tx) (*pb.CreateSessionResponse, error) {
-		user := p.credential.GetUserId()
-		who := subject{organization: p.organization, user: user, password: p.credential.GetPasswordHash()}
-		if err := admit(tx, who, pathSignIn); err != nil {
+		if err := admit(tx, p.subject, pathSignIn); err != nil {
 			return nil, err
 		}
-		if err := keepRehashed(tx, p); err != nil {
+		clearFailures(tx, passwordFailures(p.user), sessionFailures(p.user))
+		if _, err := keepRehashed(tx, p); err != nil {
 			return nil, err
 		}
-		evicted = evictSessions(tx, user)
-		session := &pb.Session{
-			Id: id, UserId: user, OrganizationId: p.organization, Surface: req.GetSurface(),
-			CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(sessionLife)),
-		}
-		if err := sessions.Put(tx, session); err != nil {
-			return nil, err
-		}
-		err := tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(hash[:]), SessionId: id})
+		session, err := fresh.open(tx, p)
 		return &pb.CreateSessionResponse{Session: session}, err
 	})
-	if err != nil || req.GetValidateOnly() {
-		return resp, err
+	if err != nil {
+		return nil, err
 	}
-	if len(evicted) > 0 {
-		if err := s.tellVerifiers(context.WithoutCancel(ctx), evicted...); err != nil {
-			return nil, err
-		}
-		s.hub.Publish(evicted...)
+	if req.GetValidateOnly() {
+		return resp, s.uncount(ctx, passwordFailures(p.user))
 	}
-	if resp.GetSession().GetId() == id {
-		resp.Token = secret
+	if ok, err := s.opened(ctx, fresh, resp.GetSession()); !ok {
+		return resp, errors.Join(err, s.uncount(ctx, passwordFailures(p.user)))
 	}
+	resp.Token = fresh.token
 	return resp, nil
 }
 
-// keepRehashed keeps the password's new hash if there is one.
-func keepRehashed(tx *store.Tx, p proven) error {
-	kept, ok := credentials.Get(tx, p.credential.GetUserId())
-	if !ok || p.rehashed == "" {
-		return nil
+// opening is a session that is about to be opened, with what it hands out.
+type opening struct {
+	id, token string
+	hash      [sha256.Size]byte
+	evicted   []string // tags of the sessions that made room
+}
+
+func (s *service) newOpening() *opening {
+	o := &opening{id: s.newID()}
+	o.token, o.hash = token.New(sessionPrefix, s.random)
+	return o
+}
+
+// open keeps the session and what proves it.
+func (o *opening) open(tx *store.Tx, p proven) (*pb.Session, error) {
+	o.evicted = evictSessions(tx, p.user)
+	session := &pb.Session{
+		Id: o.id, UserId: p.user, OrganizationId: p.organization, Surface: p.surface,
+		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(sessionLife)),
+	}
+	note(session, tx.Now(), p.shown...)
+	if err := sessions.Put(tx, session); err != nil {
+		return nil, err
+	}
+	return session, tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(o.hash[:]), SessionId: o.id})
+}
+
+// opened tells of the sessions that made room, and whether the one that was answered with
+// is the one that was just opened, and not that of a call before.
+func (s *service) opened(ctx context.Context, o *opening, answered *pb.Session) (bool, error) {
+	if answered.GetId() != o.id {
+		return false, nil
+	}
+	if len(o.evicted) > 0 {
+		if err := s.tellVerifiers(context.WithoutCancel(ctx), o.evicted...); err != nil {
+			return false, err
+		}
+		s.hub.Publish(o.evicted...)
+	}
+	return true, nil
+}
+
+// keepRehashed keeps the password's new hash if there is one, and returns the mark of the
+// one that is kept now.
+func keepRehashed(tx *store.Tx, p proven) ([]byte, error) {
+	if p.rehashed == "" {
+		return p.password, nil
+	}
+	kept, ok := credentials.Get(tx, p.user)
+	if !ok {
+		return nil, signInFailed()
 	}
 	kept.PasswordHash = p.rehashed
-	return credentials.Put(tx, kept)
+	return passwordMark(p.rehashed), credentials.Put(tx, kept)
 }
 
 // evictSessions makes room for one more session of a person, and returns the tags of
@@ -177,14 +267,14 @@ func findPerson(tx *store.Tx, email, organization string) person {
 	}
 	id := p.profile.GetId()
 	p.credential, _ = credentials.Get(tx, id)
-	who := subject{organization: organization, user: id, password: p.credential.GetPasswordHash()}
+	who := subject{organization: organization, user: id, password: passwordMark(p.credential.GetPasswordHash())}
 	if organization != "" {
-		p.member = admit(tx, who, pathSignIn) == nil
+		p.member = admit(tx, who, pathChallenge) == nil
 		return p
 	}
 	for u := range usersByPerson.Scan(tx, usersByPerson.Range(id)) {
 		who.organization = u.GetOrganizationId()
-		if o, ok := organizations.Get(tx, who.organization); ok && admit(tx, who, pathSignIn) == nil {
+		if o, ok := organizations.Get(tx, who.organization); ok && admit(tx, who, pathChallenge) == nil {
 			p.choices = append(p.choices, o)
 		}
 		if len(p.choices) == maxChoices {
@@ -210,6 +300,16 @@ func (p person) choose(named string) (string, error) {
 		list = append(list, fmt.Sprintf("%s (%s)", o.GetId(), o.GetName()))
 	}
 	return "", fault.Invalid("organization_id", "must name one of your organizations: %s", strings.Join(list, ", "))
+}
+
+// checkSurfaceOf asks what somebody may do, and whether that opens the surface of a
+// sign-in.
+func (s *service) checkSurfaceOf(ctx context.Context, p proven) error {
+	grants, err := s.grantsOf(ctx, p.organization, p.user)
+	if err != nil {
+		return err
+	}
+	return checkSurface(p.surface, grants)
 }
 
 // checkSurface decides by the keys where a session may be opened. A session of a

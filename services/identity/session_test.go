@@ -45,6 +45,7 @@ func TestSignIn(t *testing.T) {
 		Id: session.GetId(), Etag: session.GetEtag(), CreateTime: session.GetCreateTime(), UpdateTime: session.GetCreateTime(),
 		UserId: owner.user.GetId(), OrganizationId: owner.user.GetOrganizationId(), Surface: pb.Surface_SURFACE_WEB,
 		ExpireTime: timestamppb.New(session.GetCreateTime().AsTime().Add(12 * time.Hour)),
+		Factors:    []pb.Factor{pb.Factor_FACTOR_PASSWORD}, Strength: pb.Strength_STRENGTH_SINGLE_FACTOR, AuthTime: session.GetCreateTime(),
 	})
 	if _, err := token.Hash(resp.GetToken()); err != nil || !strings.HasPrefix(resp.GetToken(), "lk_") {
 		t.Errorf("got the token %q, %v", resp.GetToken(), err)

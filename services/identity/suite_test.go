@@ -98,6 +98,12 @@ type caller struct {
 	actorSession, beneath string
 	machine               *registered // OAuth client that acts by itself
 	machineCall           string      // its access token
+	// strong is somebody else, who has a second factor.
+	strong *caller
+	app    *app
+	codes  []string // that recover
+	// challenge and stepUp are to be answered, and setup to be confirmed.
+	challenge, stepUp, setup string
 }
 
 // ctx carries the caller's session.
@@ -111,6 +117,7 @@ func (s *suite) users() pb.UserServiceClient          { return pb.NewUserService
 func (s *suite) sessions() pb.SessionServiceClient    { return pb.NewSessionServiceClient(s.conn) }
 func (s *suite) profiles() pb.ProfileServiceClient    { return pb.NewProfileServiceClient(s.conn) }
 func (s *suite) apiKeys() pb.ApiKeyServiceClient      { return pb.NewApiKeyServiceClient(s.conn) }
+func (s *suite) factors() pb.FactorServiceClient      { return pb.NewFactorServiceClient(s.conn) }
 func (s *suite) brands() pb.BrandServiceClient        { return pb.NewBrandServiceClient(s.conn) }
 func (s *suite) bootstrap() pb.BootstrapServiceClient { return pb.NewBootstrapServiceClient(s.conn) }
 func (s *suite) access() permissionspb.AccessServiceClient {

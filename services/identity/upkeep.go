@@ -27,6 +27,8 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "expired sessions", s.removeExpired)
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
 		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
+		s.removeAll(ctx, "answered challenges", s.purgeSpent)
+		s.removeAll(ctx, "old failures", s.purgeFailures)
 		s.removeAll(ctx, "old impersonations", s.purgeImpersonations)
 		s.upkeepOAuth(ctx)
 		select {
@@ -121,6 +123,32 @@ func (s *service) purgeImpersonations(ctx context.Context) (n int, err error) {
 		over := take(impersonationsByPurge.Scan(tx, impersonationsByPurge.Range().To(tx.Now())))
 		for _, i := range over {
 			impersonations.Delete(tx, i.GetId())
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// purgeSpent forgets challenges that were answered and that nobody could answer any more.
+func (s *service) purgeSpent(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(spentByExpiry.Scan(tx, spentByExpiry.Range().To(tx.Now())))
+		for _, c := range over {
+			spentChallenges.Delete(tx, c.GetId())
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// purgeFailures forgets wrong proofs of long ago.
+func (s *service) purgeFailures(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(failuresByPurge.Scan(tx, failuresByPurge.Range().To(tx.Now())))
+		for _, f := range over {
+			failures.Delete(tx, f.GetId())
 		}
 		n = len(over)
 		return nil

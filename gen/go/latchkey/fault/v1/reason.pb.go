@@ -38,6 +38,11 @@ const (
 	Reason_REASON_CREDENTIALS_INVALID Reason = 2
 	// UNAUTHENTICATED. E-mail address and password do not belong together.
 	Reason_REASON_SIGN_IN_FAILED Reason = 3
+	// UNAUTHENTICATED. The challenge has expired, was answered, or rests on what does not
+	// hold any more: sign in anew.
+	Reason_REASON_CHALLENGE_OVER Reason = 4
+	// UNAUTHENTICATED. The proof is not the right one: a code, a passkey's answer.
+	Reason_REASON_PROOF_WRONG Reason = 5
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -105,6 +110,12 @@ const (
 	// FAILED_PRECONDITION. The answer was to take in a revision that this server has not
 	// reached. Metadata: `min_revision`, `revision`, the one it has.
 	Reason_REASON_REVISION_AHEAD Reason = 45
+	// FAILED_PRECONDITION. The session has not proven enough, or not lately enough, for
+	// this call: prove it by SessionService.BeginStepUp and repeat the call with the new
+	// token. Metadata as RFC 9470 has it: `error`, "insufficient_user_authentication";
+	// `acr_values`, the strength needed, "single_factor" or "multi_factor"; `max_age`, how
+	// many seconds ago the last proof may be.
+	Reason_REASON_STEP_UP_NEEDED Reason = 46
 	// RESOURCE_EXHAUSTED. A bound was reached; try later. Metadata: `limit`.
 	Reason_REASON_LIMIT_REACHED Reason = 50
 	// RESOURCE_EXHAUSTED. The disk is full. Reads go on.
@@ -138,6 +149,8 @@ var (
 		1:  "REASON_CREDENTIALS_MISSING",
 		2:  "REASON_CREDENTIALS_INVALID",
 		3:  "REASON_SIGN_IN_FAILED",
+		4:  "REASON_CHALLENGE_OVER",
+		5:  "REASON_PROOF_WRONG",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -161,6 +174,7 @@ var (
 		43: "REASON_LAST_OWNER",
 		44: "REASON_NO_SERVICE_AGENT",
 		45: "REASON_REVISION_AHEAD",
+		46: "REASON_STEP_UP_NEEDED",
 		50: "REASON_LIMIT_REACHED",
 		51: "REASON_DISK_FULL",
 		52: "REASON_SERVICE_UNREACHABLE",
@@ -176,6 +190,8 @@ var (
 		"REASON_CREDENTIALS_MISSING": 1,
 		"REASON_CREDENTIALS_INVALID": 2,
 		"REASON_SIGN_IN_FAILED":      3,
+		"REASON_CHALLENGE_OVER":      4,
+		"REASON_PROOF_WRONG":         5,
 		"REASON_GRANT_MISSING":       10,
 		"REASON_SURFACE_CLOSED":      11,
 		"REASON_INTERNAL_ONLY":       12,
@@ -199,6 +215,7 @@ var (
 		"REASON_LAST_OWNER":          43,
 		"REASON_NO_SERVICE_AGENT":    44,
 		"REASON_REVISION_AHEAD":      45,
+		"REASON_STEP_UP_NEEDED":      46,
 		"REASON_LIMIT_REACHED":       50,
 		"REASON_DISK_FULL":           51,
 		"REASON_SERVICE_UNREACHABLE": 52,
@@ -242,12 +259,14 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xe0\a\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xae\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_INVALID\x10\x02\x12\x19\n" +
-	"\x15REASON_SIGN_IN_FAILED\x10\x03\x12\x18\n" +
+	"\x15REASON_SIGN_IN_FAILED\x10\x03\x12\x19\n" +
+	"\x15REASON_CHALLENGE_OVER\x10\x04\x12\x16\n" +
+	"\x12REASON_PROOF_WRONG\x10\x05\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +
@@ -271,7 +290,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_DOUBLE_BOOKING\x10*\x12\x15\n" +
 	"\x11REASON_LAST_OWNER\x10+\x12\x1b\n" +
 	"\x17REASON_NO_SERVICE_AGENT\x10,\x12\x19\n" +
-	"\x15REASON_REVISION_AHEAD\x10-\x12\x18\n" +
+	"\x15REASON_REVISION_AHEAD\x10-\x12\x19\n" +
+	"\x15REASON_STEP_UP_NEEDED\x10.\x12\x18\n" +
 	"\x14REASON_LIMIT_REACHED\x102\x12\x14\n" +
 	"\x10REASON_DISK_FULL\x103\x12\x1e\n" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +

@@ -45,9 +45,12 @@ type Organization struct {
 	// Name of its time zone in the IANA database, for example "America/New_York".
 	TimeZone string `protobuf:"bytes,7,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// ISO 4217 alphabetic code of the currency it works in, for example "EUR".
-	CurrencyCode  string `protobuf:"bytes,8,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CurrencyCode string `protobuf:"bytes,8,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// Whether nobody signs in to it with a password alone. Whoever has no second factor
+	// sets up an authenticator app at the next sign-in. Sessions that are open stay.
+	SecondFactorRequired bool `protobuf:"varint,9,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Organization) Reset() {
@@ -134,6 +137,13 @@ func (x *Organization) GetCurrencyCode() string {
 		return x.CurrencyCode
 	}
 	return ""
+}
+
+func (x *Organization) GetSecondFactorRequired() bool {
+	if x != nil {
+		return x.SecondFactorRequired
+	}
+	return false
 }
 
 // Request of OrganizationService.CreateOrganization.
@@ -475,7 +485,8 @@ type UpdateOrganizationRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The organization: its id, its etag if only that version is to change, and new values.
 	Organization *Organization `protobuf:"bytes,3,opt,name=organization,proto3" json:"organization,omitempty"`
-	// Which fields to change: name, time_zone, currency_code. Left out, those
+	// Which fields to change: name, time_zone, currency_code,
+	// second_factor_required. Left out, those
 	// that `organization` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -590,7 +601,7 @@ var File_latchkey_identity_v1_organization_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\n" +
-	"'latchkey/identity/v1/organization.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xcd\x02\n" +
+	"'latchkey/identity/v1/organization.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x83\x03\n" +
 	"\fOrganization\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -601,7 +612,8 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\bbrand_id\x18\x05 \x01(\tR\abrandId\x12#\n" +
 	"\x04name\x18\x06 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\x04name\x12$\n" +
 	"\ttime_zone\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x129\n" +
-	"\rcurrency_code\x18\b \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{3})?$R\fcurrencyCode\"\xee\x01\n" +
+	"\rcurrency_code\x18\b \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{3})?$R\fcurrencyCode\x124\n" +
+	"\x16second_factor_required\x18\t \x01(\bR\x14secondFactorRequired\"\xee\x01\n" +
 	"\x19CreateOrganizationRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +

@@ -109,7 +109,15 @@ type Session struct {
 	ActorId string `protobuf:"bytes,9,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	// The OAuth client that the person opened the session for; empty if it is the
 	// person's own.
-	ClientId      string `protobuf:"bytes,10,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	ClientId string `protobuf:"bytes,10,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// What the person has proven in this session, each once, in the order of the enum.
+	// Absent under impersonation, as all below.
+	Factors []Factor `protobuf:"varint,11,rep,packed,name=factors,proto3,enum=latchkey.identity.v1.Factor" json:"factors,omitempty"`
+	// How much that is worth.
+	Strength Strength `protobuf:"varint,12,opt,name=strength,proto3,enum=latchkey.identity.v1.Strength" json:"strength,omitempty"`
+	// When the person last proved something: at sign-in, or when a challenge of
+	// BeginStepUp was answered (OpenID Connect Core 1.0, 2: auth_time).
+	AuthTime      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=auth_time,json=authTime,proto3" json:"auth_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +220,27 @@ func (x *Session) GetClientId() string {
 		return x.ClientId
 	}
 	return ""
+}
+
+func (x *Session) GetFactors() []Factor {
+	if x != nil {
+		return x.Factors
+	}
+	return nil
+}
+
+func (x *Session) GetStrength() Strength {
+	if x != nil {
+		return x.Strength
+	}
+	return Strength_STRENGTH_UNSPECIFIED
+}
+
+func (x *Session) GetAuthTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AuthTime
+	}
+	return nil
 }
 
 // SessionFacts is what a service needs to know of the session of a call.
@@ -423,8 +452,10 @@ type CreateSessionResponse struct {
 	// The secret that proves the session: "lk_" and 49 letters and digits. It is
 	// shown this once and kept nowhere.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The session.
-	Session       *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The session; absent while there is a challenge to answer.
+	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// What is still to be proven; absent if nothing is. It is made anew at each repeat.
+	Challenge     *Challenge `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -473,6 +504,236 @@ func (x *CreateSessionResponse) GetSession() *Session {
 	return nil
 }
 
+func (x *CreateSessionResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// Request of SessionService.AnswerChallenge.
+type AnswerChallengeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller. As a challenge is answered once, and the token is not kept,
+	// a repeat fails with CHALLENGE_OVER: whoever has lost the answer signs in anew.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but without a token, and changes nothing (AIP-163) but
+	// that a wrong proof counts.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Challenge.secret.
+	Challenge string `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// What is proven.
+	Proof         *Proof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerChallengeRequest) Reset() {
+	*x = AnswerChallengeRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerChallengeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerChallengeRequest) ProtoMessage() {}
+
+func (x *AnswerChallengeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerChallengeRequest.ProtoReflect.Descriptor instead.
+func (*AnswerChallengeRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AnswerChallengeRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AnswerChallengeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *AnswerChallengeRequest) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+func (x *AnswerChallengeRequest) GetProof() *Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+// Response of SessionService.AnswerChallenge.
+type AnswerChallengeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See CreateSessionResponse.token.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The session.
+	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The person's first recovery codes, if the answer set up the first second factor;
+	// see ConfirmTotpResponse.recovery_codes.
+	RecoveryCodes []string `protobuf:"bytes,3,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerChallengeResponse) Reset() {
+	*x = AnswerChallengeResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerChallengeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerChallengeResponse) ProtoMessage() {}
+
+func (x *AnswerChallengeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerChallengeResponse.ProtoReflect.Descriptor instead.
+func (*AnswerChallengeResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AnswerChallengeResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AnswerChallengeResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *AnswerChallengeResponse) GetRecoveryCodes() []string {
+	if x != nil {
+		return x.RecoveryCodes
+	}
+	return nil
+}
+
+// Request of SessionService.BeginStepUp.
+type BeginStepUpRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginStepUpRequest) Reset() {
+	*x = BeginStepUpRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginStepUpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginStepUpRequest) ProtoMessage() {}
+
+func (x *BeginStepUpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginStepUpRequest.ProtoReflect.Descriptor instead.
+func (*BeginStepUpRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{6}
+}
+
+// Response of SessionService.BeginStepUp.
+type BeginStepUpResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to prove.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginStepUpResponse) Reset() {
+	*x = BeginStepUpResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginStepUpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginStepUpResponse) ProtoMessage() {}
+
+func (x *BeginStepUpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginStepUpResponse.ProtoReflect.Descriptor instead.
+func (*BeginStepUpResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BeginStepUpResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // Request of SessionService.EndSession.
 type EndSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -491,7 +752,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +764,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +777,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndSessionRequest) GetRequestId() string {
@@ -556,7 +817,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +829,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +842,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 // Request of SessionService.ListMySessions.
@@ -597,7 +858,7 @@ type ListMySessionsRequest struct {
 
 func (x *ListMySessionsRequest) Reset() {
 	*x = ListMySessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +870,7 @@ func (x *ListMySessionsRequest) String() string {
 func (*ListMySessionsRequest) ProtoMessage() {}
 
 func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +883,7 @@ func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMySessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListMySessionsRequest) GetPageSize() int32 {
@@ -652,7 +913,7 @@ type ListMySessionsResponse struct {
 
 func (x *ListMySessionsResponse) Reset() {
 	*x = ListMySessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +925,7 @@ func (x *ListMySessionsResponse) String() string {
 func (*ListMySessionsResponse) ProtoMessage() {}
 
 func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +938,7 @@ func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMySessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListMySessionsResponse) GetSessions() []*Session {
@@ -705,7 +966,7 @@ type ResolveSessionRequest struct {
 
 func (x *ResolveSessionRequest) Reset() {
 	*x = ResolveSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +978,7 @@ func (x *ResolveSessionRequest) String() string {
 func (*ResolveSessionRequest) ProtoMessage() {}
 
 func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +991,7 @@ func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResolveSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResolveSessionRequest) GetTokenHash() []byte {
@@ -751,7 +1012,7 @@ type ResolveSessionResponse struct {
 
 func (x *ResolveSessionResponse) Reset() {
 	*x = ResolveSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +1024,7 @@ func (x *ResolveSessionResponse) String() string {
 func (*ResolveSessionResponse) ProtoMessage() {}
 
 func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1037,7 @@ func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionResponse.ProtoReflect.Descriptor instead.
 func (*ResolveSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResolveSessionResponse) GetSession() *SessionFacts {
@@ -790,7 +1051,7 @@ var File_latchkey_identity_v1_session_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x97\x03\n" +
+	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\xc4\x04\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -805,7 +1066,10 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"expireTime\x12\x19\n" +
 	"\bactor_id\x18\t \x01(\tR\aactorId\x12\x1b\n" +
 	"\tclient_id\x18\n" +
-	" \x01(\tR\bclientId\"\xd2\x02\n" +
+	" \x01(\tR\bclientId\x126\n" +
+	"\afactors\x18\v \x03(\x0e2\x1c.latchkey.identity.v1.FactorR\afactors\x12:\n" +
+	"\bstrength\x18\f \x01(\x0e2\x1e.latchkey.identity.v1.StrengthR\bstrength\x127\n" +
+	"\tauth_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bauthTime\"\xd2\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -827,10 +1091,24 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\bpassword\x18\x04 \x01(\tB\r\xbaH\ar\x05\x10\x01(\x80 \x80\x01\x01R\bpassword\x12C\n" +
 	"\asurface\x18\x05 \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x124\n" +
-	"\x0forganization_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\"k\n" +
+	"\x0forganization_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\"\xaa\x01\n" +
 	"\x15CreateSessionResponse\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x127\n" +
-	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\"\x9e\x01\n" +
+	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\x12=\n" +
+	"\tchallenge\x18\x03 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\xd1\x01\n" +
+	"\x16AnswerChallengeRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12+\n" +
+	"\tchallenge\x18\x03 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xa0\x1f\x80\x01\x01R\tchallenge\x129\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1b.latchkey.identity.v1.ProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\"\x99\x01\n" +
+	"\x17AnswerChallengeResponse\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x127\n" +
+	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\x12*\n" +
+	"\x0erecovery_codes\x18\x03 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes\"\x14\n" +
+	"\x12BeginStepUpRequest\"T\n" +
+	"\x13BeginStepUpResponse\x12=\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\x9e\x01\n" +
 	"\x11EndSessionRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -854,9 +1132,11 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSURFACE_WEB\x10\x01\x12\x0f\n" +
 	"\vSURFACE_APP\x10\x02\x12\x0f\n" +
-	"\vSURFACE_API\x10\x032\xd5\x03\n" +
+	"\vSURFACE_API\x10\x032\xb9\x05\n" +
 	"\x0eSessionService\x12p\n" +
-	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12g\n" +
+	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12v\n" +
+	"\x0fAnswerChallenge\x12,.latchkey.identity.v1.AnswerChallengeRequest\x1a-.latchkey.identity.v1.AnswerChallengeResponse\"\x06\x8a\xb5\x18\x020\x01\x12j\n" +
+	"\vBeginStepUp\x12(.latchkey.identity.v1.BeginStepUpRequest\x1a).latchkey.identity.v1.BeginStepUpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12g\n" +
 	"\n" +
 	"EndSession\x12'.latchkey.identity.v1.EndSessionRequest\x1a(.latchkey.identity.v1.EndSessionResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
 	"\x0eListMySessions\x12+.latchkey.identity.v1.ListMySessionsRequest\x1a,.latchkey.identity.v1.ListMySessionsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
@@ -875,45 +1155,64 @@ func file_latchkey_identity_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_latchkey_identity_v1_session_proto_goTypes = []any{
-	(Surface)(0),                   // 0: latchkey.identity.v1.Surface
-	(*Session)(nil),                // 1: latchkey.identity.v1.Session
-	(*SessionFacts)(nil),           // 2: latchkey.identity.v1.SessionFacts
-	(*CreateSessionRequest)(nil),   // 3: latchkey.identity.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil),  // 4: latchkey.identity.v1.CreateSessionResponse
-	(*EndSessionRequest)(nil),      // 5: latchkey.identity.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),     // 6: latchkey.identity.v1.EndSessionResponse
-	(*ListMySessionsRequest)(nil),  // 7: latchkey.identity.v1.ListMySessionsRequest
-	(*ListMySessionsResponse)(nil), // 8: latchkey.identity.v1.ListMySessionsResponse
-	(*ResolveSessionRequest)(nil),  // 9: latchkey.identity.v1.ResolveSessionRequest
-	(*ResolveSessionResponse)(nil), // 10: latchkey.identity.v1.ResolveSessionResponse
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
+	(Surface)(0),                    // 0: latchkey.identity.v1.Surface
+	(*Session)(nil),                 // 1: latchkey.identity.v1.Session
+	(*SessionFacts)(nil),            // 2: latchkey.identity.v1.SessionFacts
+	(*CreateSessionRequest)(nil),    // 3: latchkey.identity.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),   // 4: latchkey.identity.v1.CreateSessionResponse
+	(*AnswerChallengeRequest)(nil),  // 5: latchkey.identity.v1.AnswerChallengeRequest
+	(*AnswerChallengeResponse)(nil), // 6: latchkey.identity.v1.AnswerChallengeResponse
+	(*BeginStepUpRequest)(nil),      // 7: latchkey.identity.v1.BeginStepUpRequest
+	(*BeginStepUpResponse)(nil),     // 8: latchkey.identity.v1.BeginStepUpResponse
+	(*EndSessionRequest)(nil),       // 9: latchkey.identity.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),      // 10: latchkey.identity.v1.EndSessionResponse
+	(*ListMySessionsRequest)(nil),   // 11: latchkey.identity.v1.ListMySessionsRequest
+	(*ListMySessionsResponse)(nil),  // 12: latchkey.identity.v1.ListMySessionsResponse
+	(*ResolveSessionRequest)(nil),   // 13: latchkey.identity.v1.ResolveSessionRequest
+	(*ResolveSessionResponse)(nil),  // 14: latchkey.identity.v1.ResolveSessionResponse
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
+	(Factor)(0),                     // 16: latchkey.identity.v1.Factor
+	(Strength)(0),                   // 17: latchkey.identity.v1.Strength
+	(*Challenge)(nil),               // 18: latchkey.identity.v1.Challenge
+	(*Proof)(nil),                   // 19: latchkey.identity.v1.Proof
 }
 var file_latchkey_identity_v1_session_proto_depIdxs = []int32{
-	11, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	11, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	15, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	15, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: latchkey.identity.v1.Session.surface:type_name -> latchkey.identity.v1.Surface
-	11, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 4: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
-	11, // 5: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
-	1,  // 7: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	1,  // 8: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
-	2,  // 9: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
-	3,  // 10: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
-	5,  // 11: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
-	7,  // 12: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
-	9,  // 13: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
-	4,  // 14: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
-	6,  // 15: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
-	8,  // 16: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
-	10, // 17: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
+	17, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
+	15, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
+	0,  // 7: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
+	15, // 8: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 9: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
+	1,  // 10: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
+	18, // 11: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	19, // 12: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
+	1,  // 13: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
+	18, // 14: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	1,  // 15: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
+	2,  // 16: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
+	3,  // 17: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
+	5,  // 18: latchkey.identity.v1.SessionService.AnswerChallenge:input_type -> latchkey.identity.v1.AnswerChallengeRequest
+	7,  // 19: latchkey.identity.v1.SessionService.BeginStepUp:input_type -> latchkey.identity.v1.BeginStepUpRequest
+	9,  // 20: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
+	11, // 21: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
+	13, // 22: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
+	4,  // 23: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
+	6,  // 24: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
+	8,  // 25: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
+	10, // 26: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
+	12, // 27: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
+	14, // 28: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_session_proto_init() }
@@ -921,6 +1220,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 	if File_latchkey_identity_v1_session_proto != nil {
 		return
 	}
+	file_latchkey_identity_v1_challenge_proto_init()
 	file_latchkey_identity_v1_session_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -928,7 +1228,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_session_proto_rawDesc), len(file_latchkey_identity_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,10 +21,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SessionService_CreateSession_FullMethodName  = "/latchkey.identity.v1.SessionService/CreateSession"
-	SessionService_EndSession_FullMethodName     = "/latchkey.identity.v1.SessionService/EndSession"
-	SessionService_ListMySessions_FullMethodName = "/latchkey.identity.v1.SessionService/ListMySessions"
-	SessionService_ResolveSession_FullMethodName = "/latchkey.identity.v1.SessionService/ResolveSession"
+	SessionService_CreateSession_FullMethodName   = "/latchkey.identity.v1.SessionService/CreateSession"
+	SessionService_AnswerChallenge_FullMethodName = "/latchkey.identity.v1.SessionService/AnswerChallenge"
+	SessionService_BeginStepUp_FullMethodName     = "/latchkey.identity.v1.SessionService/BeginStepUp"
+	SessionService_EndSession_FullMethodName      = "/latchkey.identity.v1.SessionService/EndSession"
+	SessionService_ListMySessions_FullMethodName  = "/latchkey.identity.v1.SessionService/ListMySessions"
+	SessionService_ResolveSession_FullMethodName  = "/latchkey.identity.v1.SessionService/ResolveSession"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -34,7 +36,9 @@ const (
 // SessionService signs people in and out.
 type SessionServiceClient interface {
 	// Signs a person in to one organization and answers with a token, which goes
-	// into the metadata of every further call: `authorization: Bearer <token>`.
+	// into the metadata of every further call: `authorization: Bearer <token>`. If the
+	// person has a second factor, or the organization demands one, the answer has a
+	// challenge instead, which AnswerChallenge exchanges for the token.
 	// Fails with UNAUTHENTICATED and reason SIGN_IN_FAILED, after the same work, if
 	// the address is unknown, the password is another, or the person is not an active
 	// member of the organization; PERMISSION_DENIED and SURFACE_CLOSED if the
@@ -43,6 +47,23 @@ type SessionServiceClient interface {
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
+	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
+	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
+	// new token, and when the call has returned, no service of the suite accepts the old.
+	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the challenge has expired,
+	// was answered, or rests on what does not hold any more, as a password that was
+	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
+	// one, was used before, or its factor is not among those of the challenge; and
+	// RESOURCE_EXHAUSTED after too many wrong ones.
+	// Example: {"challenge": "lkc_AbCd", "proof": {"totp_code": "123456"}}
+	AnswerChallenge(ctx context.Context, in *AnswerChallengeRequest, opts ...grpc.CallOption) (*AnswerChallengeResponse, error)
+	// Begins to prove anew who the caller is, as calls demand that fail with reason
+	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
+	// password.
+	// Fails with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or
+	// acts for another.
+	// Example: {}
+	BeginStepUp(ctx context.Context, in *BeginStepUpRequest, opts ...grpc.CallOption) (*BeginStepUpResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
 	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
@@ -77,6 +98,26 @@ func (c *sessionServiceClient) CreateSession(ctx context.Context, in *CreateSess
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateSessionResponse)
 	err := c.cc.Invoke(ctx, SessionService_CreateSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) AnswerChallenge(ctx context.Context, in *AnswerChallengeRequest, opts ...grpc.CallOption) (*AnswerChallengeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnswerChallengeResponse)
+	err := c.cc.Invoke(ctx, SessionService_AnswerChallenge_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) BeginStepUp(ctx context.Context, in *BeginStepUpRequest, opts ...grpc.CallOption) (*BeginStepUpResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginStepUpResponse)
+	err := c.cc.Invoke(ctx, SessionService_BeginStepUp_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +161,9 @@ func (c *sessionServiceClient) ResolveSession(ctx context.Context, in *ResolveSe
 // SessionService signs people in and out.
 type SessionServiceServer interface {
 	// Signs a person in to one organization and answers with a token, which goes
-	// into the metadata of every further call: `authorization: Bearer <token>`.
+	// into the metadata of every further call: `authorization: Bearer <token>`. If the
+	// person has a second factor, or the organization demands one, the answer has a
+	// challenge instead, which AnswerChallenge exchanges for the token.
 	// Fails with UNAUTHENTICATED and reason SIGN_IN_FAILED, after the same work, if
 	// the address is unknown, the password is another, or the person is not an active
 	// member of the organization; PERMISSION_DENIED and SURFACE_CLOSED if the
@@ -129,6 +172,23 @@ type SessionServiceServer interface {
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
+	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
+	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
+	// new token, and when the call has returned, no service of the suite accepts the old.
+	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the challenge has expired,
+	// was answered, or rests on what does not hold any more, as a password that was
+	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
+	// one, was used before, or its factor is not among those of the challenge; and
+	// RESOURCE_EXHAUSTED after too many wrong ones.
+	// Example: {"challenge": "lkc_AbCd", "proof": {"totp_code": "123456"}}
+	AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error)
+	// Begins to prove anew who the caller is, as calls demand that fail with reason
+	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
+	// password.
+	// Fails with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or
+	// acts for another.
+	// Example: {}
+	BeginStepUp(context.Context, *BeginStepUpRequest) (*BeginStepUpResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
 	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
@@ -161,6 +221,12 @@ type UnimplementedSessionServiceServer struct{}
 
 func (UnimplementedSessionServiceServer) CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSession not implemented")
+}
+func (UnimplementedSessionServiceServer) AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnswerChallenge not implemented")
+}
+func (UnimplementedSessionServiceServer) BeginStepUp(context.Context, *BeginStepUpRequest) (*BeginStepUpResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginStepUp not implemented")
 }
 func (UnimplementedSessionServiceServer) EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EndSession not implemented")
@@ -206,6 +272,42 @@ func _SessionService_CreateSession_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SessionServiceServer).CreateSession(ctx, req.(*CreateSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_AnswerChallenge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnswerChallengeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).AnswerChallenge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_AnswerChallenge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).AnswerChallenge(ctx, req.(*AnswerChallengeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_BeginStepUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginStepUpRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).BeginStepUp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_BeginStepUp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).BeginStepUp(ctx, req.(*BeginStepUpRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -274,6 +376,14 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateSession",
 			Handler:    _SessionService_CreateSession_Handler,
+		},
+		{
+			MethodName: "AnswerChallenge",
+			Handler:    _SessionService_AnswerChallenge_Handler,
+		},
+		{
+			MethodName: "BeginStepUp",
+			Handler:    _SessionService_BeginStepUp_Handler,
 		},
 		{
 			MethodName: "EndSession",

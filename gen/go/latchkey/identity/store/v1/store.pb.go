@@ -209,6 +209,456 @@ func (x *SessionToken) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Totp is somebody's authenticator app.
+type Totp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The person: id of the profile.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The secret, sealed as "totp/<user>".
+	Sealed []byte `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// The 30 seconds, counted from 1970, of the last code that was taken. No code of them
+	// or before is taken again.
+	LastStep int64 `protobuf:"varint,3,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"`
+	// When the app was set up.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Totp) Reset() {
+	*x = Totp{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Totp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Totp) ProtoMessage() {}
+
+func (x *Totp) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Totp.ProtoReflect.Descriptor instead.
+func (*Totp) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Totp) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Totp) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Totp) GetLastStep() int64 {
+	if x != nil {
+		return x.LastStep
+	}
+	return 0
+}
+
+func (x *Totp) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// RecoveryCodes are what somebody can still sign in with when all else is lost.
+type RecoveryCodes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The person: id of the profile.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// SHA-256 of the person's id, "/", and the code in its plain form, one for each code
+	// that was not used.
+	Hashes [][]byte `protobuf:"bytes,2,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	// When they were made.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryCodes) Reset() {
+	*x = RecoveryCodes{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryCodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryCodes) ProtoMessage() {}
+
+func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryCodes.ProtoReflect.Descriptor instead.
+func (*RecoveryCodes) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RecoveryCodes) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *RecoveryCodes) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *RecoveryCodes) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// Challenge is what the secret of a challenge holds, sealed: nothing is kept of a
+// challenge until it is answered.
+type Challenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Random, 16 bytes.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Who has shown the factors, or is to.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The organization to sign in to.
+	OrganizationId string `protobuf:"bytes,3,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Number of the Surface to sign in on.
+	Surface int32 `protobuf:"varint,4,opt,name=surface,proto3" json:"surface,omitempty"`
+	// The session to step up; empty for a sign-in.
+	SessionId string `protobuf:"bytes,5,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// SHA-256 of the kept hash that the password belonged to; empty if none was shown.
+	PasswordDigest []byte `protobuf:"bytes,6,opt,name=password_digest,json=passwordDigest,proto3" json:"password_digest,omitempty"`
+	// Numbers of the Factors that were shown.
+	Shown []int32 `protobuf:"varint,7,rep,packed,name=shown,proto3" json:"shown,omitempty"`
+	// Numbers of the Factors that answer.
+	Factors []int32 `protobuf:"varint,8,rep,packed,name=factors,proto3" json:"factors,omitempty"`
+	// From when on it is worth nothing.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Secret of an authenticator app that the answer sets up; empty if it does not.
+	TotpSecret    []byte `protobuf:"bytes,10,opt,name=totp_secret,json=totpSecret,proto3" json:"totp_secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Challenge) Reset() {
+	*x = Challenge{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Challenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Challenge) ProtoMessage() {}
+
+func (x *Challenge) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
+func (*Challenge) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Challenge) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Challenge) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Challenge) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *Challenge) GetSurface() int32 {
+	if x != nil {
+		return x.Surface
+	}
+	return 0
+}
+
+func (x *Challenge) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Challenge) GetPasswordDigest() []byte {
+	if x != nil {
+		return x.PasswordDigest
+	}
+	return nil
+}
+
+func (x *Challenge) GetShown() []int32 {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
+func (x *Challenge) GetFactors() []int32 {
+	if x != nil {
+		return x.Factors
+	}
+	return nil
+}
+
+func (x *Challenge) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Challenge) GetTotpSecret() []byte {
+	if x != nil {
+		return x.TotpSecret
+	}
+	return nil
+}
+
+// SpentChallenge is a challenge that was answered. It is kept until that expires.
+type SpentChallenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the challenge, in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it expires.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpentChallenge) Reset() {
+	*x = SpentChallenge{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpentChallenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpentChallenge) ProtoMessage() {}
+
+func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
+func (*SpentChallenge) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SpentChallenge) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SpentChallenge) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// Failures are wrong proofs in a row. A right one deletes them.
+type Failures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was to be proven, and whose: "totp/<user>".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// How many.
+	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Until when no further one is looked at; absent if it is at once.
+	UntilTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
+	// When they are forgotten: 30 days after the last one.
+	PurgeTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failures) Reset() {
+	*x = Failures{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failures) ProtoMessage() {}
+
+func (x *Failures) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failures.ProtoReflect.Descriptor instead.
+func (*Failures) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Failures) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Failures) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Failures) GetUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UntilTime
+	}
+	return nil
+}
+
+func (x *Failures) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
+// Salt is random, and made once.
+type Salt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is for: "unknown", the counters of addresses that nobody has.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// 32 bytes.
+	Salt          []byte `protobuf:"bytes,2,opt,name=salt,proto3" json:"salt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Salt) Reset() {
+	*x = Salt{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Salt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Salt) ProtoMessage() {}
+
+func (x *Salt) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Salt.ProtoReflect.Descriptor instead.
+func (*Salt) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Salt) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Salt) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
 // ApiKeyUse is when an API key was last used. It is apart from the key, whose etag
 // does not change by use.
 type ApiKeyUse struct {
@@ -223,7 +673,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +685,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +698,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -282,7 +732,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +744,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +757,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -352,7 +802,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +814,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +827,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Claim) GetId() string {
@@ -445,7 +895,47 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\btoken_id\x18\b \x01(\tR\atokenId\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTimeB\t\n" +
-	"\a_scopes\"[\n" +
+	"\a_scopes\"\x91\x01\n" +
+	"\x04Totp\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1b\n" +
+	"\tlast_step\x18\x03 \x01(\x03R\blastStep\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"}\n" +
+	"\rRecoveryCodes\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"\xcd\x02\n" +
+	"\tChallenge\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12'\n" +
+	"\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x18\n" +
+	"\asurface\x18\x04 \x01(\x05R\asurface\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x05 \x01(\tR\tsessionId\x12'\n" +
+	"\x0fpassword_digest\x18\x06 \x01(\fR\x0epasswordDigest\x12\x14\n" +
+	"\x05shown\x18\a \x03(\x05R\x05shown\x12\x18\n" +
+	"\afactors\x18\b \x03(\x05R\afactors\x12;\n" +
+	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1f\n" +
+	"\vtotp_secret\x18\n" +
+	" \x01(\fR\n" +
+	"totpSecret\"]\n" +
+	"\x0eSpentChallenge\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xa6\x01\n" +
+	"\bFailures\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x129\n" +
+	"\n" +
+	"until_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\x129\n" +
+	"\n" +
+	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\"*\n" +
+	"\x04Salt\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04salt\x18\x02 \x01(\fR\x04salt\"[\n" +
 	"\tApiKeyUse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
 	"\rlast_use_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\x8f\x01\n" +
@@ -475,26 +965,38 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*SessionToken)(nil),          // 1: latchkey.identity.store.v1.SessionToken
-	(*ApiKeyUse)(nil),             // 2: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 3: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 4: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Totp)(nil),                  // 2: latchkey.identity.store.v1.Totp
+	(*RecoveryCodes)(nil),         // 3: latchkey.identity.store.v1.RecoveryCodes
+	(*Challenge)(nil),             // 4: latchkey.identity.store.v1.Challenge
+	(*SpentChallenge)(nil),        // 5: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 6: latchkey.identity.store.v1.Failures
+	(*Salt)(nil),                  // 7: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 8: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 9: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 10: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	5, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	5, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	5, // 3: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	5, // 4: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	11, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	11, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	11, // 3: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	11, // 4: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	11, // 5: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 6: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 7: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	11, // 8: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	11, // 9: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	11, // 10: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -503,14 +1005,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 		return
 	}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[1].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[3].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
