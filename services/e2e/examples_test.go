@@ -2,6 +2,10 @@ package e2e
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base32"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"os"
@@ -11,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -291,6 +296,9 @@ func (x *exampler) settle(m method, msg protoreflect.Message) {
 // settled returns what a text of a field stands for, itself if for nothing.
 func (x *exampler) settled(m method, fd protoreflect.FieldDescriptor, value string) string {
 	name := string(fd.Name())
+	if strings.HasSuffix(value, "of the app...") {
+		return x.app()
+	}
 	if strings.HasSuffix(value, "...") {
 		if name == "code" && x.secrets[name] == "" {
 			return code
@@ -335,6 +343,11 @@ func (x *exampler) learn(m method, resp proto.Message) {
 		switch {
 		case fd.Kind() == protoreflect.StringKind && !fd.IsList():
 			x.secrets[string(fd.Name())] = v.String()
+		case fd.Name() == "recovery_codes" && v.List().Len() > 0:
+			x.secrets["recovery_code"] = v.List().Get(0).String()
+		case fd.Name() == "challenge" || fd.Name() == "totp_setup":
+			first := v.Message().Descriptor().Fields().ByNumber(1) // its secret, or its key
+			x.secrets[string(fd.Name())] = v.Message().Get(first).String()
 		case fd.Message() == nil || fd.IsMap():
 		case fd.IsList() && v.List().Len() > 0:
 			x.learnRecord(v.List().Get(0).Message(), true)
@@ -346,6 +359,19 @@ func (x *exampler) learn(m method, resp proto.Message) {
 	if m.Name() == "CreateUser" {
 		x.people["Ada"] = x.records["user"]
 	}
+}
+
+// app returns what the authenticator app shows that was set up last (RFC 6238).
+func (x *exampler) app() string {
+	key, err := base32.StdEncoding.DecodeString(x.secrets["totp_setup"])
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	mac := hmac.New(sha1.New, key)
+	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix()/30)))
+	sum := mac.Sum(nil)
+	n := binary.BigEndian.Uint32(sum[sum[19]&15:]) & 0x7fffffff
+	return fmt.Sprintf("%06d", n%1_000_000)
 }
 
 func (x *exampler) learnRecord(record protoreflect.Message, listed bool) {

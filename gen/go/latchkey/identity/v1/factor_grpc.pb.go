@@ -54,7 +54,7 @@ type FactorServiceClient interface {
 	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the setup has expired or was
 	// confirmed, PROOF_WRONG if the code is not that of the app, and RESOURCE_EXHAUSTED
 	// after too many wrong codes.
-	// Example: {"setup": "lkc_AbCd", "code": "123456"}
+	// Example: {"setup": "lkc_...", "code": "of the app..."}
 	ConfirmTotp(ctx context.Context, in *ConfirmTotpRequest, opts ...grpc.CallOption) (*ConfirmTotpResponse, error)
 	// Removes the caller's authenticator app. Recovery codes go with the last second factor.
 	// Fails with NOT_FOUND if the caller has none, and FAILED_PRECONDITION if it is the
@@ -152,7 +152,7 @@ type FactorServiceServer interface {
 	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the setup has expired or was
 	// confirmed, PROOF_WRONG if the code is not that of the app, and RESOURCE_EXHAUSTED
 	// after too many wrong codes.
-	// Example: {"setup": "lkc_AbCd", "code": "123456"}
+	// Example: {"setup": "lkc_...", "code": "of the app..."}
 	ConfirmTotp(context.Context, *ConfirmTotpRequest) (*ConfirmTotpResponse, error)
 	// Removes the caller's authenticator app. Recovery codes go with the last second factor.
 	// Fails with NOT_FOUND if the caller has none, and FAILED_PRECONDITION if it is the

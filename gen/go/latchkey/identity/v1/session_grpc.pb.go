@@ -55,7 +55,7 @@ type SessionServiceClient interface {
 	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
 	// one, was used before, or its factor is not among those of the challenge; and
 	// RESOURCE_EXHAUSTED after too many wrong ones.
-	// Example: {"challenge": "lkc_AbCd", "proof": {"totp_code": "123456"}}
+	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
 	AnswerChallenge(ctx context.Context, in *AnswerChallengeRequest, opts ...grpc.CallOption) (*AnswerChallengeResponse, error)
 	// Begins to prove anew who the caller is, as calls demand that fail with reason
 	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
@@ -180,7 +180,7 @@ type SessionServiceServer interface {
 	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
 	// one, was used before, or its factor is not among those of the challenge; and
 	// RESOURCE_EXHAUSTED after too many wrong ones.
-	// Example: {"challenge": "lkc_AbCd", "proof": {"totp_code": "123456"}}
+	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
 	AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error)
 	// Begins to prove anew who the caller is, as calls demand that fail with reason
 	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
