@@ -176,6 +176,9 @@ type writer struct {
 // startWriter starts a child, by way of another program if its words come before.
 func startWriter(t testing.TB, path string, env []string, before ...string) *writer {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("what a child does is not shortened")
+	}
 	words := append(before, os.Args[0])
 	w := &writer{t: t, cmd: exec.Command(words[0], words[1:]...), lines: make(chan string, 1<<16), said: map[string]int{}}
 	w.cmd.Env = append(append(os.Environ(), writeEnv+"="+path), env...)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // commit sends all writes and the commit at once, and returns when the outcome is known.
@@ -26,7 +27,7 @@ func (r *reader) commit() error {
 
 // nextAttempt returns an id that no other commit has, of this process or another.
 func (e *Engine) nextAttempt() []byte {
-	return binary.BigEndian.AppendUint64(e.process[:8:8], e.attempts.Add(1))
+	return binary.BigEndian.AppendUint64(slices.Clone(e.process), e.attempts.Add(1))
 }
 
 // calls returns the last statements of the transaction, or all if nothing was read.

@@ -64,8 +64,21 @@
 // On PostgreSQL a key of more than about 2,600 bytes that do not compress is refused. On
 // YugabyteDB the database must be created WITH COLOCATION = true, or
 // yb_use_hash_splitting_by_default=off be in the URL, so that keys are kept in their order.
-// With an asynchronous standby what was acknowledged can be lost by a failover, whatever
-// the engine does.
+//
+// # Failover
+//
+// With several hosts and target_session_attrs=read-write the engine finds the server that
+// was promoted by itself. What was acknowledged survives if the primary waits for its
+// standby (synchronous_standby_names, with synchronous_commit on); with an asynchronous
+// standby it can be lost, whatever the engine does.
+//
+// A primary that was replaced and comes back still takes itself for one. A connection to one of
+// several hosts is used only when a write over it was acknowledged, and such a primary
+// acknowledges nothing, since its standby follows another: so no process reads the past
+// from it, and what is written there was never acknowledged. That needs its setting of
+// synchronous_standby_names to be still there. Against a primary that was only frozen
+// or cut off while another was promoted nothing here helps: over connections that it still
+// has it answers reads with the past. Whoever promotes must end it first.
 //
 // # Statements
 //

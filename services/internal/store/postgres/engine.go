@@ -17,7 +17,7 @@ import (
 type Engine struct {
 	pool     *pgxpool.Pool
 	sql      statements
-	process  [8]byte       // begins the id of each attempt
+	process  []byte        // begins the id of each attempt
 	attempts atomic.Uint64 // made so far
 	conns    int32         // in the pool, at most
 	readers  slots

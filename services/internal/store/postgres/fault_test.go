@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"
+	"latchkey.dev/services/internal/trial"
 )
 
 func mustOpen(t testing.TB, url, service string) *Engine {
@@ -32,7 +31,7 @@ func mustOpen(t testing.TB, url, service string) *Engine {
 
 func mustOpenStore(t testing.TB, e store.Engine) *store.DB {
 	t.Helper()
-	db, err := store.Open(t.Context(), e, schema, store.Config{Now: time.Now})
+	db, err := store.Open(t.Context(), e, schema, store.Config{Now: time.Now, MaxRead: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +83,12 @@ func TestCommitCut(t *testing.T) {
 		arm  func(p *proxy) (late func())
 	}{{"never sent", loseCommit}, {"answer lost", loseAnswer}, {"sent late", holdCommit}} {
 		t.Run(c.name, func(t *testing.T) {
+			tr := trial.New(t, "connection lost over a commit, "+c.name, "postgres")
 			p := newProxy(t, hostOf(url))
 			e := mustOpen(t, p.url(url), newService())
-			for i := range 20 {
+			for i := range trial.Times(20, 500) {
+				tr.Tried()
+				tr.Checked(1)
 				late := c.arm(p)
 				if before, err := add(t.Context(), e); err != nil || before != i {
 					t.Fatalf("update %d found %d and got error %v", i, before, err)
@@ -245,53 +247,21 @@ func wantReason(t *testing.T, err error, reason string) {
 // TestServerKilled kills the server in the middle of writes, several times. What was
 // acknowledged is there, and what was tried took effect once, or not at all.
 func TestServerKilled(t *testing.T) {
+	tr := trial.New(t, "kill -9 of the database", "postgres")
 	c := postgrestest.New(t)
-	db := mustOpenStore(t, mustOpen(t, c.URL(), "test"))
-	const writers, rounds = 8, 3
-	stop := make(chan struct{})
-	var mu sync.Mutex
-	acknowledged := map[string]bool{}
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				id := fmt.Sprintf("%d-%d", w, i)
-				for err := save(as(w%3), db, id); err != nil; err = save(as(w%3), db, id) {
-					if errors.Is(err, errTwice) || errors.Is(err, store.ErrUnknownOutcome) {
-						t.Error(err)
-						return
-					} // otherwise the caller repeats the request
-				}
-				mu.Lock()
-				acknowledged[id] = true
-				mu.Unlock()
-			}
-		})
-	}
-	for range rounds {
-		before := size(&mu, acknowledged)
-		for size(&mu, acknowledged) < before+50 {
-			<-time.After(time.Millisecond)
-		}
+	e := mustOpen(t, c.URL(), "test")
+	db := mustOpenStore(t, e)
+	l := startLoad(t, tr, e, db)
+	for range trial.Times(3, 50) {
+		l.await(50)
 		c.Kill()
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
+		tr.Tried()
 	}
-	close(stop)
-	wg.Wait()
-	verify(t, db, 3, acknowledged)
-}
-
-func size(mu *sync.Mutex, m map[string]bool) int {
-	mu.Lock()
-	defer mu.Unlock()
-	return len(m)
+	l.end()
+	l.check(e, db)
 }
 
 var errTwice = errors.New("saved twice")
@@ -307,39 +277,6 @@ func save(ctx context.Context, db *store.DB, id string) error {
 		return v, samples.Put(tx, v)
 	})
 	return err
-}
-
-// verify compares what the tenants have with what should be there.
-func verify(t *testing.T, db *store.DB, tenants int, want map[string]bool) {
-	t.Helper()
-	found := 0
-	for n := range tenants {
-		ctx := as(n)
-		if err := db.VerifyJournal(ctx, store.OriginOf(ctx).Tenant); err != nil {
-			t.Error(err)
-		}
-		err := db.View(ctx, func(tx *store.Tx) error {
-			all := 0
-			for v := range samples.All(tx) {
-				if all++; !want[v.GetId()] {
-					t.Errorf("%s is there and was not acknowledged", v.GetId())
-				}
-				if again, ok := byNumber.First(tx, v.GetNumber()); !ok || !proto.Equal(again, v) {
-					t.Errorf("the index has %v for %v", again, v)
-				}
-			}
-			if found += all; int64(all) != tx.Revision() {
-				t.Errorf("%d records at revision %d", all, tx.Revision())
-			}
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if found != len(want) {
-		t.Errorf("%d records are there, and %d were acknowledged", found, len(want))
-	}
 }
 
 // TestSessionEnded is of a process that hangs inside a transaction: the server ends its
@@ -372,11 +309,13 @@ func TestSessionEnded(t *testing.T) {
 // longer than the engine waits. Each takes effect once, though the engine does not know
 // at first whether it has.
 func TestFrozen(t *testing.T) {
+	tr := trial.New(t, "frozen database", "postgres")
 	c := postgrestest.New(t)
 	e := mustOpen(t, c.URL()+"?connect_timeout=1", "test")
 	e.patience = 100 * time.Millisecond
 	want := 0
 	for i := range 6 {
+		tr.Tried()
 		if _, err := add(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -411,6 +350,7 @@ func TestFrozen(t *testing.T) {
 		if want++; err == nil {
 			want++
 		}
+		tr.Checked(want)
 		if n := counter(t, e); n != want {
 			t.Fatalf("%d updates count to %d, the last with error %v", want, n, err)
 		}

@@ -53,6 +53,9 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
+	process := make([]byte, 8)
+	_, _ = rand.Read(process) // it never fails
+	config.BeforeConnect = proofs(s, process)
 	created, err := prepare(ctx, config, service, layouts)
 	if err != nil {
 		return nil, false, fmt.Errorf("%w%s", err, advice(err))
@@ -64,16 +67,15 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	return start(pool, s), created, nil
+	return start(pool, s, process), created, nil
 }
 
-func start(pool *pgxpool.Pool, s statements) *Engine {
+func start(pool *pgxpool.Pool, s statements, process []byte) *Engine {
 	n := pool.Config().MaxConns
 	e := &Engine{
-		pool: pool, sql: s, lines: map[string]*line{}, turns: map[string]int64{},
+		pool: pool, sql: s, process: process, lines: map[string]*line{}, turns: map[string]int64{},
 		conns: n, readers: slotsOf(n), writers: slotsOf(n), patience: patience, resolveLimit: resolveLimit,
 	}
-	_, _ = rand.Read(e.process[:]) // it never fails
 	background, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.sweeper.Go(func() { e.sweepForever(background) })

@@ -130,7 +130,22 @@ func major(path string) int {
 	return n
 }
 
+// create returns a new cluster that does not run.
 func create(bin string, settings []string) (*Cluster, error) {
+	c, err := place(bin, settings)
+	if err != nil {
+		return nil, err
+	}
+	err = c.run("initdb", "--pgdata="+c.data(), "--username=latchkey", "--auth=trust", "--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions")
+	if err != nil {
+		c.remove()
+		return nil, fmt.Errorf("create a PostgreSQL cluster: %w", err)
+	}
+	return c, nil
+}
+
+// place returns a cluster that has a folder and a port, and no data.
+func place(bin string, settings []string) (*Cluster, error) {
 	folder, err := os.MkdirTemp("", "latchkey-postgres-")
 	if err != nil {
 		return nil, err
@@ -143,12 +158,9 @@ func create(bin string, settings []string) (*Cluster, error) {
 	if err == nil {
 		c.port, err = freePort()
 	}
-	if err == nil {
-		err = c.run("initdb", "--pgdata="+c.data(), "--username=latchkey", "--auth=trust", "--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions")
-	}
 	if err != nil {
 		c.remove()
-		return nil, fmt.Errorf("create a PostgreSQL cluster: %w", err)
+		return nil, fmt.Errorf("place a PostgreSQL cluster: %w", err)
 	}
 	return c, nil
 }
