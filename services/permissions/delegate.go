@@ -39,12 +39,16 @@ type delegation struct {
 	present catalog.Set // what the caller can hand out now
 }
 
-func newDelegation(caller string, own *access, now time.Time, limit catalog.Set, author func(string) *access) *delegation {
-	d := &delegation{caller: caller, own: own, now: now, limit: limit, author: author}
+func newDelegation(g granter, own *access, now time.Time, author func(string) *access) *delegation {
+	d := &delegation{caller: g.id, own: own, now: now, limit: g.carries, author: author}
 	// What the session does not carry is not handed out, be it that it was opened with
 	// less, or that the caller got it only just now.
 	carried := own.keys(now, own.plan)
-	d.present = own.keys(now, allFeatures).Without(carried.Without(limit))
+	d.present = own.keys(now, allFeatures).Without(carried.Without(g.carries))
+	if g.limited {
+		// SECURITY: a session with fewer keys does not carry what the plan lacks now either.
+		d.present = d.present.Intersection(g.carries)
+	}
 	return d
 }
 

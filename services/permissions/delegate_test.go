@@ -20,7 +20,7 @@ import (
 func (w *world) delegation(caller string) *delegation {
 	a := w.access(caller)
 	carries, _ := a.grants(noon)
-	return newDelegation(caller, a, noon, carries, w.access)
+	return newDelegation(granter{id: caller, carries: carries}, a, noon, w.access)
 }
 
 // try lets a caller edit a user of the world.
@@ -260,7 +260,7 @@ func TestASessionHandsOutNoMoreThanItCarries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDelegation("owner", w.access("owner"), noon, carries, w.access)
+	d := newDelegation(granter{id: "owner", carries: carries}, w.access("owner"), noon, w.access)
 	if got := beyondOf(d.check(edit{"user", w.access("user"), (&world{
 		users: map[string]*pb.UserAccess{"user": {Id: "user", RoleId: "US"}}, roles: w.roles, plan: w.plan,
 	}).access("user")})); got == "" {
@@ -271,6 +271,28 @@ func TestASessionHandsOutNoMoreThanItCarries(t *testing.T) {
 	}
 	if got := beyondOf(d.names(keySet([]string{"Invoices:Void"}))); got != "Invoices:Void" {
 		t.Errorf("names: got %q", got)
+	}
+}
+
+// What the plan lacks no session carries. A session that was opened with fewer keys, as by an
+// API key, does not hand it out either; that of the owner in person does.
+func TestALimitedSessionDoesNotHandOutWhatThePlanLacks(t *testing.T) {
+	w := office()
+	w.roles["router"] = &pb.Role{Id: "router", Keys: []string{"Routing"}}
+	carries, err := catalog.SetOf("Organization", "Organization: Users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _ := w.access("owner").grants(noon)
+	for want, g := range map[string]granter{
+		"Routing": {id: "owner", carries: carries, limited: true},
+		"":        {id: "owner", carries: all},
+	} {
+		d := newDelegation(g, w.access("owner"), noon, w.access)
+		after := &world{users: map[string]*pb.UserAccess{"user": {Id: "user", RoleId: "router"}}, roles: w.roles, plan: w.plan}
+		if got := beyondOf(d.check(edit{"user", w.access("user"), after.access("user")})); got != want {
+			t.Errorf("limited %t: got %q beyond what the session carries, want %q", g.limited, got, want)
+		}
 	}
 }
 

@@ -15,11 +15,12 @@ import (
 type granter struct {
 	id      string
 	carries catalog.Set // what his session carries
+	limited bool        // his session carries fewer keys than he may hold
 }
 
 func granterOf(ctx context.Context) granter {
 	caller := authz.Caller(ctx)
-	return granter{caller.ID, caller.Grants}
+	return granter{caller.ID, caller.Grants, caller.Limited}
 }
 
 // delegation returns what a granter may do to others' access.
@@ -28,7 +29,7 @@ func granterOf(ctx context.Context) granter {
 // rests on what was taken from him before it.
 func (l *loader) delegation(g granter) *delegation {
 	authors := map[string]*access{}
-	return newDelegation(g.id, l.access(l.user(g.id)), l.now, g.carries, func(user string) *access {
+	return newDelegation(g, l.access(l.user(g.id)), l.now, func(user string) *access {
 		if authors[user] == nil {
 			authors[user] = l.access(l.user(user))
 		}

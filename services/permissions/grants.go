@@ -91,17 +91,21 @@ func (s *service) CheckRemovable(ctx context.Context, req *pb.CheckRemovableRequ
 		return nil, err
 	}
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.CheckRemovableResponse, error) {
-		l := newLoader(tx)
-		u := l.user(req.GetUserId())
-		if !l.access(u).owns(l.now) {
-			return &pb.CheckRemovableResponse{}, nil
-		}
-		if err := l.keepOwner(active, u.GetId()); err != nil {
-			return nil, err
-		}
-		u.LeaveTime = timestamppb.New(l.now.Add(leaveTime))
-		return &pb.CheckRemovableResponse{}, accesses.Put(tx, u)
+		return &pb.CheckRemovableResponse{}, newLoader(tx).leave(req.GetUserId(), active)
 	})
+}
+
+// leave notes that a user is about to be removed, if an owner stays.
+func (l *loader) leave(user string, active map[string]bool) error {
+	u := l.user(user)
+	if !l.access(u).owns(l.now) {
+		return nil
+	}
+	if err := l.keepOwner(active, user); err != nil {
+		return err
+	}
+	u.LeaveTime = timestamppb.New(l.now.Add(leaveTime))
+	return accesses.Put(l.tx, u)
 }
 
 // ForgetUser forgets what a former member could do.

@@ -179,20 +179,22 @@ func (l *loader) deleteGroup(id, etag string) (*pb.Group, error) {
 // UndeleteGroup brings a deleted group back.
 func (s *service) UndeleteGroup(ctx context.Context, req *pb.UndeleteGroupRequest) (*pb.UndeleteGroupResponse, error) {
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.UndeleteGroupResponse, error) {
-		g, err := findGroup(tx, req.GetId(), req.GetEtag())
-		if err != nil {
-			return nil, err
-		}
-		if g.GetDeleteTime() == nil {
-			return &pb.UndeleteGroupResponse{Group: g}, nil
-		}
-		if !tx.Now().Before(g.GetPurgeTime().AsTime()) {
-			return nil, fault.NotFound("group", req.GetId())
-		}
-		if newLoader(tx).role(g.GetRoleId()).id == "" {
-			return nil, fault.Refused("the role of the group is gone: bring role %s back first", g.GetRoleId())
-		}
-		g.DeleteTime, g.PurgeTime = nil, nil
-		return &pb.UndeleteGroupResponse{Group: g}, groups.Put(tx, g)
+		g, err := newLoader(tx).undeleteGroup(req.GetId(), req.GetEtag())
+		return &pb.UndeleteGroupResponse{Group: g}, err
 	})
+}
+
+func (l *loader) undeleteGroup(id, etag string) (*pb.Group, error) {
+	g, err := findGroup(l.tx, id, etag)
+	if err != nil || g.GetDeleteTime() == nil {
+		return g, err
+	}
+	if !l.now.Before(g.GetPurgeTime().AsTime()) {
+		return nil, fault.NotFound("group", id)
+	}
+	if l.role(g.GetRoleId()).id == "" {
+		return nil, fault.Refused("the role of the group is gone: bring role %s back first", g.GetRoleId())
+	}
+	g.DeleteTime, g.PurgeTime = nil, nil
+	return g, groups.Put(l.tx, g)
 }

@@ -69,7 +69,7 @@ func (a *archive) owner() granter {
 	for _, k := range allKeys {
 		all.Add(k.Bit())
 	}
-	return granter{a.users[0], all.Union(catalog.Set{0, 0, 0, 0, ^uint64(0)})}
+	return granter{id: a.users[0], carries: all.Union(catalog.Set{0, 0, 0, 0, ^uint64(0)})}
 }
 
 // anyEdit makes random edits until one is let through.

@@ -169,14 +169,19 @@ func (l *loader) deleteRole(id, etag string) (*pb.Role, error) {
 // UndeleteRole brings a deleted role back.
 func (s *service) UndeleteRole(ctx context.Context, req *pb.UndeleteRoleRequest) (*pb.UndeleteRoleResponse, error) {
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.UndeleteRoleResponse, error) {
-		r, err := ownRole(tx, req.GetId(), req.GetEtag())
-		if err != nil {
-			return nil, err
-		}
-		if r.GetDeleteTime() != nil && !tx.Now().Before(r.GetPurgeTime().AsTime()) {
-			return nil, fault.NotFound("role", req.GetId())
-		}
-		r.DeleteTime, r.PurgeTime = nil, nil
-		return &pb.UndeleteRoleResponse{Role: r}, roles.Put(tx, r)
+		r, err := newLoader(tx).undeleteRole(req.GetId(), req.GetEtag())
+		return &pb.UndeleteRoleResponse{Role: r}, err
 	})
+}
+
+func (l *loader) undeleteRole(id, etag string) (*pb.Role, error) {
+	r, err := ownRole(l.tx, id, etag)
+	if err != nil {
+		return nil, err
+	}
+	if r.GetDeleteTime() != nil && !l.now.Before(r.GetPurgeTime().AsTime()) {
+		return nil, fault.NotFound("role", id)
+	}
+	r.DeleteTime, r.PurgeTime = nil, nil
+	return r, roles.Put(l.tx, r)
 }

@@ -27,17 +27,24 @@ import (
 // whether it gave anybody what its maker did not hold, or left no owner.
 func TestRandomWalksRaiseNobody(t *testing.T) {
 	db := openStore(t)
-	walks, edits := 1000, 0
-	if testing.Short() {
-		walks = 100
+	walks, edits := 150, 0
+	switch {
+	case *long:
+		walks = 10_000
+	case testing.Short():
+		walks = 30
 	}
-	for seed := range walks {
+	first, kinds := chosenSeed(t), map[int]int{}
+	for i := range uint64(walks) {
 		err := db.Update(tenant(t.Context()), func(tx *store.Tx) error {
-			w := newWalk(tx, uint64(seed))
-			if err := w.run(40); err != nil {
-				return fmt.Errorf("walk %d: %w", seed, err)
+			w := newWalk(tx, first+i)
+			if err := w.run(50); err != nil {
+				return fmt.Errorf("walk of seed %d: %w", first+i, err)
 			}
 			edits += w.made
+			for k, n := range w.kinds {
+				kinds[k] += n
+			}
 			return errRollback
 		})
 		if !errors.Is(err, errRollback) {
@@ -47,6 +54,11 @@ func TestRandomWalksRaiseNobody(t *testing.T) {
 	t.Logf("%d edits were let through in %d walks", edits, walks)
 	if edits < walks*5 {
 		t.Errorf("only %d edits were let through in %d walks: the walks show little", edits, walks)
+	}
+	for k := range overrideEdit + 1 {
+		if kinds[k] < walks/50 {
+			t.Errorf("of kind %d only %d edits were let through: %v", k, kinds[k], kinds)
+		}
 	}
 }
 
@@ -85,6 +97,7 @@ type walk struct {
 	roles  []string // ids, of the built-in ones too
 	groups []string // ids
 	made   int      // edits let through
+	kinds  map[int]int
 	last   *world
 	known  map[question]map[string]bool
 }
@@ -106,7 +119,7 @@ func (w *walk) keys(v *world, user string, at time.Time) map[string]bool {
 }
 
 func newWalk(tx *store.Tx, seed uint64) *walk {
-	w := &walk{Rand: rand.New(rand.NewPCG(seed, 1)), tx: tx, now: noon, active: map[string]bool{}, known: map[question]map[string]bool{}}
+	w := &walk{Rand: rand.New(rand.NewPCG(seed, 1)), tx: tx, now: noon, active: map[string]bool{}, known: map[question]map[string]bool{}, kinds: map[int]int{}}
 	for i := range 5 {
 		w.users = append(w.users, fmt.Sprint("user", i))
 		w.active[w.users[i]] = true
@@ -115,7 +128,7 @@ func newWalk(tx *store.Tx, seed uint64) *walk {
 		"Organization", "Organization: Users", "Organization: Owner", "Organizations: Roles", "Web", "App",
 		"Invoices", "Invoices:Void", "Campaigns", "Campaigns:Create",
 	}
-	w.roles = []string{"OW", "SP"}
+	w.roles = []string{"OW", "SP", "PM"}
 	return w
 }
 
@@ -163,10 +176,18 @@ func pick[T any](w *walk, from []T) T { return from[w.IntN(len(from))] }
 func (w *walk) step(caller string, n int) error {
 	before := w.last
 	set, _ := w.loader().access(w.loader().user(caller)).grants(w.now)
-	if key := keyOf(n); !set.Has(catalog.MustGrant(key)) {
+	key := catalog.MustGrant(keyOf(n))
+	if !set.Has(key) {
 		return nil
 	}
-	what, err := w.edit(granter{caller, set}, n)
+	by := granter{id: caller, carries: set}
+	if w.IntN(4) == 0 {
+		by.carries, by.limited = w.scoped(set), true
+		if !by.carries.Has(key) {
+			return nil
+		}
+	}
+	what, err := w.edit(by, n)
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return nil
 	}
@@ -174,9 +195,14 @@ func (w *walk) step(caller string, n int) error {
 		return fmt.Errorf("%s by %s: %w", what, caller, err)
 	}
 	w.made++
+	w.kinds[min(n, overrideEdit)]++
 	w.last = w.snapshot()
-	if err := w.checkStep(before, w.last, caller); err != nil {
-		return fmt.Errorf("%s by %s: %w", what, caller, err)
+	err = w.checkStep(before, w.last, caller, n == memberEdit)
+	if err == nil && by.limited {
+		err = w.checkScoped(before, w.last, by.carries)
+	}
+	if err != nil {
+		return fmt.Errorf("%s by %s, limited %t: %w", what, caller, by.limited, err)
 	}
 	return nil
 }
@@ -190,6 +216,9 @@ const (
 	groupMade
 	groupEdit
 	settingsEdit
+	roleGone
+	groupGone
+	memberEdit
 	groupSet
 	roleSet
 	overrideEdit
@@ -199,7 +228,7 @@ const (
 // keyOf returns the key that the method of an edit asks for.
 func keyOf(n int) string {
 	switch n {
-	case planEdit, roleMade, roleEdit:
+	case planEdit, roleMade, roleEdit, roleGone:
 		return "Organizations: Roles"
 	}
 	return "Organization: Users"
@@ -233,6 +262,12 @@ func (w *walk) edit(by granter, n int) (what string, err error) {
 		return fmt.Sprint("UpdateGroup", g), err
 	case settingsEdit:
 		return w.editSettings(l, by, user)
+	case roleGone:
+		return w.deleteRole(l)
+	case groupGone:
+		return w.deleteGroup(l)
+	case memberEdit:
+		return w.editMember(l, by, user)
 	case groupSet:
 		req := &pb.SetUserGroupRequest{UserId: user, GroupId: pick(w, append(w.groups, ""))}
 		_, err = l.editUser(by, user, "", w.active, setGroup(req, link{}))
@@ -251,6 +286,7 @@ func (w *walk) group(id string) *pb.Group {
 
 func (w *walk) editRole(l *loader, by granter, user string) (string, error) {
 	req := &pb.SetUserRoleRequest{UserId: user, RoleId: pick(w, w.roles)}
+	req.RegionalManager = takesRegional(req.GetRoleId()) && w.IntN(2) == 0
 	_, err := l.editUser(by, user, "", w.active, setRole(req))
 	return fmt.Sprint("SetUserRole", req), err
 }
@@ -311,8 +347,9 @@ func (w *walk) snapshot() *world {
 }
 
 // checkStep holds an edit that was let through against the rules of delegation, with
-// the reference, as if every add-on were bought.
-func (w *walk) checkStep(before, after *world, caller string) error {
+// the reference, as if every add-on were bought. Who is a member is edited in identity,
+// which compares keys by the plan as it is.
+func (w *walk) checkStep(before, after *world, caller string, member bool) error {
 	now := w.keys(before, caller, w.now)
 	for _, user := range w.users {
 		if !reached(before, after, user) {
@@ -327,7 +364,7 @@ func (w *walk) checkStep(before, after *world, caller string) error {
 				}
 			}
 			for k := range was {
-				if !now[k] && user != caller {
+				if !now[k] && user != caller && !member {
 					return fmt.Errorf("%s was edited though he holds %s at %s, which the caller lacks", user, k, at)
 				}
 			}
@@ -365,6 +402,9 @@ func (w *walk) instants(before, after *world, users ...string) []time.Time {
 // checkDenies checks that no deny by somebody who holds more was lifted, or overcome by
 // what is more specific.
 func (w *walk) checkDenies(before, after *world, caller, user string) error {
+	if after.users[user] == nil {
+		return nil // forgotten, with all that was given and denied
+	}
 	for k, authors := range w.denies(before, user, w.now) {
 		for _, author := range authors {
 			if slices.Contains(w.denies(after, user, w.now)[k], author) {
@@ -443,7 +483,7 @@ func (w *walk) on(v *world, user, name string) bool {
 // checkOwner checks that somebody is an owner for good.
 func (w *walk) checkOwner(after *world) error {
 	for _, user := range w.users {
-		owner := true
+		owner := w.active[user]
 		for _, at := range w.instants(after, after, user) {
 			keys := w.keys(after, user, at)
 			owner = owner && keys["Organization: Owner"] && keys["Organization: Users"]

@@ -1,0 +1,79 @@
+package permissions
+
+import (
+	"fmt"
+
+	"latchkey.dev/services/internal/catalog"
+	"latchkey.dev/services/internal/fault"
+)
+
+// Edits of a walk that take things away and bring them back, and those by API keys.
+
+// deleteRole deletes a role of the organization, or brings it back.
+func (w *walk) deleteRole(l *loader) (string, error) {
+	id := pick(w, w.roles)
+	if r := w.last.roles[id]; r.GetDeleteTime() != nil {
+		_, err := l.undeleteRole(id, "")
+		return "UndeleteRole of " + id, err
+	}
+	_, err := l.deleteRole(id, "")
+	return "DeleteRole of " + id, err
+}
+
+// deleteGroup deletes a group, or brings it back.
+func (w *walk) deleteGroup(l *loader) (string, error) {
+	id := pick(w, w.groups)
+	if g := w.last.groups[id]; g.GetDeleteTime() != nil {
+		_, err := l.undeleteGroup(id, "")
+		return "UndeleteGroup of " + id, err
+	}
+	_, err := l.deleteGroup(id, "")
+	return "DeleteGroup of " + id, err
+}
+
+// editMember shuts a user out, or lets him in again, as identity does: nobody who holds more than
+// the caller, and nobody who leaves no owner. Who is admitted anew is forgotten first.
+func (w *walk) editMember(l *loader, by granter, user string) (string, error) {
+	theirs := l.access(l.user(user)).keys(w.now, l.plan)
+	if more := theirs.Without(by.carries); !more.Empty() {
+		return "", fault.Refused("the user has %v", keyNames(more))
+	}
+	if w.active[user] {
+		err := l.leave(user, w.active)
+		w.active[user] = err != nil
+		return "the end of the membership of " + user, err
+	}
+	w.active[user] = true
+	if w.IntN(2) == 0 {
+		accesses.Delete(w.tx, user)
+		return "the admission of " + user, nil
+	}
+	return "the reactivation of " + user, nil
+}
+
+// scoped returns what an API key of somebody carries: some of the keys that he holds, with
+// what they require.
+func (w *walk) scoped(set catalog.Set) catalog.Set {
+	scopes := keySet([]string{"Organization", "Organization: Users", "Organizations: Roles"})
+	for _, name := range w.about {
+		if w.IntN(3) > 0 {
+			scopes.Add(catalog.MustGrant(name))
+		}
+	}
+	return set.Without(set.OnlyKeys().Without(scopes))
+}
+
+// checkScoped checks that nobody got a key that the API key did not carry.
+func (w *walk) checkScoped(before, after *world, carries catalog.Set) error {
+	for _, user := range w.users {
+		for _, at := range w.instants(before, after, user) {
+			was := w.keys(before, user, at)
+			for k := range w.keys(after, user, at) {
+				if !was[k] && !carries.Has(catalog.MustGrant(k)) && reached(before, after, user) {
+					return fmt.Errorf("%s got %s, which the API key does not carry", user, k)
+				}
+			}
+		}
+	}
+	return nil
+}
