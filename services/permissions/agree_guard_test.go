@@ -117,7 +117,7 @@ func everyService() map[string]grpc.ServiceInfo {
 func (g *gate) session(_ context.Context, hash string) (authz.Session, []string, error) {
 	user := g.users[hash]
 	return authz.Session{
-		ID: "session of " + user, User: user, Organization: "organization", Surface: authz.SurfaceAPI, Expires: noon.AddDate(10, 0, 0),
+		ID: "session of " + user, User: user, Organization: "organization", Surface: authz.SurfaceApp, Expires: noon.AddDate(10, 0, 0),
 	}, []string{"user:" + user}, nil
 }
 

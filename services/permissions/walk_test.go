@@ -27,12 +27,12 @@ import (
 // whether it gave anybody what its maker did not hold, or left no owner.
 func TestRandomWalksRaiseNobody(t *testing.T) {
 	db := openStore(t)
-	walks, edits := 150, 0
+	walks, edits := 1000, 0
 	switch {
 	case *long:
 		walks = 10_000
 	case testing.Short():
-		walks = 30
+		walks = 100
 	}
 	first, kinds := chosenSeed(t), map[int]int{}
 	for i := range uint64(walks) {
