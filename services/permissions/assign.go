@@ -155,18 +155,7 @@ func dropOverride(key catalog.Key) func(*editing) error {
 
 // UpdateUserSettings changes the masked settings of a user.
 func (s *service) UpdateUserSettings(ctx context.Context, req *pb.UpdateUserSettingsRequest) (*pb.UpdateUserSettingsResponse, error) {
-	written := &pb.UserSettings{}
-	if err := mask.Apply(written, req.GetSettings(), req.GetUpdateMask(), settingNames...); err != nil {
-		return nil, err
-	}
-	if written.GetInvoiceApprover() == req.GetUserId() {
-		return nil, fault.Invalid("settings.invoice_approver", "must be somebody else: nobody approves his own invoices")
-	}
-	active, err := s.ownersAnd(ctx, req.GetUserId(), written.GetInvoiceApprover())
-	if err != nil {
-		return nil, err
-	}
-	l, err := s.linkForSettings(ctx, req.GetUserId(), written)
+	active, l, err := s.mayPutSettings(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +163,23 @@ func (s *service) UpdateUserSettings(ctx context.Context, req *pb.UpdateUserSett
 		u, err := newLoader(tx).editUser(granterOf(ctx), req.GetUserId(), req.GetEtag(), active, putSettings(req, l))
 		return &pb.UpdateUserSettingsResponse{UserAccess: u}, err
 	})
+}
+
+// mayPutSettings does what goes before the transaction that changes settings.
+func (s *service) mayPutSettings(ctx context.Context, req *pb.UpdateUserSettingsRequest) (active map[string]bool, l link, err error) {
+	written := &pb.UserSettings{}
+	if err := mask.Apply(written, req.GetSettings(), req.GetUpdateMask(), settingNames...); err != nil {
+		return nil, link{}, err
+	}
+	if written.GetInvoiceApprover() == req.GetUserId() {
+		return nil, link{}, fault.Invalid("settings.invoice_approver", "must be somebody else: nobody approves his own invoices")
+	}
+	active, err = s.ownersAnd(ctx, req.GetUserId(), written.GetInvoiceApprover())
+	if err != nil {
+		return nil, link{}, err
+	}
+	l, err = s.linkForSettings(ctx, req.GetUserId(), written)
+	return active, l, err
 }
 
 func putSettings(req *pb.UpdateUserSettingsRequest, l link) func(*editing) error {

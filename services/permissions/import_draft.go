@@ -41,7 +41,7 @@ type draftPlan struct {
 	stay       map[string]bool // who was evaluated and will be an owner
 	waiting    map[string]bool // for whom scheduling must be asked
 	ended      map[string]bool // fields of the file with overrides that have ended
-	shown      map[[2]catalog.Set]*pb.AccessDifference
+	shown      map[shape]*pb.AccessDifference
 	done, todo int
 }
 
@@ -51,7 +51,7 @@ func (im *importing) newPlan() error {
 	im.draftPlan = &draftPlan{
 		afterRoles: map[string]*pb.Role{}, afterTeams: map[string]*pb.Group{}, entries: map[string]int{}, next: &importPlan{},
 		evaluated: map[string]bool{}, stay: map[string]bool{}, waiting: map[string]bool{}, ended: map[string]bool{},
-		shown: map[[2]catalog.Set]*pb.AccessDifference{},
+		shown: map[shape]*pb.AccessDifference{},
 	}
 	for _, step := range []func() error{im.lookUpMembers, im.begin, im.changeUsers, im.keepOwner, im.describe} {
 		if err := step(); err != nil {

@@ -203,21 +203,29 @@ func (c *changer) check(at string, was, is *pb.UserAccess) error {
 	return nil
 }
 
+// shape is all of a change of access that a difference tells.
+type shape struct {
+	was, is                 catalog.Set
+	settingsWas, settingsIs values
+}
+
 // differenceOf is difference. Many users have the same before and after, and share what
 // is told of it.
 func (c *changer) differenceOf(e *edit) *pb.AccessDifference {
-	was, _ := e.before.grants(c.at)
-	is, _ := e.after.grants(c.at)
-	d, known := c.shown[[2]catalog.Set{was, is}]
+	key := shape{settingsWas: e.before.settings(), settingsIs: e.after.settings()}
+	key.was, _ = e.before.grants(c.at)
+	key.is, _ = e.after.grants(c.at)
+	d, known := c.shown[key]
 	if !known {
-		d = difference(e.user, e.before, e.after, c.after)
-		c.shown[[2]catalog.Set{was, is}] = d
+		d = difference("", e.before, e.after, c.after)
+		c.shown[key] = d
 	}
 	if d == nil {
 		return nil
 	}
 	return &pb.AccessDifference{
 		UserId: e.user, Gained: d.GetGained(), Lost: d.GetLost(), GainedMethods: d.GetGainedMethods(), LostMethods: d.GetLostMethods(),
+		SettingsBefore: d.GetSettingsBefore(), SettingsAfter: d.GetSettingsAfter(),
 	}
 }
 

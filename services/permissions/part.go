@@ -39,6 +39,7 @@ type service struct {
 	pb.UnimplementedGrantServiceServer
 	pb.UnimplementedUsageServiceServer
 	pb.UnimplementedAccessFileServiceServer
+	pb.UnimplementedReplayServiceServer
 
 	db     *store.DB
 	hub    *lease.Hub
@@ -77,6 +78,7 @@ func start(env *server.Env) error {
 	pb.RegisterGrantServiceServer(env.Registrar, s)
 	pb.RegisterUsageServiceServer(env.Registrar, s)
 	pb.RegisterAccessFileServiceServer(env.Registrar, s)
+	pb.RegisterReplayServiceServer(env.Registrar, s)
 	env.GoAlone("purge", s.purge)
 	return nil
 }

@@ -49,6 +49,8 @@ func methodOf(req *pb.PreviewChangeRequest) string {
 		return pb.RoleService_UpdateRole_FullMethodName
 	case *pb.PreviewChangeRequest_UpdateGroup:
 		return pb.GroupService_UpdateGroup_FullMethodName
+	case *pb.PreviewChangeRequest_UpdateUserSettings:
+		return pb.AccessService_UpdateUserSettings_FullMethodName
 	}
 	return pb.PlanService_UpdateBillingPlan_FullMethodName
 }
@@ -113,14 +115,14 @@ func (d *draft) reach(l *loader) []store.Range[*pb.UserAccess] {
 func difference(user string, was, is *access, l *loader) *pb.AccessDifference {
 	before, _ := was.grants(l.now)
 	after, _ := is.grants(l.now)
-	if before == after {
+	d := &pb.AccessDifference{UserId: user}
+	if b, a := was.settings().effective(), is.settings().effective(); !proto.Equal(b, a) {
+		d.SettingsBefore, d.SettingsAfter = b, a
+	} else if before == after {
 		return nil
 	}
-	d := &pb.AccessDifference{
-		UserId: user,
-		Gained: keyNames(after.Without(before).Without(allFeatures)),
-		Lost:   keyNames(before.Without(after).Without(allFeatures)),
-	}
+	d.Gained = keyNames(after.Without(before).Without(allFeatures))
+	d.Lost = keyNames(before.Without(after).Without(allFeatures))
 	for _, name := range askingMethods {
 		switch could, can := methods[name].Permits(before), methods[name].Permits(after); {
 		case can && !could:
@@ -129,7 +131,7 @@ func difference(user string, was, is *access, l *loader) *pb.AccessDifference {
 			d.LostMethods = append(d.LostMethods, name)
 		}
 	}
-	if len(d.GetGained())+len(d.GetLost())+len(d.GetGainedMethods())+len(d.GetLostMethods()) == 0 {
+	if d.SettingsAfter == nil && len(d.GetGained())+len(d.GetLost())+len(d.GetGainedMethods())+len(d.GetLostMethods()) == 0 {
 		return nil // but for features, which are the plan's
 	}
 	return d
@@ -144,6 +146,8 @@ func (s *service) draftOf(ctx context.Context, by granter, req *pb.PreviewChange
 		return s.groupDraft(ctx, by, c.UpdateGroup)
 	case *pb.PreviewChangeRequest_UpdateBillingPlan:
 		return planDraft(c.UpdateBillingPlan)
+	case *pb.PreviewChangeRequest_UpdateUserSettings:
+		return s.settingsDraft(ctx, by, c.UpdateUserSettings)
 	}
 	user, etag, f, err := s.userDraft(ctx, req)
 	if err != nil {
@@ -207,6 +211,14 @@ func (s *service) groupDraft(ctx context.Context, by granter, req *pb.UpdateGrou
 	active, err := s.ownersAnd(ctx, wanted.GetSettings().GetInvoiceApprover())
 	return &draft{group: wanted.GetId(), apply: func(l *loader) error {
 		_, err := l.updateGroup(by, wanted, req.GetUpdateMask(), active)
+		return err
+	}}, err
+}
+
+func (s *service) settingsDraft(ctx context.Context, by granter, req *pb.UpdateUserSettingsRequest) (*draft, error) {
+	active, l, err := s.mayPutSettings(ctx, req)
+	return &draft{user: req.GetUserId(), apply: func(on *loader) error {
+		_, err := on.editUser(by, req.GetUserId(), req.GetEtag(), active, putSettings(req, l))
 		return err
 	}}, err
 }

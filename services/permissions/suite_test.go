@@ -54,10 +54,16 @@ type person struct {
 // start starts a suite and signs in its first owner.
 func start(t testing.TB) *person {
 	t.Helper()
+	return startWith(t)
+}
+
+// startWith is start with more services.
+func startWith(t testing.TB, more ...server.Part) *person {
+	t.Helper()
 	config := servertest.Config(t)
 	config.BootstrapCode, config.Lease = code, time.Second
 	s := &suite{t: t, clock: &clock{}}
-	parts := []server.Part{identity.Part, permissions.Part, scheduling.Part}
+	parts := append([]server.Part{identity.Part, permissions.Part, scheduling.Part}, more...)
 	p, err := server.Start(t.Context(), config, parts, server.Options{Now: s.clock.now, Log: slog.New(slog.DiscardHandler)})
 	mustNot(t, err)
 	t.Cleanup(p.Stop)

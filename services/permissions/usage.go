@@ -90,7 +90,7 @@ func tight(keys catalog.Set) catalog.Set {
 	return keys
 }
 
-func (s *service) firstDay(req subjectOf) string {
+func (s *service) firstDay(req interface{ GetDays() int32 }) string {
 	return s.clock().UTC().AddDate(0, 0, 1-int(req.GetDays())).Format(time.DateOnly)
 }
 

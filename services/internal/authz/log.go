@@ -42,6 +42,8 @@ type Decision struct {
 	Actor        string
 	Session      string
 	Service      string // the service of the suite that called, or empty
+	Surface      Surface
+	Limited      bool   // the session carries fewer keys than the user may hold
 	Method       string // "latchkey.invoicing.v1.InvoiceService/VoidInvoice"
 	Grants       []string
 	Revision     int64 // of the organization's permissions
@@ -145,7 +147,7 @@ func (m *method) uses(p *Principal, needs catalog.Set) catalog.Set {
 func (g *Guard) newEntry(ctx context.Context, m *method, p *Principal, needs catalog.Set) *entry {
 	e := &entry{method: m, Decision: Decision{
 		Organization: p.Organization, User: p.ID, Actor: p.Actor, Session: p.SessionID, Service: p.Service,
-		Method: m.name[1:], Revision: p.Revision,
+		Surface: p.Surface, Limited: p.Limited, Method: m.name[1:], Revision: p.Revision,
 	}}
 	if p.Service != "" {
 		e.User, e.Actor = header(ctx, CallerHeader), header(ctx, ActorHeader)

@@ -79,7 +79,10 @@ func (l *Log) Note(d *authz.Decision) (*store.Note, error) {
 		Id: d.ID, DecideTime: timestamppb.New(d.Time), Outcome: decisionpb.Outcome_OUTCOME_ALLOWED,
 		OrganizationId: d.Organization, UserId: d.User, ActorId: d.Actor, SessionId: d.Session, Service: d.Service,
 		Method: d.Method, Grants: d.Grants, PermissionsRevision: d.Revision,
-		RequestId: d.RequestID, Code: d.Code.String(),
+		RequestId: d.RequestID, Code: d.Code.String(), Limited: d.Limited,
+	}
+	if d.Surface != authz.SurfaceNone {
+		m.Surface = d.Surface.String()
 	}
 	if d.Denied {
 		m.Outcome, m.Reason = decisionpb.Outcome_OUTCOME_DENIED, fault.ReasonName(d.Reason)

@@ -44,18 +44,36 @@ func (s *Server) ListDecisions(ctx context.Context, req *decisionpb.ListDecision
 		}
 	}
 	return store.Read(ctx, l.Store, func(tx *store.Tx) (*decisionpb.ListDecisionsResponse, error) {
-		resp := &decisionpb.ListDecisionsResponse{}
-		var err error
-		resp.NextPageToken, err = store.PageNotes(tx, req, instant(req.GetFromTime()), instant(req.GetToTime()), func(value []byte) (bool, error) {
-			d := &decisionpb.Decision{}
-			if err := proto.Unmarshal(value, d); err != nil || !wanted(req, d) {
-				return false, err
-			}
-			resp.Decisions = append(resp.Decisions, d)
-			return true, nil
-		})
-		return resp, err
+		keep := func(d *decisionpb.Decision) bool { return wanted(req, d) }
+		found, next, err := page(tx, req, instant(req.GetFromTime()), instant(req.GetToTime()), keep)
+		return &decisionpb.ListDecisionsResponse{Decisions: found, NextPageToken: next}, err
 	})
+}
+
+// ReadDecisions reads decisions for other services.
+func (s *Server) ReadDecisions(ctx context.Context, req *decisionpb.ReadDecisionsRequest) (*decisionpb.ReadDecisionsResponse, error) {
+	l, err := s.log(req.GetSource())
+	if err != nil {
+		return nil, err
+	}
+	return store.Read(ctx, l.Store, func(tx *store.Tx) (*decisionpb.ReadDecisionsResponse, error) {
+		keep := func(d *decisionpb.Decision) bool { return req.GetUserId() == "" || req.GetUserId() == d.GetUserId() }
+		found, next, err := page(tx, req, instant(req.GetFromTime()), time.Time{}, keep)
+		return &decisionpb.ReadDecisionsResponse{Decisions: found, NextPageToken: next}, err
+	})
+}
+
+// page returns a page of the decisions that keep keeps.
+func page(tx *store.Tx, req store.PageRequest, from, to time.Time, keep func(*decisionpb.Decision) bool) (found []*decisionpb.Decision, next string, err error) {
+	next, err = store.PageNotes(tx, req, from, to, func(value []byte) (bool, error) {
+		d := &decisionpb.Decision{}
+		if err := proto.Unmarshal(value, d); err != nil || !keep(d) {
+			return false, err
+		}
+		found = append(found, d)
+		return true, nil
+	})
+	return found, next, err
 }
 
 func instant(t interface {

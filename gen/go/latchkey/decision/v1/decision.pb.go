@@ -116,7 +116,12 @@ type Decision struct {
 	// Of a denial: the first grant that was missing, if it was for want of one.
 	MissingGrant string `protobuf:"bytes,15,opt,name=missing_grant,json=missingGrant,proto3" json:"missing_grant,omitempty"`
 	// Of a denial: the field of the request that asked for the grant, if one did.
-	Field         string `protobuf:"bytes,16,opt,name=field,proto3" json:"field,omitempty"`
+	Field string `protobuf:"bytes,16,opt,name=field,proto3" json:"field,omitempty"`
+	// Where the session was opened, "WEB", "APP" or "API"; empty for a service of the suite.
+	Surface string `protobuf:"bytes,17,opt,name=surface,proto3" json:"surface,omitempty"`
+	// Whether the session carries fewer keys than its user may hold: it is an API key, or
+	// another acts in the user's name.
+	Limited       bool `protobuf:"varint,18,opt,name=limited,proto3" json:"limited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +266,20 @@ func (x *Decision) GetField() string {
 		return x.Field
 	}
 	return ""
+}
+
+func (x *Decision) GetSurface() string {
+	if x != nil {
+		return x.Surface
+	}
+	return ""
+}
+
+func (x *Decision) GetLimited() bool {
+	if x != nil {
+		return x.Limited
+	}
+	return false
 }
 
 // Request of DecisionService.ListDecisions.
@@ -784,11 +803,148 @@ func (x *SumUsageResponse) GetUsage() []*Usage {
 	return nil
 }
 
+// Request of DecisionService.ReadDecisions.
+type ReadDecisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service that decided.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Only calls of this user; any if left out.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Only calls from this instant on.
+	FromTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
+	// How many to return at most; 50 if left out, 500 at most.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: the next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadDecisionsRequest) Reset() {
+	*x = ReadDecisionsRequest{}
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadDecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadDecisionsRequest) ProtoMessage() {}
+
+func (x *ReadDecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadDecisionsRequest.ProtoReflect.Descriptor instead.
+func (*ReadDecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReadDecisionsRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ReadDecisionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ReadDecisionsRequest) GetFromTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FromTime
+	}
+	return nil
+}
+
+func (x *ReadDecisionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ReadDecisionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of DecisionService.ReadDecisions.
+type ReadDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The decisions, the newest first.
+	Decisions []*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadDecisionsResponse) Reset() {
+	*x = ReadDecisionsResponse{}
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadDecisionsResponse) ProtoMessage() {}
+
+func (x *ReadDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*ReadDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadDecisionsResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *ReadDecisionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_latchkey_decision_v1_decision_proto protoreflect.FileDescriptor
 
 const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"#latchkey/decision/v1/decision.proto\x12\x14latchkey.decision.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x8f\x04\n" +
+	"#latchkey/decision/v1/decision.proto\x12\x14latchkey.decision.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xc3\x04\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vdecide_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -809,7 +965,9 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\x04code\x18\r \x01(\tR\x04code\x12\x16\n" +
 	"\x06reason\x18\x0e \x01(\tR\x06reason\x12#\n" +
 	"\rmissing_grant\x18\x0f \x01(\tR\fmissingGrant\x12\x14\n" +
-	"\x05field\x18\x10 \x01(\tR\x05field\"\x98\x03\n" +
+	"\x05field\x18\x10 \x01(\tR\x05field\x12\x18\n" +
+	"\asurface\x18\x11 \x01(\tR\asurface\x12\x18\n" +
+	"\alimited\x18\x12 \x01(\bR\alimited\"\x98\x03\n" +
 	"\x14ListDecisionsRequest\x12!\n" +
 	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12$\n" +
 	"\auser_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x12 \n" +
@@ -847,17 +1005,28 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\buser_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\b\x01\x10d\"\x05r\x03\xb0\x01\x01R\auserIds\x12>\n" +
 	"\bfrom_day\x18\x03 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\afromDay\"E\n" +
 	"\x10SumUsageResponse\x121\n" +
-	"\x05usage\x18\x01 \x03(\v2\x1b.latchkey.decision.v1.UsageR\x05usage*K\n" +
+	"\x05usage\x18\x01 \x03(\v2\x1b.latchkey.decision.v1.UsageR\x05usage\"\xde\x01\n" +
+	"\x14ReadDecisionsRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12$\n" +
+	"\auser_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x127\n" +
+	"\tfrom_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"}\n" +
+	"\x15ReadDecisionsResponse\x12<\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x1e.latchkey.decision.v1.DecisionR\tdecisions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*K\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eOUTCOME_DENIED\x10\x01\x12\x13\n" +
-	"\x0fOUTCOME_ALLOWED\x10\x022\xf3\x02\n" +
+	"\x0fOUTCOME_ALLOWED\x10\x022\xe5\x03\n" +
 	"\x0fDecisionService\x12\x83\x01\n" +
 	"\rListDecisions\x12*.latchkey.decision.v1.ListDecisionsRequest\x1a+.latchkey.decision.v1.ListDecisionsResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12w\n" +
 	"\tListUsage\x12&.latchkey.decision.v1.ListUsageRequest\x1a'.latchkey.decision.v1.ListUsageResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12a\n" +
-	"\bSumUsage\x12%.latchkey.decision.v1.SumUsageRequest\x1a&.latchkey.decision.v1.SumUsageResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/decision/v1;decisionpbb\x06proto3"
+	"\bSumUsage\x12%.latchkey.decision.v1.SumUsageRequest\x1a&.latchkey.decision.v1.SumUsageResponse\"\x06\x8a\xb5\x18\x02(\x01\x12p\n" +
+	"\rReadDecisions\x12*.latchkey.decision.v1.ReadDecisionsRequest\x1a+.latchkey.decision.v1.ReadDecisionsResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/decision/v1;decisionpbb\x06proto3"
 
 var (
 	file_latchkey_decision_v1_decision_proto_rawDescOnce sync.Once
@@ -872,7 +1041,7 @@ func file_latchkey_decision_v1_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_decision_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_decision_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_latchkey_decision_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_latchkey_decision_v1_decision_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: latchkey.decision.v1.Outcome
 	(*Decision)(nil),              // 1: latchkey.decision.v1.Decision
@@ -883,28 +1052,34 @@ var file_latchkey_decision_v1_decision_proto_goTypes = []any{
 	(*ListUsageResponse)(nil),     // 6: latchkey.decision.v1.ListUsageResponse
 	(*SumUsageRequest)(nil),       // 7: latchkey.decision.v1.SumUsageRequest
 	(*SumUsageResponse)(nil),      // 8: latchkey.decision.v1.SumUsageResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*ReadDecisionsRequest)(nil),  // 9: latchkey.decision.v1.ReadDecisionsRequest
+	(*ReadDecisionsResponse)(nil), // 10: latchkey.decision.v1.ReadDecisionsResponse
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_latchkey_decision_v1_decision_proto_depIdxs = []int32{
-	9,  // 0: latchkey.decision.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
+	11, // 0: latchkey.decision.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: latchkey.decision.v1.Decision.outcome:type_name -> latchkey.decision.v1.Outcome
 	0,  // 2: latchkey.decision.v1.ListDecisionsRequest.outcome:type_name -> latchkey.decision.v1.Outcome
-	9,  // 3: latchkey.decision.v1.ListDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: latchkey.decision.v1.ListDecisionsRequest.to_time:type_name -> google.protobuf.Timestamp
+	11, // 3: latchkey.decision.v1.ListDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
+	11, // 4: latchkey.decision.v1.ListDecisionsRequest.to_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: latchkey.decision.v1.ListDecisionsResponse.decisions:type_name -> latchkey.decision.v1.Decision
 	4,  // 6: latchkey.decision.v1.ListUsageResponse.usage:type_name -> latchkey.decision.v1.Usage
 	4,  // 7: latchkey.decision.v1.SumUsageResponse.usage:type_name -> latchkey.decision.v1.Usage
-	2,  // 8: latchkey.decision.v1.DecisionService.ListDecisions:input_type -> latchkey.decision.v1.ListDecisionsRequest
-	5,  // 9: latchkey.decision.v1.DecisionService.ListUsage:input_type -> latchkey.decision.v1.ListUsageRequest
-	7,  // 10: latchkey.decision.v1.DecisionService.SumUsage:input_type -> latchkey.decision.v1.SumUsageRequest
-	3,  // 11: latchkey.decision.v1.DecisionService.ListDecisions:output_type -> latchkey.decision.v1.ListDecisionsResponse
-	6,  // 12: latchkey.decision.v1.DecisionService.ListUsage:output_type -> latchkey.decision.v1.ListUsageResponse
-	8,  // 13: latchkey.decision.v1.DecisionService.SumUsage:output_type -> latchkey.decision.v1.SumUsageResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 8: latchkey.decision.v1.ReadDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: latchkey.decision.v1.ReadDecisionsResponse.decisions:type_name -> latchkey.decision.v1.Decision
+	2,  // 10: latchkey.decision.v1.DecisionService.ListDecisions:input_type -> latchkey.decision.v1.ListDecisionsRequest
+	5,  // 11: latchkey.decision.v1.DecisionService.ListUsage:input_type -> latchkey.decision.v1.ListUsageRequest
+	7,  // 12: latchkey.decision.v1.DecisionService.SumUsage:input_type -> latchkey.decision.v1.SumUsageRequest
+	9,  // 13: latchkey.decision.v1.DecisionService.ReadDecisions:input_type -> latchkey.decision.v1.ReadDecisionsRequest
+	3,  // 14: latchkey.decision.v1.DecisionService.ListDecisions:output_type -> latchkey.decision.v1.ListDecisionsResponse
+	6,  // 15: latchkey.decision.v1.DecisionService.ListUsage:output_type -> latchkey.decision.v1.ListUsageResponse
+	8,  // 16: latchkey.decision.v1.DecisionService.SumUsage:output_type -> latchkey.decision.v1.SumUsageResponse
+	10, // 17: latchkey.decision.v1.DecisionService.ReadDecisions:output_type -> latchkey.decision.v1.ReadDecisionsResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_decision_v1_decision_proto_init() }
@@ -918,7 +1093,7 @@ func file_latchkey_decision_v1_decision_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_decision_v1_decision_proto_rawDesc), len(file_latchkey_decision_v1_decision_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

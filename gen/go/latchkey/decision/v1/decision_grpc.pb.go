@@ -24,6 +24,7 @@ const (
 	DecisionService_ListDecisions_FullMethodName = "/latchkey.decision.v1.DecisionService/ListDecisions"
 	DecisionService_ListUsage_FullMethodName     = "/latchkey.decision.v1.DecisionService/ListUsage"
 	DecisionService_SumUsage_FullMethodName      = "/latchkey.decision.v1.DecisionService/SumUsage"
+	DecisionService_ReadDecisions_FullMethodName = "/latchkey.decision.v1.DecisionService/ReadDecisions"
 )
 
 // DecisionServiceClient is the client API for DecisionService service.
@@ -63,6 +64,11 @@ type DecisionServiceClient interface {
 	// Fails with NOT_FOUND if this process does not run the source.
 	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
 	SumUsage(ctx context.Context, in *SumUsageRequest, opts ...grpc.CallOption) (*SumUsageResponse, error)
+	// Reads decisions for other services, in pages as those of ListDecisions.
+	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
+	// for a page token of another request.
+	// Example: {"source": "invoicing", "page_size": 500}
+	ReadDecisions(ctx context.Context, in *ReadDecisionsRequest, opts ...grpc.CallOption) (*ReadDecisionsResponse, error)
 }
 
 type decisionServiceClient struct {
@@ -97,6 +103,16 @@ func (c *decisionServiceClient) SumUsage(ctx context.Context, in *SumUsageReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SumUsageResponse)
 	err := c.cc.Invoke(ctx, DecisionService_SumUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *decisionServiceClient) ReadDecisions(ctx context.Context, in *ReadDecisionsRequest, opts ...grpc.CallOption) (*ReadDecisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadDecisionsResponse)
+	err := c.cc.Invoke(ctx, DecisionService_ReadDecisions_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +156,11 @@ type DecisionServiceServer interface {
 	// Fails with NOT_FOUND if this process does not run the source.
 	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
 	SumUsage(context.Context, *SumUsageRequest) (*SumUsageResponse, error)
+	// Reads decisions for other services, in pages as those of ListDecisions.
+	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
+	// for a page token of another request.
+	// Example: {"source": "invoicing", "page_size": 500}
+	ReadDecisions(context.Context, *ReadDecisionsRequest) (*ReadDecisionsResponse, error)
 	mustEmbedUnimplementedDecisionServiceServer()
 }
 
@@ -158,6 +179,9 @@ func (UnimplementedDecisionServiceServer) ListUsage(context.Context, *ListUsageR
 }
 func (UnimplementedDecisionServiceServer) SumUsage(context.Context, *SumUsageRequest) (*SumUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SumUsage not implemented")
+}
+func (UnimplementedDecisionServiceServer) ReadDecisions(context.Context, *ReadDecisionsRequest) (*ReadDecisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadDecisions not implemented")
 }
 func (UnimplementedDecisionServiceServer) mustEmbedUnimplementedDecisionServiceServer() {}
 func (UnimplementedDecisionServiceServer) testEmbeddedByValue()                         {}
@@ -234,6 +258,24 @@ func _DecisionService_SumUsage_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DecisionService_ReadDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadDecisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DecisionServiceServer).ReadDecisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DecisionService_ReadDecisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DecisionServiceServer).ReadDecisions(ctx, req.(*ReadDecisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DecisionService_ServiceDesc is the grpc.ServiceDesc for DecisionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -252,6 +294,10 @@ var DecisionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SumUsage",
 			Handler:    _DecisionService_SumUsage_Handler,
+		},
+		{
+			MethodName: "ReadDecisions",
+			Handler:    _DecisionService_ReadDecisions_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

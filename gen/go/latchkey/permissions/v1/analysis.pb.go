@@ -1435,6 +1435,7 @@ type PreviewChangeRequest struct {
 	//	*PreviewChangeRequest_UpdateRole
 	//	*PreviewChangeRequest_UpdateGroup
 	//	*PreviewChangeRequest_UpdateBillingPlan
+	//	*PreviewChangeRequest_UpdateUserSettings
 	Change        isPreviewChangeRequest_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1554,6 +1555,15 @@ func (x *PreviewChangeRequest) GetUpdateBillingPlan() *UpdateBillingPlanRequest 
 	return nil
 }
 
+func (x *PreviewChangeRequest) GetUpdateUserSettings() *UpdateUserSettingsRequest {
+	if x != nil {
+		if x, ok := x.Change.(*PreviewChangeRequest_UpdateUserSettings); ok {
+			return x.UpdateUserSettings
+		}
+	}
+	return nil
+}
+
 type isPreviewChangeRequest_Change interface {
 	isPreviewChangeRequest_Change()
 }
@@ -1593,6 +1603,11 @@ type PreviewChangeRequest_UpdateBillingPlan struct {
 	UpdateBillingPlan *UpdateBillingPlanRequest `protobuf:"bytes,9,opt,name=update_billing_plan,json=updateBillingPlan,proto3,oneof"`
 }
 
+type PreviewChangeRequest_UpdateUserSettings struct {
+	// Of a user's settings.
+	UpdateUserSettings *UpdateUserSettingsRequest `protobuf:"bytes,10,opt,name=update_user_settings,json=updateUserSettings,proto3,oneof"`
+}
+
 func (*PreviewChangeRequest_SetUserRole) isPreviewChangeRequest_Change() {}
 
 func (*PreviewChangeRequest_SetUserGroup) isPreviewChangeRequest_Change() {}
@@ -1606,6 +1621,8 @@ func (*PreviewChangeRequest_UpdateRole) isPreviewChangeRequest_Change() {}
 func (*PreviewChangeRequest_UpdateGroup) isPreviewChangeRequest_Change() {}
 
 func (*PreviewChangeRequest_UpdateBillingPlan) isPreviewChangeRequest_Change() {}
+
+func (*PreviewChangeRequest_UpdateUserSettings) isPreviewChangeRequest_Change() {}
 
 // Response of AnalysisService.PreviewChange.
 type PreviewChangeResponse struct {
@@ -1683,7 +1700,11 @@ type AccessDifference struct {
 	// Methods that he could call then and cannot now, by name.
 	GainedMethods []string `protobuf:"bytes,4,rep,name=gained_methods,json=gainedMethods,proto3" json:"gained_methods,omitempty"`
 	// Methods that he can call now and could not then.
-	LostMethods   []string `protobuf:"bytes,5,rep,name=lost_methods,json=lostMethods,proto3" json:"lost_methods,omitempty"`
+	LostMethods []string `protobuf:"bytes,5,rep,name=lost_methods,json=lostMethods,proto3" json:"lost_methods,omitempty"`
+	// The settings that are not boolean, as they count now. Absent if none of them differs.
+	SettingsBefore *EffectiveSettings `protobuf:"bytes,6,opt,name=settings_before,json=settingsBefore,proto3" json:"settings_before,omitempty"`
+	// The same as they would count then.
+	SettingsAfter *EffectiveSettings `protobuf:"bytes,7,opt,name=settings_after,json=settingsAfter,proto3" json:"settings_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1749,6 +1770,20 @@ func (x *AccessDifference) GetGainedMethods() []string {
 func (x *AccessDifference) GetLostMethods() []string {
 	if x != nil {
 		return x.LostMethods
+	}
+	return nil
+}
+
+func (x *AccessDifference) GetSettingsBefore() *EffectiveSettings {
+	if x != nil {
+		return x.SettingsBefore
+	}
+	return nil
+}
+
+func (x *AccessDifference) GetSettingsAfter() *EffectiveSettings {
+	if x != nil {
+		return x.SettingsAfter
 	}
 	return nil
 }
@@ -2365,7 +2400,7 @@ var File_latchkey_permissions_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"&latchkey/permissions/v1/analysis.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/permissions/v1/access.proto\x1a#latchkey/permissions/v1/group.proto\x1a\"latchkey/permissions/v1/plan.proto\x1a\"latchkey/permissions/v1/role.proto\"\xbf\x01\n" +
+	"&latchkey/permissions/v1/analysis.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/permissions/v1/access.proto\x1a#latchkey/permissions/v1/group.proto\x1a\"latchkey/permissions/v1/plan.proto\x1a\"latchkey/permissions/v1/role.proto\x1a&latchkey/permissions/v1/settings.proto\"\xbf\x01\n" +
 	"\x14ExplainAccessRequest\x12?\n" +
 	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x01R\x06userId\x88\x01\x01\x12!\n" +
 	"\x05grant\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dH\x00R\x05grant\x12$\n" +
@@ -2452,7 +2487,7 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x05layer\x18\x02 \x01(\x0e2\x1e.latchkey.permissions.v1.LayerR\x05layer\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xcf\x05\n" +
+	"expireTime\"\xb7\x06\n" +
 	"\x14PreviewChangeRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2464,18 +2499,22 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\vupdate_role\x18\a \x01(\v2*.latchkey.permissions.v1.UpdateRoleRequestH\x00R\n" +
 	"updateRole\x12P\n" +
 	"\fupdate_group\x18\b \x01(\v2+.latchkey.permissions.v1.UpdateGroupRequestH\x00R\vupdateGroup\x12c\n" +
-	"\x13update_billing_plan\x18\t \x01(\v21.latchkey.permissions.v1.UpdateBillingPlanRequestH\x00R\x11updateBillingPlanB\x0f\n" +
+	"\x13update_billing_plan\x18\t \x01(\v21.latchkey.permissions.v1.UpdateBillingPlanRequestH\x00R\x11updateBillingPlan\x12f\n" +
+	"\x14update_user_settings\x18\n" +
+	" \x01(\v22.latchkey.permissions.v1.UpdateUserSettingsRequestH\x00R\x12updateUserSettingsB\x0f\n" +
 	"\x06change\x12\x05\xbaH\x02\b\x01\"\xa8\x01\n" +
 	"\x15PreviewChangeResponse\x12K\n" +
 	"\vdifferences\x18\x01 \x03(\v2).latchkey.permissions.v1.AccessDifferenceR\vdifferences\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xa1\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xc9\x02\n" +
 	"\x10AccessDifference\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06gained\x18\x02 \x03(\tR\x06gained\x12\x12\n" +
 	"\x04lost\x18\x03 \x03(\tR\x04lost\x12%\n" +
 	"\x0egained_methods\x18\x04 \x03(\tR\rgainedMethods\x12!\n" +
-	"\flost_methods\x18\x05 \x03(\tR\vlostMethods\"\x89\x01\n" +
+	"\flost_methods\x18\x05 \x03(\tR\vlostMethods\x12S\n" +
+	"\x0fsettings_before\x18\x06 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\x0esettingsBefore\x12Q\n" +
+	"\x0esettings_after\x18\a \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\rsettingsAfter\"\x89\x01\n" +
 	"\x05Party\x12$\n" +
 	"\arole_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18$H\x00R\x06roleId\x12%\n" +
 	"\bgroup_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01H\x00R\agroupId\x12#\n" +
@@ -2620,6 +2659,8 @@ var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(*UpdateRoleRequest)(nil),          // 37: latchkey.permissions.v1.UpdateRoleRequest
 	(*UpdateGroupRequest)(nil),         // 38: latchkey.permissions.v1.UpdateGroupRequest
 	(*UpdateBillingPlanRequest)(nil),   // 39: latchkey.permissions.v1.UpdateBillingPlanRequest
+	(*UpdateUserSettingsRequest)(nil),  // 40: latchkey.permissions.v1.UpdateUserSettingsRequest
+	(*EffectiveSettings)(nil),          // 41: latchkey.permissions.v1.EffectiveSettings
 }
 var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	30, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
@@ -2653,33 +2694,36 @@ var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	37, // 28: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
 	38, // 29: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
 	39, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
-	20, // 31: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
-	21, // 32: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
-	21, // 33: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
-	2,  // 34: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
-	26, // 35: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
-	8,  // 36: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
-	27, // 37: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
-	31, // 38: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
-	3,  // 39: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
-	30, // 40: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	4,  // 41: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
-	15, // 42: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
-	18, // 43: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
-	22, // 44: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
-	24, // 45: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
-	28, // 46: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
-	5,  // 47: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
-	16, // 48: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
-	19, // 49: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
-	23, // 50: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
-	25, // 51: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
-	29, // 52: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
-	47, // [47:53] is the sub-list for method output_type
-	41, // [41:47] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	40, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	20, // 32: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
+	41, // 33: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
+	41, // 34: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
+	21, // 35: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
+	21, // 36: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
+	2,  // 37: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
+	26, // 38: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
+	8,  // 39: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
+	27, // 40: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
+	31, // 41: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
+	3,  // 42: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
+	30, // 43: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	4,  // 44: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
+	15, // 45: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
+	18, // 46: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
+	22, // 47: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
+	24, // 48: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
+	28, // 49: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
+	5,  // 50: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
+	16, // 51: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
+	19, // 52: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
+	23, // 53: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
+	25, // 54: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
+	29, // 55: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
+	50, // [50:56] is the sub-list for method output_type
+	44, // [44:50] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_analysis_proto_init() }
@@ -2691,6 +2735,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 	file_latchkey_permissions_v1_group_proto_init()
 	file_latchkey_permissions_v1_plan_proto_init()
 	file_latchkey_permissions_v1_role_proto_init()
+	file_latchkey_permissions_v1_settings_proto_init()
 	file_latchkey_permissions_v1_analysis_proto_msgTypes[0].OneofWrappers = []any{
 		(*ExplainAccessRequest_Grant)(nil),
 		(*ExplainAccessRequest_Method)(nil),
@@ -2707,6 +2752,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 		(*PreviewChangeRequest_UpdateRole)(nil),
 		(*PreviewChangeRequest_UpdateGroup)(nil),
 		(*PreviewChangeRequest_UpdateBillingPlan)(nil),
+		(*PreviewChangeRequest_UpdateUserSettings)(nil),
 	}
 	file_latchkey_permissions_v1_analysis_proto_msgTypes[17].OneofWrappers = []any{
 		(*Party_RoleId)(nil),

@@ -64,10 +64,9 @@ type AnalysisServiceClient interface {
 	ListHolders(ctx context.Context, in *ListHoldersRequest, opts ...grpc.CallOption) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
 	// lose which grants and which methods, by user id. A page can be short, or even empty, and
-	// have a token: then go on. Which logged calls would have gone otherwise is not told.
+	// have a token: then go on. ReplayService tells which logged calls would go otherwise.
 	//
-	// What is told is what differs at once. Settings that are not boolean are left out, and
-	// so are methods that ask for no grant.
+	// What is told is what differs at once. Methods that ask for no grant are left out.
 	// Fails as the change itself would, without what it is checked against its request_id,
 	// with PERMISSION_DENIED if the caller may not call the change's method, and with
 	// INVALID_ARGUMENT for a page token of another request.
@@ -208,10 +207,9 @@ type AnalysisServiceServer interface {
 	ListHolders(context.Context, *ListHoldersRequest) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
 	// lose which grants and which methods, by user id. A page can be short, or even empty, and
-	// have a token: then go on. Which logged calls would have gone otherwise is not told.
+	// have a token: then go on. ReplayService tells which logged calls would go otherwise.
 	//
-	// What is told is what differs at once. Settings that are not boolean are left out, and
-	// so are methods that ask for no grant.
+	// What is told is what differs at once. Methods that ask for no grant are left out.
 	// Fails as the change itself would, without what it is checked against its request_id,
 	// with PERMISSION_DENIED if the caller may not call the change's method, and with
 	// INVALID_ARGUMENT for a page token of another request.
