@@ -64,6 +64,9 @@ func be(wanted []string) {
 	if file := os.Getenv(profileEnv); file != "" {
 		go profileOnSignal(file)
 	}
+	if number := os.Getenv(failEnv); number != "" {
+		go failOnSignal(number)
+	}
 	var parts []server.Part
 	for _, name := range wanted {
 		switch name {
