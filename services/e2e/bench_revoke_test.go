@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
+
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
@@ -13,7 +15,7 @@ import (
 )
 
 // revoking returns calls that give one person a permission and take it away, in turns.
-func revoking(s *suite, c *demo.Company, as context.Context) func(context.Context) error {
+func revoking(s grpc.ClientConnInterface, c *demo.Company, as context.Context) func(context.Context) error {
 	access := permissionspb.NewAccessServiceClient(s)
 	user := c.Person("SP").ID
 	granted := false
@@ -34,7 +36,16 @@ func revoking(s *suite, c *demo.Company, as context.Context) func(context.Contex
 // nobody else waits for.
 func (b *bench) revokes() finding {
 	s := five(b.t)
-	c := s.fill()
+	return b.revokesOn(s, s.fill())
+}
+
+// revokesOnReplicas is revokes with two replicas of each service over one PostgreSQL.
+func (b *bench) revokesOnReplicas() finding {
+	d := double(b.t)
+	return b.revokesOn(d, d.company)
+}
+
+func (b *bench) revokesOn(s grpc.ClientConnInterface, c *demo.Company) finding {
 	as := c.As(b.t.Context(), "OW")
 	revoke := revoking(s, c, as)
 	parts := invoicingpb.NewPartServiceClient(s)

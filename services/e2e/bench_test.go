@@ -55,6 +55,7 @@ var benchmarks = []benchmark{
 	{"list-10k", false, func(b *bench) finding { return b.lists(10_000) }},
 	{"list-1m", true, func(b *bench) finding { return b.lists(1_000_000) }},
 	{"revoke-5", false, (*bench).revokes},
+	{"revoke-replicas-10", false, (*bench).revokesOnReplicas},
 	{"revoke-frozen", false, (*bench).revokesFrozen},
 	{"revoke-subscribers-5", false, func(b *bench) finding { return b.subscribed(5) }},
 	{"revoke-subscribers-50", false, func(b *bench) finding { return b.subscribed(50) }},

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
@@ -40,7 +41,7 @@ type doubled struct {
 	company  *demo.Company
 }
 
-func double(t *testing.T) *doubled {
+func double(t testing.TB) *doubled {
 	t.Helper()
 	d := &doubled{suite: newSuite(t, inDatabase(t)), replicas: map[string][]*process{}, clients: map[string]*grpc.ClientConn{}}
 	var peers []string
@@ -225,6 +226,95 @@ func TestRollingRestart(t *testing.T) {
 			if alarms := p.log.alarms(); len(alarms) > 0 {
 				t.Errorf("%s: %s", name, slices.Compact(alarms))
 			}
+		}
+	}
+}
+
+// TestRevokeWhileAReplicaIsGone takes a permission away through one replica of permissions
+// while the other is frozen or killed: whoever asks any replica of invoicing after that is not
+// let in. A repeat of the call at the other replica gets the first answer.
+func TestRevokeWhileAReplicaIsGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts ten processes")
+	}
+	d := double(t)
+	user, owner := d.company.Person("SP"), d.company.As(t.Context(), "OW")
+	alive, other := d.replicas["permissions"][0], d.replicas["permissions"][1]
+	access := permissionspb.NewAccessServiceClient(d.only(alive))
+	for name, trouble := range map[string]struct{ begin, end func() }{
+		"frozen": {func() { other.signal(syscall.SIGSTOP) }, func() { other.signal(syscall.SIGCONT) }},
+		"killed": {other.kill, func() { d.start(other) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, key := range []string{"Web", "Invoices", "Invoices:Void"} {
+				_, err := permissionspb.NewAccessServiceClient(d).SetOverride(owner, &permissionspb.SetOverrideRequest{
+					UserId: user.ID, Key: key, Effect: permissionspb.Effect_EFFECT_GRANT, Reason: "stands in",
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			var calls []func() codes.Code
+			for _, p := range d.replicas["invoicing"] {
+				conn := d.only(p)
+				calls = append(calls, func() codes.Code {
+					return status.Code(probes["invoicing"].call(d.company.As(t.Context(), "SP"), conn))
+				})
+			}
+			for _, call := range calls {
+				c := codes.Unavailable
+				for limit := time.Now().Add(time.Minute); c == codes.Unavailable && time.Now().Before(limit); time.Sleep(pace) {
+					c = call()
+				}
+				if c != codes.NotFound { // he is let in, and there is no such invoice
+					t.Fatalf("he who may is answered %v", c)
+				}
+			}
+			trouble.begin()
+			var returned atomic.Bool
+			var callers sync.WaitGroup
+			for _, call := range calls {
+				callers.Go(func() {
+					for refused := 0; refused < 50; {
+						before := returned.Load()
+						c := call()
+						if before && c == codes.NotFound {
+							t.Error("let in after the revoke had returned")
+							return
+						}
+						if before && c == codes.PermissionDenied {
+							refused++
+						}
+						time.Sleep(pace)
+					}
+				})
+			}
+			req := &permissionspb.SetOverrideRequest{
+				RequestId: uuid.NewString(), UserId: user.ID, Key: "Invoices:Void", Effect: permissionspb.Effect_EFFECT_DENY, Reason: "no longer",
+			}
+			first := untilAnswered(t, func() (*permissionspb.SetOverrideResponse, error) { return access.SetOverride(owner, req) })
+			returned.Store(true)
+			callers.Wait()
+			trouble.end()
+			there := permissionspb.NewAccessServiceClient(d.only(other))
+			again := untilAnswered(t, func() (*permissionspb.SetOverrideResponse, error) { return there.SetOverride(owner, req) })
+			if !proto.Equal(first, again) {
+				t.Errorf("the repeat at the other replica got %v, the first %v", again, first)
+			}
+		})
+	}
+}
+
+// untilAnswered repeats a call until it is answered.
+func untilAnswered[R any](t *testing.T, call func() (R, error)) R {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(pace) {
+		resp, err := call()
+		if err == nil {
+			return resp
+		}
+		if c := status.Code(err); c != codes.Unavailable && c != codes.DeadlineExceeded || time.Now().After(limit) {
+			t.Fatal(err)
 		}
 	}
 }
