@@ -246,14 +246,7 @@ func TestRevokeWhileAReplicaIsGone(t *testing.T) {
 		"killed": {other.kill, func() { d.start(other) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, key := range []string{"Web", "Invoices", "Invoices:Void"} {
-				_, err := permissionspb.NewAccessServiceClient(d).SetOverride(owner, &permissionspb.SetOverrideRequest{
-					UserId: user.ID, Key: key, Effect: permissionspb.Effect_EFFECT_GRANT, Reason: "stands in",
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
+			d.letVoid(owner, user.ID)
 			var calls []func() codes.Code
 			for _, p := range d.replicas["invoicing"] {
 				conn := d.only(p)
@@ -302,6 +295,19 @@ func TestRevokeWhileAReplicaIsGone(t *testing.T) {
 				t.Errorf("the repeat at the other replica got %v, the first %v", again, first)
 			}
 		})
+	}
+}
+
+// letVoid lets a user void invoices.
+func (d *doubled) letVoid(owner context.Context, user string) {
+	d.t.Helper()
+	for _, key := range []string{"Web", "Invoices", "Invoices:Void"} {
+		_, err := permissionspb.NewAccessServiceClient(d).SetOverride(owner, &permissionspb.SetOverrideRequest{
+			UserId: user, Key: key, Effect: permissionspb.Effect_EFFECT_GRANT, Reason: "stands in",
+		})
+		if err != nil {
+			d.t.Fatal(err)
+		}
 	}
 }
 
