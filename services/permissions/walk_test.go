@@ -177,7 +177,7 @@ func (w *walk) step(caller string, n int) error {
 	before := w.last
 	set, _ := w.loader().access(w.loader().user(caller)).grants(w.now)
 	key := catalog.MustGrant(keyOf(n))
-	if !set.Has(key) {
+	if !set.Has(key) || !w.active[caller] {
 		return nil
 	}
 	by := granter{id: caller, carries: set}
@@ -369,6 +369,9 @@ func (w *walk) checkStep(before, after *world, caller string, member bool) error
 				}
 			}
 		}
+		if after.users[user] == nil {
+			continue // forgotten, with all that was given, denied and set
+		}
 		if err := w.checkDenies(before, after, caller, user); err != nil {
 			return err
 		}
@@ -402,9 +405,6 @@ func (w *walk) instants(before, after *world, users ...string) []time.Time {
 // checkDenies checks that no deny by somebody who holds more was lifted, or overcome by
 // what is more specific.
 func (w *walk) checkDenies(before, after *world, caller, user string) error {
-	if after.users[user] == nil {
-		return nil // forgotten, with all that was given and denied
-	}
 	for k, authors := range w.denies(before, user, w.now) {
 		for _, author := range authors {
 			if slices.Contains(w.denies(after, user, w.now)[k], author) {
