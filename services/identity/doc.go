@@ -17,6 +17,10 @@
 // all that there is of it: sealed, it holds what was proven, so that nothing is kept
 // until it is answered. Wrong proofs are counted in the store, before they are looked at.
 //
+// Where HTTP is on, the service is an authorization server and an OpenID provider, and
+// its pages drive the API as any client does: docs/oauth.md. An access token is known by
+// its hash, as every token is.
+//
 // What is always true:
 //   - No password, token or one-time code is on disk or in a journal, only its hash. What
 //     has to be read again, as the secret of an authenticator app, is sealed with a key

@@ -13,6 +13,7 @@ import (
 
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/token"
 )
 
 // Cheap is Part with hashes that cost next to nothing. Most tests sign in often, and
@@ -70,8 +71,8 @@ func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
 type Whom struct {
-	Organization, User, Session, Key, Client, Actor, ActorSession string
-	Challenges                                                    []string // their secrets
+	Organization, User, Session, Key, Client, ClientSession, Redirect, Challenge, Actor, ActorSession string
+	Challenges                                                                                        []string // their secrets
 }
 
 // Tamper brings somebody into a blocked state behind the back of the part that
@@ -122,10 +123,12 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		return nil
 	},
 	"access token expired": func(tx *store.Tx, w Whom) error {
-		for t := range tokensBySession.Scan(tx, tokensBySession.Range(w.Client)) {
-			t.ExpireTime = past
-			if err := tokens.Put(tx, t); err != nil {
-				return err
+		for _, id := range []string{w.Client, w.ClientSession} {
+			for t := range tokensBySession.Scan(tx, tokensBySession.Range(id)) {
+				t.ExpireTime = past
+				if err := tokens.Put(tx, t); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -164,12 +167,18 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 	},
 	"session ended": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.Session) // but not its token
+		sessions.Delete(tx, w.ClientSession)
 		return nil
 	},
 	"session expired": func(tx *store.Tx, w Whom) error {
-		s, _ := sessions.Get(tx, w.Session)
-		s.ExpireTime = past
-		return sessions.Put(tx, s)
+		for _, id := range []string{w.Session, w.ClientSession} {
+			s, _ := sessions.Get(tx, id)
+			s.ExpireTime = past
+			if err := sessions.Put(tx, s); err != nil {
+				return err
+			}
+		}
+		return nil
 	},
 	"password changed": func(tx *store.Tx, w Whom) error {
 		c, _ := credentials.Get(tx, w.User)
@@ -231,3 +240,23 @@ func PrivateKeyMarks() []string {
 
 // Scopes are all that a client can be allowed.
 func Scopes() []string { return (&service{}).metadata().ScopesSupported }
+
+// GrantCode makes a code as if somebody had just let the client in.
+func GrantCode(ctx context.Context, w Whom) (string, error) {
+	text, hash := token.New(codePrefix, rand.Reader)
+	return text, last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		return authCodes.Put(tx, &identitystorepb.AuthorizationCode{
+			Id: tokenID(hash[:]), ClientId: w.Client, RedirectUri: w.Redirect, Challenge: w.Challenge, Scopes: []string{"openid"},
+			UserId: w.User, OrganizationId: w.Organization, SessionId: w.Session, AuthTime: timestamppb.New(tx.Now()),
+			ExpireTime: timestamppb.New(tx.Now().Add(codeLife)),
+		})
+	})
+}
+
+// GrantRefresh makes one more refresh token of a session.
+func GrantRefresh(ctx context.Context, session string) (string, error) {
+	text, hash := token.New(refreshPrefix, rand.Reader)
+	return text, last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		return refreshTokens.Put(tx, &identitystorepb.RefreshToken{Id: tokenID(hash[:]), SessionId: session})
+	})
+}

@@ -32,11 +32,15 @@ const (
 	pathActing    path = "show an actor's token"           // ResolveSession
 	pathClaim     path = "claim the suite"                 // ClaimOwnership
 
-	pathNewClient   path = "make an OAuth client"       // CreateOauthClient, RotateOauthClientSecret
-	pathProve       path = "prove an OAuth client"      // every endpoint that clients call
-	pathKeyAsClient path = "exchange an API key"        // the token endpoint
-	pathMachine     path = "issue a token to a client"  // the token endpoint, client credentials
-	pathMachineCall path = "show the token of a client" // ResolveSession
+	pathNewClient   path = "make an OAuth client"              // CreateOauthClient, RotateOauthClientSecret
+	pathProve       path = "prove an OAuth client"             // every endpoint that clients call
+	pathKeyAsClient path = "exchange an API key"               // the token endpoint
+	pathMachine     path = "issue a token to a client"         // the token endpoint, client credentials
+	pathMachineCall path = "show the token of a client"        // ResolveSession
+	pathAuthorize   path = "let a client in"                   // the authorization endpoint, the pages of consent and of devices
+	pathRedeem      path = "redeem a code"                     // the token endpoint, also of devices
+	pathRefresh     path = "renew tokens"                      // the token endpoint
+	pathClientCall  path = "show a token of a client's person" // ResolveSession
 )
 
 // subject is for whom a credential is to be issued or accepted, and by what.
@@ -59,6 +63,7 @@ type subject struct {
 	clientSecret string // SHA-256 of what the client proves itself with
 	keyToken     string // id of the token that an API key is shown with in place of a client
 	accessToken  string // id of the access token that is shown
+	authCode     string // id of the code that is redeemed
 }
 
 // block is a state in which nobody is let in on certain paths.
@@ -79,17 +84,17 @@ var (
 	// changes the password proves it in the same call.
 	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient}
 	// bySession are those on which a session is what lets in.
-	bySession = append([]path{pathSession, pathActing, pathStepUp}, issuing...)
+	bySession = append([]path{pathSession, pathActing, pathStepUp, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
 	answering = []path{pathAnswer, pathStepUp, pathConfirm}
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathKeyAsClient}
-	byClient = []path{pathProve, pathMachine, pathMachineCall}
+	byClient = []path{pathProve, pathMachine, pathMachineCall, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}
 	// proving are those on which an OAuth client proves itself, calling those on which an
 	// access token is shown.
-	proving = []path{pathProve, pathMachine}
-	calling = []path{pathSession, pathKey, pathMachineCall}
+	proving = []path{pathProve, pathMachine, pathRedeem, pathRefresh}
+	calling = []path{pathSession, pathKey, pathMachineCall, pathClientCall}
 )
 
 // blocks is the whole table. TestGate tries each path of each block, before and after
@@ -109,6 +114,7 @@ var blocks = []block{
 	{name: "key not proven", on: []path{pathKeyAsClient}, holds: keyTokenWrong},
 	{name: "client deleted", on: byClient, holds: clientGone},
 	{name: "client not proven", on: proving, holds: secretWrong},
+	{name: "code spent", on: []path{pathRedeem}, holds: codeSpent},
 	{name: "access token expired", on: calling, holds: accessExpired},
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
 	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
@@ -140,6 +146,10 @@ var refusals = map[path]func() error{
 	pathKeyAsClient: invalidClient,
 	pathMachine:     invalidClient,
 	pathMachineCall: credentialsInvalid,
+	pathAuthorize:   invalidGrant,
+	pathRedeem:      invalidGrant,
+	pathRefresh:     invalidGrant,
+	pathClientCall:  credentialsInvalid,
 }
 
 // admit is the one gate: whatever issues a credential and whatever accepts one asks

@@ -67,7 +67,25 @@ var ways = map[string]func(*caller) error{
 	"issue a token to a client": func(c *caller) error {
 		return refusedHTTP(c.machineToken(c.machine.GetId(), c.machine.secret))
 	},
-	"show the token of a client": func(c *caller) error { return c.resolve(c.machineCall) },
+	"let a client in": func(c *caller) error {
+		b := c.signedInBrowser()
+		if page := b.open(c.machine.authorizePath("prompt", "none")); b.away == nil || b.away.Query().Get("code") == "" {
+			return status.Errorf(codes.Unauthenticated, "%d %s %v", page.status, page.text, b.away)
+		}
+		return nil
+	},
+	"redeem a code": func(c *caller) error {
+		code, err := identity.GrantCode(c.t.Context(), c.whom())
+		mustNot(c.t, err)
+		return refusedHTTP(c.machine.redeem(c.suite, code))
+	},
+	"renew tokens": func(c *caller) error {
+		token, err := identity.GrantRefresh(c.t.Context(), c.personSession)
+		mustNot(c.t, err)
+		return refusedHTTP(c.machine.refresh(c.suite, token))
+	},
+	"show a token of a client's person": func(c *caller) error { return c.resolve(c.personCall) },
+	"show the token of a client":        func(c *caller) error { return c.resolve(c.machineCall) },
 	"change the password": func(c *caller) error {
 		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
@@ -171,9 +189,10 @@ var free = map[string][]string{
 		"make an API key", "act for another", "make an OAuth client"),
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client"),
 
-	"client deleted":       allBut("prove an OAuth client", "issue a token to a client", "show the token of a client"),
-	"client not proven":    allBut("prove an OAuth client", "issue a token to a client"),
-	"access token expired": allBut("show the token of a client"),
+	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
+		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person"),
+	"client not proven":    allBut("prove an OAuth client", "issue a token to a client", "redeem a code", "renew tokens"),
+	"access token expired": allBut("show the token of a client", "show a token of a client's person"),
 	// A client belongs to the organization: that its maker has left does not keep it from
 	// looking at tokens, but from acting.
 	"organization unknown": {"prove an OAuth client"},
@@ -231,12 +250,9 @@ func (c *caller) blocked(block string) []subject {
 	s.known()
 	for _, who := range []*caller{s.caller, s.strong} {
 		if who.machine == nil {
-			who.machine = &registered{} // which nothing happens to
+			who.machine = &registered{OauthClient: &pb.OauthClient{RedirectUris: []string{""}}} // which nothing happens to
 		}
-		mustNot(c.t, identity.Tamper(c.t.Context(), block, identity.Whom{
-			Organization: who.user.GetOrganizationId(), User: who.user.GetId(), Session: who.session.GetId(), Key: who.keyID, Client: who.machine.GetId(),
-			Actor: home.user.GetId(), ActorSession: who.actorSession, Challenges: []string{who.challenge, who.stepUp, who.setup},
-		}))
+		mustNot(c.t, identity.Tamper(c.t.Context(), block, who.whomOf(home)))
 	}
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
@@ -251,6 +267,22 @@ func (c *caller) blocked(block string) []subject {
 	return subjects
 }
 
+// whom is what belongs to the caller.
+func (c *caller) whom() identity.Whom {
+	return identity.Whom{
+		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID,
+		Client: c.machine.GetId(), Redirect: c.machine.GetRedirectUris()[0], Challenge: challenge(), ClientSession: c.personSession,
+		Challenges: []string{c.challenge, c.stepUp, c.setup},
+	}
+}
+
+// whomOf is whom, with who acts in the caller's name.
+func (c *caller) whomOf(actor *caller) identity.Whom {
+	w := c.whom()
+	w.Actor, w.ActorSession = actor.user.GetId(), c.actorSession
+	return w
+}
+
 // known lets the process know the caller's session, so that it would go by what it
 // knows.
 func (c *caller) known() {
@@ -263,6 +295,9 @@ func (c *caller) known() {
 	}
 	if !c.signedIn(c.acting) {
 		c.t.Fatal("the fresh token of an actor is not accepted")
+	}
+	if !c.signedIn(c.personCall) {
+		c.t.Fatal("the fresh token of a client's person is not accepted")
 	}
 	if !c.signedIn(c.machineCall) {
 		c.t.Fatal("the fresh token of a client is not accepted")
@@ -327,7 +362,13 @@ func (c *caller) acted(name string) *caller {
 	u := c.hire(name, "OA")
 	c.permit(u, "User: Impersonation")
 	u = u.withKey("Organization")
-	u.machine = u.register(machine("Organization"))
+	u.machine = u.register(with(site("openid", "Organization"), func(c *pb.OauthClient) {
+		c.GrantTypes = append(c.GrantTypes, pb.OauthGrantType_OAUTH_GRANT_TYPE_CLIENT_CREDENTIALS)
+	}))
+	code := u.signedInBrowser().letIn(u, u.machine.authorizePath()).Get("code")
+	u.personCall = u.machine.redeem(u.suite, code).str("access_token")
+	claims, _ := u.verify(u.personCall, "at+jwt")
+	u.personSession = claims["sid"].(string)
 	u.machineCall = u.machineToken(u.machine.GetId(), u.machine.secret).str("access_token")
 	u.beneath = c.add("beneath-"+name, "US").user.GetId()
 	actor := c.signIn(c.session.GetOrganizationId())

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	clientSecretPrefix = "lkc_"
+	clientSecretPrefix = "lks_"
 	// maxClients is how many clients an organization or a brand can have.
 	maxClients = 200
 

@@ -3,13 +3,15 @@ package identity
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"latchkey.dev/services/internal/catalog"
 )
 
-// metadata is what clients discover (RFC 8414 2, OpenID Connect Discovery 1.0 3).
-type metadata struct {
+// providerMetadata is what clients discover (RFC 8414 2, OpenID Connect Discovery 1.0 3).
+type providerMetadata struct {
 	Issuer                string   `json:"issuer"`
 	TokenEndpoint         string   `json:"token_endpoint"`
 	JWKSURI               string   `json:"jwks_uri"`
@@ -21,15 +23,35 @@ type metadata struct {
 	IntrospectionAuth     []string `json:"introspection_endpoint_auth_methods_supported"`
 	RevocationAuth        []string `json:"revocation_endpoint_auth_methods_supported"`
 	AccessTokenAlgorithms []string `json:"access_token_signing_alg_values_supported"`
+	AuthorizationEndpoint string   `json:"authorization_endpoint"`
+	UserInfoEndpoint      string   `json:"userinfo_endpoint"`
+	EndSessionEndpoint    string   `json:"end_session_endpoint"`
+	DeviceEndpoint        string   `json:"device_authorization_endpoint"`
+	ResponseTypes         []string `json:"response_types_supported"`
+	ResponseModes         []string `json:"response_modes_supported"`
+	SubjectTypes          []string `json:"subject_types_supported"`
+	IDTokenAlgorithms     []string `json:"id_token_signing_alg_values_supported"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
+	PromptValues          []string `json:"prompt_values_supported"`
+	Claims                []string `json:"claims_supported"`
+	NamesIssuer           bool     `json:"authorization_response_iss_parameter_supported"`
+	RequestParameter      bool     `json:"request_parameter_supported"`
+	RequestURIParameter   bool     `json:"request_uri_parameter_supported"`
+	ClaimsParameter       bool     `json:"claims_parameter_supported"`
 }
 
-func (s *service) metadata() *metadata {
+func (s *service) metadata() *providerMetadata {
 	secrets := []string{"client_secret_basic", "client_secret_post"}
-	m := &metadata{
+	m := &providerMetadata{
 		Issuer: s.issuer, TokenEndpoint: s.issuer + tokenPath, JWKSURI: s.issuer + keysPath,
 		IntrospectionEndpoint: s.issuer + introspectPath, RevocationEndpoint: s.issuer + revokePath,
-		ScopesSupported: plainScopes, GrantTypes: []string{"client_credentials"},
+		ScopesSupported: plainScopes, GrantTypes: slices.Sorted(maps.Keys(grants)),
 		ClientAuth: append(secrets, "none"), IntrospectionAuth: secrets, RevocationAuth: append(secrets, "none"),
+		AuthorizationEndpoint: s.issuer + authorizePath, UserInfoEndpoint: s.issuer + userInfoPath,
+		EndSessionEndpoint: s.issuer + signOutPath, DeviceEndpoint: s.issuer + deviceAuthPath,
+		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"}, SubjectTypes: []string{"public"},
+		ChallengeMethods: []string{"S256"}, PromptValues: []string{"none", "login", "consent", "select_account"},
+		Claims: []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "name", "updated_at", "email", "email_verified"}, NamesIssuer: true,
 	}
 	for _, key := range catalog.Keys() {
 		m.ScopesSupported = append(m.ScopesSupported[:len(m.ScopesSupported):len(m.ScopesSupported)], scopeOf(key))
@@ -37,6 +59,7 @@ func (s *service) metadata() *metadata {
 	for _, alg := range algorithms {
 		m.AccessTokenAlgorithms = append(m.AccessTokenAlgorithms, string(alg))
 	}
+	m.IDTokenAlgorithms = m.AccessTokenAlgorithms
 	return m
 }
 

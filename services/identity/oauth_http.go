@@ -25,6 +25,16 @@ const (
 	tokenPath      = "/oauth2/token"
 	introspectPath = "/oauth2/introspect"
 	revokePath     = "/oauth2/revoke"
+	authorizePath  = "/oauth2/authorize"
+	signInPath     = "/oauth2/sign-in"
+	challengePath  = "/oauth2/challenge"
+	consentPath    = "/oauth2/consent"
+	userInfoPath   = "/oauth2/userinfo"
+	signOutPath    = "/oauth2/sign-out"
+	devicePath     = "/oauth2/device"
+	deviceAuthPath = "/oauth2/device-authorization"
+
+	revocationsPath = "/oauth2/revocations"
 )
 
 // serveOAuth registers the endpoints of OAuth 2.0 and OpenID Connect.
@@ -35,6 +45,21 @@ func (s *service) serveOAuth(h *server.HTTP) {
 	h.Handle("POST "+tokenPath, s.tokenEndpoint)
 	h.Handle("POST "+introspectPath, s.introspectEndpoint)
 	h.Handle("POST "+revokePath, s.revokeEndpoint)
+	for _, method := range []string{"GET ", "POST "} {
+		h.Handle(method+authorizePath, s.authorizeEndpoint)
+		h.Handle(method+userInfoPath, s.userInfoEndpoint)
+	}
+	h.Handle("GET "+signInPath, s.signInPage)
+	h.Handle("POST "+signInPath, s.signIn)
+	h.Handle("POST "+challengePath, s.answerChallenge)
+	h.Handle("POST "+consentPath, s.consent)
+	h.Handle("GET "+signOutPath, s.signOutPage)
+	h.Handle("POST "+signOutPath, s.signOut)
+	h.Handle("POST "+deviceAuthPath, s.deviceEndpoint)
+	h.Handle("GET "+revocationsPath, s.listRevocations)
+	h.Feed("GET "+revocationsPath+"/feed", s.feedRevocations)
+	h.Handle("GET "+devicePath, s.devicePage)
+	h.Handle("POST "+devicePath, s.decideDevice)
 }
 
 // oauthError is an error of an endpoint, as RFC 6749 5.2 writes it.
@@ -73,6 +98,8 @@ func asOAuth(err error) *oauthError {
 	}
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		switch f.Code {
+		case codes.Unauthenticated, codes.PermissionDenied: // by the gate
+			return invalidGrant().(*oauthError)
 		case codes.Unavailable, codes.ResourceExhausted:
 			return &oauthError{"temporarily_unavailable", "try again", http.StatusServiceUnavailable}
 		}

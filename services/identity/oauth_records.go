@@ -70,8 +70,20 @@ func ownerID(c *pb.OauthClient) string {
 	return c.GetOrganizationId()
 }
 
-// endClientSession removes what a session has beside others that was opened for a client.
+// dependents returns the tags of the sessions of clients that end with a browser's.
+func dependents(tx *store.Tx, browser string) (tags []string) {
+	for s := range clientSessionsByBrowser.Scan(tx, clientSessionsByBrowser.Range(browser)) {
+		tags = append(tags, sessionTag(s.GetSessionId()))
+	}
+	return tags
+}
+
+// endClientSession removes what a session has beside others that was opened for a client,
+// and ends the sessions of clients that were to last as long as it.
 func endClientSession(tx *store.Tx, id string) {
+	for s := range clientSessionsByBrowser.Scan(tx, clientSessionsByBrowser.Range(id)) {
+		endSession(tx, s.GetSessionId())
+	}
 	clientSessions.Delete(tx, id)
 	for t := range refreshTokensBySession.Scan(tx, refreshTokensBySession.Range(id)) {
 		refreshTokens.Delete(tx, t.GetId())

@@ -51,7 +51,11 @@ func (r *reply) str(name string) string {
 
 func (s *suite) send(req *http.Request) *reply {
 	s.t.Helper()
-	resp, err := s.web().Do(req)
+	client := s.sender
+	if client == nil {
+		client = s.web()
+	}
+	resp, err := client.Do(req)
 	mustNot(s.t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)

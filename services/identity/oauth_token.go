@@ -35,7 +35,10 @@ type tokenAnswer struct {
 // grants are the ways to come to tokens. Neither the implicit one nor that by password is
 // among them (RFC 9700 2.1.2, 2.4).
 var grants = map[string]func(*service, context.Context, *claimant, url.Values) (*tokenAnswer, error){
+	"authorization_code": (*service).grantAuthorizationCode,
 	"client_credentials": (*service).grantClientCredentials,
+	"refresh_token":      (*service).grantRefreshToken,
+	deviceGrant:          (*service).grantDeviceCode,
 }
 
 // tokenEndpoint issues tokens (RFC 6749 3.2).

@@ -81,7 +81,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 		"no client":           {good, "", 401, "invalid_client"},
 		"unknown client":      {good, basic("nobody", c.secret), 401, "invalid_client"},
 		"no secret":           {good, basic(c.GetId(), ""), 401, "invalid_client"},
-		"wrong secret":        {good, basic(c.GetId(), "lkc_"+strings.Repeat("0", 49)), 401, "invalid_client"},
+		"wrong secret":        {good, basic(c.GetId(), "lks_"+strings.Repeat("0", 49)), 401, "invalid_client"},
 		"not basic":           {good, "Bearer " + c.secret, 401, "invalid_client"},
 		"not encoded":         {good, basic("%zz", c.secret), 401, "invalid_client"},
 		"two ways":            {values("grant_type", "client_credentials", "client_secret", c.secret), basic(c.GetId(), c.secret), 400, "invalid_request"},

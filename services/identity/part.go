@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
@@ -42,14 +44,17 @@ type service struct {
 	grants permissionspb.GrantServiceClient
 	hub    *lease.Hub
 	hasher *hasher
-	issuer string    // under which tokens are issued; empty where HTTP is off
-	keys   *keyring  // that sign them; nil where HTTP is off
-	sealer *seal.Box // nil if there is a sealError
+	public grpc.ClientConnInterface // to this process, as anybody outside has it
+	issuer string                   // under which tokens are issued; empty where HTTP is off
+	keys   *keyring                 // that sign them; nil where HTTP is off
+	sealer *seal.Box                // nil if there is a sealError
 	// sealError is why secrets cannot be sealed, and so second factors not be kept.
 	sealError error
 	salt      []byte // of unknown addresses
 
-	wrongCodes *limiter // of ClaimOwnership
+	crossOrigin    *http.CrossOriginProtection
+	wrongUserCodes *limiter // of devices, by user
+	wrongCodes     *limiter // of ClaimOwnership
 }
 
 func start(env *server.Env) error { return newService(env).serve(env) }
@@ -82,7 +87,9 @@ func newService(env *server.Env) *service {
 	return &service{
 		sealer: sealer, sealError: sealError,
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
-		grants: permissionspb.NewGrantServiceClient(env.Conn("permissions")),
+		public: env.Public, crossOrigin: http.NewCrossOriginProtection(),
+		wrongUserCodes: newLimiter("wrong codes of devices", 10, 10*time.Minute, env.Now),
+		grants:         permissionspb.NewGrantServiceClient(env.Conn("permissions")),
 		hub: lease.NewHub(lease.HubConfig{
 			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),

@@ -225,6 +225,7 @@ func evictSessions(tx *store.Tx, user string) (tags []string) {
 			return false
 		}
 		tags = append(tags, sessionTag(session.GetId()))
+		tags = append(tags, dependents(tx, session.GetId())...)
 		return true
 	})
 	return tags
@@ -345,7 +346,8 @@ func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*p
 		return nil, inPersonOnly()
 	}
 	resp := &pb.EndSessionResponse{}
-	end := func(ctx context.Context) (err error) {
+	tags := []string{sessionTag(id)}
+	end := func(ctx context.Context) (_ []string, err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.EndSessionResponse, error) {
 			session, ok := sessions.Get(tx, id)
 			if !ok || session.GetUserId() != caller.ID {
@@ -354,15 +356,17 @@ func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*p
 			if err := sessions.Match(session, req.GetEtag()); err != nil {
 				return nil, err
 			}
+			tags = append(tags[:1], dependents(tx, id)...)
 			endSession(tx, id)
 			return resp, noteEnd(tx, id)
 		})
-		return err
+		return tags, err
 	}
 	if req.GetValidateOnly() {
-		return resp, end(ctx)
+		_, err := end(ctx)
+		return resp, err
 	}
-	if err := s.shutOut(ctx, end, sessionTag(id)); err != nil {
+	if err := s.shutOutAll(ctx, end); err != nil {
 		return nil, err
 	}
 	return resp, nil
@@ -425,6 +429,9 @@ func sooner(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
 func sessionPath(session *pb.Session) path {
 	if session.GetActorId() != "" {
 		return pathActing
+	}
+	if session.GetClientId() != "" {
+		return pathClientCall
 	}
 	return pathSession
 }

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ type suite struct {
 	t      testing.TB
 	config server.Config
 	conn   *grpc.ClientConn
+	sender *http.Client // of what send sends; nil for web
 }
 
 func start(t testing.TB, config server.Config, now func() time.Time, parts ...server.Part) *suite {
@@ -46,7 +48,7 @@ func start(t testing.TB, config server.Config, now func() time.Time, parts ...se
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &suite{p, t, config, conn}
+	return &suite{p, t, config, conn, nil}
 }
 
 func config(t testing.TB) server.Config {
@@ -98,6 +100,8 @@ type caller struct {
 	actorSession, beneath string
 	machine               *registered // OAuth client that acts by itself
 	machineCall           string      // its access token
+	personCall            string      // access token with which it acts for the caller
+	personSession         string      // the session of that
 	// strong is somebody else, who has a second factor.
 	strong *caller
 	app    *app
