@@ -172,7 +172,10 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 	},
 	"session expired": func(tx *store.Tx, w Whom) error {
 		for _, id := range []string{w.Session, w.ClientSession} {
-			s, _ := sessions.Get(tx, id)
+			s, ok := sessions.Get(tx, id)
+			if !ok {
+				continue
+			}
 			s.ExpireTime = past
 			if err := sessions.Put(tx, s); err != nil {
 				return err

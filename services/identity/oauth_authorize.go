@@ -187,7 +187,7 @@ func (s *service) mustSignIn(a *authorization, who *pb.Session) bool {
 	if a.client.GetOwner() != brandOwned && a.client.GetOrganizationId() != who.GetOrganizationId() {
 		return true
 	}
-	return a.maxAge == 0 || a.maxAge > 0 && s.now().Sub(who.GetCreateTime().AsTime()) > a.maxAge
+	return a.maxAge == 0 || a.maxAge > 0 && s.now().Sub(who.GetAuthTime().AsTime()) > a.maxAge
 }
 
 // afterSignIn leaves out of a request what asked for the sign-in that was just made.
@@ -216,7 +216,7 @@ func (s *service) sendCode(w http.ResponseWriter, r *http.Request, a *authorizat
 		return authCodes.Put(tx, &identitystorepb.AuthorizationCode{
 			Id: tokenID(hash[:]), ClientId: a.client.GetId(), RedirectUri: a.redirect, Challenge: a.query.Get("code_challenge"),
 			Scopes: a.scopes, Nonce: a.query.Get("nonce"), UserId: who.GetUserId(), OrganizationId: who.GetOrganizationId(),
-			SessionId: who.GetId(), AuthTime: who.GetCreateTime(),
+			SessionId: who.GetId(), AuthTime: who.GetAuthTime(),
 			ExpireTime: timestamppb.New(tx.Now().Add(codeLife)), PurgeTime: timestamppb.New(tx.Now().Add(codeRest)),
 		})
 	})

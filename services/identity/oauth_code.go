@@ -29,8 +29,8 @@ const (
 // two, so nobody goes on with what came of it.
 var errSpent = errors.New("used before")
 
-// opening is a session that is opened for a client, with its first tokens.
-type opening struct {
+// admission is a session that is opened for a client, with its first tokens.
+type admission struct {
 	client  *pb.OauthClient
 	code    *identitystorepb.AuthorizationCode
 	session *pb.Session
@@ -111,13 +111,13 @@ func withCaller(ctx context.Context, user string) context.Context {
 }
 
 // open makes a session for a client, of which nothing is kept yet.
-func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identitystorepb.AuthorizationCode) (*opening, error) {
+func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identitystorepb.AuthorizationCode) (*admission, error) {
 	life := sessionLife
 	if slices.Contains(code.GetScopes(), scopeOffline) {
 		life = offlineLife
 	}
 	now := s.now()
-	o := &opening{client: client, code: code, session: &pb.Session{
+	o := &admission{client: client, code: code, session: &pb.Session{
 		Id: s.newID(), UserId: code.GetUserId(), OrganizationId: code.GetOrganizationId(), Surface: pb.Surface_SURFACE_API,
 		CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(now.Add(life)), ClientId: client.GetId(),
 	}}
@@ -137,7 +137,7 @@ func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identi
 }
 
 // keep keeps a session and what proves it, and that the code was redeemed for it.
-func (o *opening) keep(tx *store.Tx, code *identitystorepb.AuthorizationCode) error {
+func (o *admission) keep(tx *store.Tx, code *identitystorepb.AuthorizationCode) error {
 	code.RedeemedSessionId = o.session.GetId()
 	if err := authCodes.Put(tx, code); err != nil {
 		return err

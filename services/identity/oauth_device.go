@@ -194,7 +194,7 @@ func (s *service) answerDevice(ctx context.Context, who *pb.Session, client *pb.
 			if err := admit(tx, browserAsSubject(who, client), pathAuthorize); err != nil {
 				return err
 			}
-			kept.UserId, kept.OrganizationId, kept.SessionId, kept.AuthTime = who.GetUserId(), who.GetOrganizationId(), who.GetId(), who.GetCreateTime()
+			kept.UserId, kept.OrganizationId, kept.SessionId, kept.AuthTime = who.GetUserId(), who.GetOrganizationId(), who.GetId(), who.GetAuthTime()
 		}
 		return authCodes.Put(tx, kept)
 	})

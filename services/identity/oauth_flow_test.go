@@ -323,3 +323,25 @@ func TestConsent(t *testing.T) {
 		t.Errorf("for more, silently: got %v, want consent_required", b.away)
 	}
 }
+
+// Who has a second factor shows it on the page as well, and nobody is let in without.
+func TestPagesAskForTheSecondFactor(t *testing.T) {
+	owner := owned(t)
+	c := owner.register(site("openid"))
+	strong := owner.hire("ada", "US").withApp()
+	b := owner.browser()
+	page := b.submit(b.open(c.authorizePath()), "email", strong.email, "password", strong.password)
+	if !strings.Contains(page.text, "One thing more") {
+		t.Fatalf("got %d %s, want to be asked for more", page.status, page.text)
+	}
+	if r := b.open(c.authorizePath("prompt", "none")); b.away == nil || b.away.Query().Get("error") != "login_required" {
+		t.Fatalf("with the password alone: got %d %v", r.status, b.away)
+	}
+	if page = b.submit(page, "code", "0000-0000"); page.status != 403 {
+		t.Errorf("a wrong code: got %d, want 403", page.status)
+	}
+	page = b.submit(page, "code", strong.codes[1])
+	if !strings.Contains(page.text, "asks to act in your name") {
+		t.Errorf("with a recovery code: got %d %s", page.status, page.text)
+	}
+}
