@@ -24,7 +24,6 @@ import (
 var inHandlers = map[string][]string{
 	"App":                           {"identity/session.go", "internal/authz/decide.go", "permissions/flip.go"},
 	"Web":                           {"identity/session.go", "internal/authz/decide.go", "permissions/explain.go"},
-	"Organization: Owner":           {"permissions/owners.go"},
 	"ServiceRequests:View:Assigned": {"servicerequest/sight.go"},
 	"ServiceRequests:View:Property": {"servicerequest/sight.go"},
 	"View:OwnedBy:Me":               {"invoicing/scope.go", "invoicing/vendor_scope.go", "scheduling/scope.go", "servicerequest/sight.go"},

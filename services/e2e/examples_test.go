@@ -286,6 +286,8 @@ func (x *exampler) settle(m method, msg protoreflect.Message) {
 			if hash, err := token.Hash(x.secrets["token"]); err == nil {
 				msg.Set(fd, protoreflect.ValueOfBytes(hash[:]))
 			}
+		case fd.Name() == "id" && collectionOf(msg) != "":
+			msg.Set(fd, protoreflect.ValueOfString(x.current(m, collectionOf(msg), v.String())))
 		case fd.Kind() == protoreflect.StringKind:
 			msg.Set(fd, protoreflect.ValueOfString(x.settled(m, fd, v.String())))
 		}
@@ -315,6 +317,20 @@ func (x *exampler) settled(m method, fd protoreflect.FieldDescriptor, value stri
 	if alias, ok := aliases[kind]; ok {
 		kind = alias
 	}
+	return x.current(m, kind, value)
+}
+
+// collectionOf returns of which collection the id of a request is, if it says so.
+func collectionOf(msg protoreflect.Message) string {
+	fd := msg.Descriptor().Fields().ByName("collection")
+	if fd == nil {
+		return ""
+	}
+	return msg.Get(fd).String()
+}
+
+// current returns the id of the current record of a kind.
+func (x *exampler) current(m method, kind, value string) string {
 	if id, ok := x.records[kind]; ok {
 		return id
 	}

@@ -74,7 +74,7 @@ func (s *service) serve(env *server.Env) error {
 	if err := s.openOAuth(env); err != nil {
 		return err
 	}
-
+	showJournal(env.Journal)
 	if err := s.saltUnknown(context.Background()); err != nil {
 		return err
 	}

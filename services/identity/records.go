@@ -20,7 +20,7 @@ const directory = "directory"
 
 var (
 	brands        = store.NewCollection("brand", (*pb.Brand).GetId)
-	organizations = store.NewCollection("organization", (*pb.Organization).GetId)
+	organizations = store.NewCollection("organization", (*pb.Organization).GetId).Party((*pb.Organization).GetId)
 
 	profiles       = store.NewCollection("profile", (*pb.Profile).GetId)
 	profileByEmail = profiles.Unique("email", func(p *pb.Profile) store.Key {
@@ -30,7 +30,7 @@ var (
 
 	users = store.NewCollection("user", func(u *pb.User) string {
 		return userKey(u.GetOrganizationId(), u.GetId())
-	})
+	}).Party((*pb.User).GetOrganizationId)
 	// usersByName and usersByPerson leave out ended memberships, usersByPurge has
 	// only them.
 	usersByName = users.Index("name", func(u *pb.User) store.Key {
@@ -46,7 +46,7 @@ var (
 		return store.Key{u.GetPurgeTime().AsTime()}
 	})
 
-	sessions       = store.NewCollection("session", (*pb.Session).GetId)
+	sessions       = store.NewCollection("session", (*pb.Session).GetId).Party((*pb.Session).GetOrganizationId)
 	sessionsByUser = sessions.Index("user", func(s *pb.Session) store.Key {
 		return store.Key{s.GetUserId(), store.Desc(s.GetCreateTime().AsTime())}
 	})
@@ -59,7 +59,7 @@ var (
 	})
 	tokensByExpiry = tokens.Index("expiry", func(t *identitystorepb.SessionToken) store.Key { return moment(t.GetExpireTime()) })
 
-	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId)
+	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId)
 	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
 		return store.Key{k.GetOrganizationId(), store.Desc(k.GetCreateTime().AsTime())}
 	})
@@ -77,7 +77,7 @@ var (
 	})
 	apiKeyUses = store.NewCollection("api_key_use", (*identitystorepb.ApiKeyUse).GetId)
 
-	impersonations       = store.NewCollection("impersonation", (*pb.Impersonation).GetId)
+	impersonations       = store.NewCollection("impersonation", (*pb.Impersonation).GetId).Party((*pb.Impersonation).GetOrganizationId)
 	impersonationsByUser = impersonations.Index("user", func(i *pb.Impersonation) store.Key {
 		return store.Key{i.GetOrganizationId(), i.GetUserId(), store.Desc(i.GetCreateTime().AsTime())}
 	})
@@ -131,6 +131,9 @@ func inDirectory(ctx context.Context) context.Context { return inTenant(ctx, dir
 
 func inTenant(ctx context.Context, tenant string) context.Context {
 	o := store.OriginOf(ctx)
+	if o.Party == "" && o.Tenant != directory {
+		o.Party = o.Tenant // the caller's, to which the entry in the journal belongs too
+	}
 	o.Tenant = tenant
 	return store.WithOrigin(ctx, o)
 }

@@ -36,6 +36,7 @@ func start(env *server.Env) error {
 	pb.RegisterPartServiceServer(env.Registrar, s)
 	pb.RegisterInvoiceServiceServer(env.Registrar, s)
 	pb.RegisterVendorInvoiceServiceServer(env.Registrar, s)
+	s.showJournal(env.Journal)
 	env.Consume("scheduling", s.draft, "latchkey.scheduling.v1.AppointmentFinished")
 	env.GoAlone("purge", s.purgeForever)
 	return nil

@@ -77,6 +77,7 @@ func start(env *server.Env) error {
 	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
 	pb.RegisterUsageServiceServer(env.Registrar, s)
+	showJournal(env.Journal)
 	pb.RegisterAccessFileServiceServer(env.Registrar, s)
 	pb.RegisterReplayServiceServer(env.Registrar, s)
 	env.GoAlone("purge", s.purge)

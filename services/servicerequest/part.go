@@ -46,6 +46,7 @@ func start(env *server.Env) error {
 	pb.RegisterServiceRequestServiceServer(env.Registrar, s)
 	pb.RegisterCommentServiceServer(env.Registrar, s)
 	pb.RegisterAttachmentServiceServer(env.Registrar, s)
+	showJournal(env.Journal)
 	env.GoAlone("upkeep", s.upkeepForever)
 	return nil
 }

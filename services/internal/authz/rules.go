@@ -58,7 +58,10 @@ type feature struct {
 
 // Rules are the compiled rules of every method that a server serves. They are
 // built before serving and only read afterwards.
-type Rules struct{ methods map[string]*method }
+type Rules struct {
+	methods map[string]*method
+	shapes  map[protoreflect.FullName]*shape // of all messages that the methods reach
+}
 
 // open are the services that carry no rules of ours and that anyone may call:
 // health says whether a service is up, reflection what its API is.
@@ -91,6 +94,7 @@ func Compile(services map[string]grpc.ServiceInfo) (*Rules, error) {
 		}
 	}
 	p.settle()
+	r.shapes = p.shapes
 	for _, d := range found {
 		m, err := p.method(d)
 		if err != nil {

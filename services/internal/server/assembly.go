@@ -27,6 +27,7 @@ func (p *Process) env(part Part) *Env {
 		},
 		GoAlone: func(name string, run func(context.Context) error) { p.goAlone(part.Name, name, run) },
 		AddHub:  func(h *lease.Hub) { p.addHub(part.Name, h) },
+		Journal: p.journals[part.Name],
 		HTTP:    p.http,
 		Seal:    p.openSeal,
 		Blobs:   func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/grpc"
 
 	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
+	journalpb "latchkey.dev/gen/go/latchkey/journal/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/decision"
@@ -39,7 +40,8 @@ func (p *Process) openDecisions() {
 // of returns the log of a gRPC service, or nil.
 func (d *decisions) of(service string) authz.Log {
 	l := d.logs[d.part[service]]
-	if service == decisionpb.DecisionService_ServiceDesc.ServiceName {
+	switch service {
+	case decisionpb.DecisionService_ServiceDesc.ServiceName, journalpb.JournalService_ServiceDesc.ServiceName:
 		l = d.first
 	}
 	if l == nil {

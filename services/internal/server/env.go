@@ -10,6 +10,7 @@ import (
 
 	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
 
+	"latchkey.dev/services/internal/journal"
 	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/store"
@@ -54,6 +55,9 @@ type Env struct {
 	// a revision, and may run twice. An event that cannot be handled is tried again
 	// until it can; the tenant's later ones wait for it.
 	Consume func(source string, handle EventHandler, types ...string)
+	// Journal is the part's own journal, of which it says with package journal what is
+	// shown. Nil if the part keeps nothing.
+	Journal *journal.Source
 	// AddHub offers a source of leases to the suite.
 	AddHub func(*lease.Hub)
 	// Blobs opens the part's own store of blobs.

@@ -20,6 +20,7 @@ import (
 	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/journal"
 	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/store"
 )
@@ -50,6 +51,7 @@ type Process struct {
 	tracing  *tracing
 
 	decisions decisions
+	journals  map[string]*journal.Source // by part
 
 	ctx      context.Context // of background work; its cause is why the process ends
 	cancel   context.CancelCauseFunc
@@ -221,6 +223,7 @@ func (p *Process) startParts(context.Context) error {
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
 	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{stores: p.stores, draining: p.draining})
 	p.openDecisions()
+	p.openJournals()
 	for _, part := range p.parts {
 		if db := p.stores[part.Name]; db != nil && db.Shared() {
 			p.replicas[part.Name] = &replica{

@@ -15,6 +15,7 @@ import (
 type Collection[T proto.Message] struct {
 	name    string
 	id      func(T) string
+	party   func(T) string // nil if the tenant is the organization
 	typ     protoreflect.MessageType
 	fields  fields
 	prefix  []byte // of the records' keys, after the tenant
@@ -106,6 +107,7 @@ func (c *Collection[T]) Put(tx *Tx, v T) error {
 		return err
 	}
 	tx.put(tx.under(c.prefix, id), b)
+	c.involve(tx, v)
 	return tx.err
 }
 
@@ -120,6 +122,7 @@ func (c *Collection[T]) Delete(tx *Tx, id string) {
 	// An error is the transaction's own: no key is added that could be taken.
 	if c.reindex(tx, id, c.entries(tx, old, true, id), c.entries(tx, old, false, id)) == nil {
 		tx.del(tx.under(c.prefix, id))
+		c.involve(tx, old)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // their keys. What it writes itself:
 //
 //   - if records changed or events were emitted: the journal's entry and new head,
-//     a history row for each change, a row for each event;
+//     a history row for each change and each party, a row for each event;
 //   - in the first transaction of a tenant: its row in the registry;
 //   - in the first of an origin with a note: the note.
 //
@@ -99,6 +99,7 @@ func (tx *Tx) appendEntry(changes []*storepb.Change) {
 	for _, c := range changes {
 		tx.put(tx.row(spaceHistory, c.GetCollection(), c.GetId(), e.GetRevision()), present)
 	}
+	tx.putParties(e.GetRevision())
 	e.Hash = entryHash(e)
 	tx.save(tx.row(spaceJournal, e.GetRevision()), e)
 	tx.save(tx.row(spaceHead), &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()})

@@ -53,9 +53,12 @@
 //
 //	space            parts                                value
 //	a  answer        day, caller, method, request id      Answer
+//	b  base          none                                 Base
 //	c  head          none                                 Head
 //	e  event         revision, index                      EventRow
-//	h  history       collection, id, revision             empty
+//	h  history       collection, id, revision             empty, or the hash of the record
+//	                                                      whose entry is gone
+//	h  party         "", organization, revision           empty
 //	i  index         "collection/index", the key, id      empty
 //	i  unique index  "collection/index", the key          id
 //	j  journal       revision                             JournalEntry
@@ -69,6 +72,7 @@
 //	b  beat          replica                              ReplicaBeat
 //	c  claim         name of the work                     ReplicaClaim
 //	f  fence         replica                              empty
+//	g  signer        none                                 32 random bytes, an Ed25519 seed
 //	k  secret        none                                 64 random bytes, for page tokens
 //	l  replicas      none                                 ReplicaList
 //	s  schema        none                                 Schema

@@ -20,9 +20,18 @@ const (
 
 // Journal yields the entries of the tenant's journal after a revision, with values
 // and payloads as far as they were not erased. It ends with the last entry or
-// after an error.
+// after an error. After 0 is from where the journal begins; after another revision that
+// is no longer kept is an error, a fault with the reason JOURNAL_COMPACTED.
 func (db *DB) Journal(ctx context.Context, tenant string, afterRevision int64) iter.Seq2[*storepb.JournalEntry, error] {
 	return func(yield func(*storepb.JournalEntry, error) bool) {
+		if afterRevision == 0 {
+			base, err := db.base(ctx, tenant)
+			if err != nil {
+				yield(nil, fmt.Errorf("read journal of %s: %w", tenant, err))
+				return
+			}
+			afterRevision = base.GetRevision()
+		}
 		for {
 			entries, err := db.entries(ctx, tenant, afterRevision)
 			if err != nil {
@@ -46,6 +55,9 @@ func (db *DB) Journal(ctx context.Context, tenant string, afterRevision int64) i
 func (db *DB) entries(ctx context.Context, tenant string, afterRevision int64) ([]*storepb.JournalEntry, error) {
 	var entries []*storepb.JournalEntry
 	err := db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
+		if err := tx.checkKept(afterRevision); err != nil {
+			return err
+		}
 		lo := bytes.Clone(tx.row(spaceJournal, afterRevision+1))
 		_, hi := tx.rows(spaceJournal)
 		size := 0
@@ -78,75 +90,15 @@ func (tx *Tx) fillPayloads(e *storepb.JournalEntry) {
 	}
 }
 
-// VerifyJournal returns an error that names the first revision of the tenant's
-// journal that is missing, or differs from what was committed. An erased value is
-// no difference.
-func (db *DB) VerifyJournal(ctx context.Context, tenant string) error {
-	last := &storepb.Head{}
-	for e, err := range db.Journal(ctx, tenant, 0) {
-		if err != nil {
-			return err
-		}
-		if wrong := verifyEntry(e, last); wrong != "" {
-			return fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong)
-		}
-		last = &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()}
-	}
-	return db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
-		if wrong := tx.verifyHead(last); wrong != "" {
-			return fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong)
-		}
-		return nil
-	})
-}
-
-// verifyHead says what is wrong with the journal's head if last is the last entry that
-// was found before. More may have come since.
-func (tx *Tx) verifyHead(last *storepb.Head) string {
-	head := tx.journalHead()
-	switch {
-	case head.GetRevision() < last.GetRevision():
-		return "head is behind"
-	case head.GetRevision() > last.GetRevision():
-		if tx.get(tx.row(spaceJournal, last.GetRevision()+1)) == nil {
-			return "entry is missing"
-		}
-	case !bytes.Equal(head.GetHash(), last.GetHash()):
-		return "head has another hash"
-	}
-	return ""
-}
-
-// verifyEntry says what is wrong with the entry that follows last, if anything.
-func verifyEntry(e *storepb.JournalEntry, last *storepb.Head) string {
-	switch {
-	case e.GetRevision() != last.GetRevision()+1:
-		return "entry is missing"
-	case !bytes.Equal(e.GetPreviousHash(), last.GetHash()):
-		return "entry does not follow the one before"
-	case !bytes.Equal(e.GetHash(), entryHash(e)):
-		return "entry has another hash"
-	}
-	for _, c := range e.GetChanges() {
-		if c.OldValue != nil && !bytes.Equal(sum(c.GetOldValue()), c.GetOldHash()) ||
-			c.NewValue != nil && !bytes.Equal(sum(c.GetNewValue()), c.GetNewHash()) {
-			return "value of " + c.GetCollection() + " " + c.GetId() + " has another hash"
-		}
-	}
-	for _, ev := range e.GetEvents() {
-		if ev.Payload != nil && !bytes.Equal(sum(ev.GetPayload()), ev.GetHash()) {
-			return "event " + ev.GetType() + " has another hash"
-		}
-	}
-	return ""
-}
-
 // History yields the journal's entries that changed the record, the newest first,
-// each with this change alone and without events.
+// each with this change alone and without events, as far as they are kept.
 func (tx *Tx) History(collection, id string) iter.Seq[*storepb.JournalEntry] {
 	return func(yield func(*storepb.JournalEntry) bool) {
 		lo, hi := tx.rows(spaceHistory, collection, id)
 		for p := range tx.scan(lo, hi, true) {
+			if tx.entryIsGone(p) {
+				return
+			}
 			e := tx.historyEntry(p.Key[len(lo):])
 			if e == nil {
 				return
@@ -171,6 +123,9 @@ func (tx *Tx) EraseHistory(collection, id string) {
 	tx.mustWrite()
 	lo, hi := tx.rows(spaceHistory, collection, id)
 	for p := range tx.scan(lo, hi, false) {
+		if tx.entryIsGone(p) {
+			continue
+		}
 		e := tx.historyEntry(p.Key[len(lo):])
 		if e == nil {
 			return

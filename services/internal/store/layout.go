@@ -20,6 +20,7 @@ const (
 	systemBeat       = 'b'
 	systemClaim      = 'c'
 	systemFence      = 'f'
+	systemSigner     = 'g'
 	systemSecret     = 'k'
 	systemReplicas   = 'l'
 	systemSchema     = 's'
@@ -31,6 +32,7 @@ var (
 	schemaKey    = []byte{system, systemSchema}
 	secretKey    = []byte{system, systemSecret}
 	listKey      = []byte{system, systemReplicas}
+	signerKey    = []byte{system, systemSigner}
 	tenantPrefix = []byte{system, systemTenant}
 	beatPrefix   = []byte{system, systemBeat}
 	claimPrefix  = []byte{system, systemClaim}

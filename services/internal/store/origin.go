@@ -6,6 +6,7 @@ import "context"
 // context of each call; it goes into the journal.
 type Origin struct {
 	Tenant string // whose records, as a rule an organization's id
+	Party  string // the caller's organization, where it is not the tenant
 	Caller string // user who called; empty if the suite acts itself
 	Actor  string // user who acts in the caller's name; empty but under impersonation
 	Method string // full name of the method, "latchkey.invoicing.v1.InvoiceService/VoidInvoice"

@@ -55,6 +55,14 @@ func NewSchema(collections ...declared) *Schema {
 	return s
 }
 
+// Collections returns the names of the collections, in the order of their declaration.
+func (s *Schema) Collections() (names []string) {
+	for _, c := range s.collections {
+		names = append(names, c.Name())
+	}
+	return names
+}
+
 func (c *Collection[T]) attach(s *Schema) {
 	if c.schema != nil {
 		panic("store: collection " + c.name + " is in two schemas")

@@ -46,6 +46,7 @@ type Tx struct {
 	entry     *storepb.JournalEntry // the last that was read
 	erased    map[string]bool
 	positions map[string]int64 // that were set, by source
+	parties   map[string]bool  // beside the tenant
 	requestID string
 	scratch   []byte    // the last key made
 	room      [256]byte // for prefix and scratch

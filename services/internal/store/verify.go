@@ -69,6 +69,9 @@ type verifier struct {
 func (j *verifier) newest(tx *Tx, collection, id string) ([]byte, error) {
 	lo, hi := tx.rows(spaceHistory, collection, id)
 	for p := range tx.scan(lo, hi, true) {
+		if tx.entryIsGone(p) {
+			return bytes.Clone(p.Value), nil
+		}
 		if revision, _, _ := cutInt(p.Key[len(lo):]); j.hashes == nil || revision != j.revision {
 			e := tx.historyEntry(p.Key[len(lo):])
 			j.revision, j.hashes = e.GetRevision(), map[[2]string][]byte{}

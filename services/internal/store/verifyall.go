@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 )
 
 // Verified is how much was looked at, and how much of it was wrong.
@@ -53,7 +51,11 @@ func (db *DB) Verify(ctx context.Context, found func(problem string), seen func(
 
 // verifyEntries reports everything that is wrong with a tenant's journal.
 func (db *DB) verifyEntries(ctx context.Context, tenant string, report func(error), seen func(n int) error) error {
-	last := &storepb.Head{}
+	base, err := db.base(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	last := Link{Revision: base.GetRevision(), Hash: base.GetHash()}
 	for e, err := range db.Journal(ctx, tenant, 0) {
 		if err != nil {
 			if ctx.Err() == nil {
@@ -64,14 +66,14 @@ func (db *DB) verifyEntries(ctx context.Context, tenant string, report func(erro
 		if wrong := verifyEntry(e, last); wrong != "" {
 			report(fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, e.GetRevision(), wrong))
 		}
-		last = &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()}
+		last = Link{Revision: e.GetRevision(), Hash: e.GetHash()}
 		if err := seen(1); err != nil {
 			return err
 		}
 	}
 	return db.view(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
 		if wrong := tx.verifyHead(last); wrong != "" {
-			report(fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.GetRevision()+1, wrong))
+			report(fmt.Errorf("journal of %s is damaged at revision %d: %s", tenant, last.Revision+1, wrong))
 		}
 		return nil
 	})

@@ -116,6 +116,13 @@ const (
 	// `acr_values`, the strength needed, "single_factor" or "multi_factor"; `max_age`, how
 	// many seconds ago the last proof may be.
 	Reason_REASON_STEP_UP_NEEDED Reason = 46
+	// OUT_OF_RANGE. What was asked for is no longer kept in the journal. Metadata:
+	// `revision`, what was asked for; `base_revision`, after which the journal now begins, so
+	// that a watch can go on from there.
+	Reason_REASON_JOURNAL_COMPACTED Reason = 47
+	// DATA_LOSS. The journal is not what was committed. Metadata: `revision`, the first
+	// that is wrong; `what` is wrong with it.
+	Reason_REASON_JOURNAL_DAMAGED Reason = 48
 	// RESOURCE_EXHAUSTED. A bound was reached; try later. Metadata: `limit`.
 	Reason_REASON_LIMIT_REACHED Reason = 50
 	// RESOURCE_EXHAUSTED. The disk is full. Reads go on.
@@ -175,6 +182,8 @@ var (
 		44: "REASON_NO_SERVICE_AGENT",
 		45: "REASON_REVISION_AHEAD",
 		46: "REASON_STEP_UP_NEEDED",
+		47: "REASON_JOURNAL_COMPACTED",
+		48: "REASON_JOURNAL_DAMAGED",
 		50: "REASON_LIMIT_REACHED",
 		51: "REASON_DISK_FULL",
 		52: "REASON_SERVICE_UNREACHABLE",
@@ -216,6 +225,8 @@ var (
 		"REASON_NO_SERVICE_AGENT":    44,
 		"REASON_REVISION_AHEAD":      45,
 		"REASON_STEP_UP_NEEDED":      46,
+		"REASON_JOURNAL_COMPACTED":   47,
+		"REASON_JOURNAL_DAMAGED":     48,
 		"REASON_LIMIT_REACHED":       50,
 		"REASON_DISK_FULL":           51,
 		"REASON_SERVICE_UNREACHABLE": 52,
@@ -259,7 +270,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xae\b\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xe8\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -291,7 +302,9 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x11REASON_LAST_OWNER\x10+\x12\x1b\n" +
 	"\x17REASON_NO_SERVICE_AGENT\x10,\x12\x19\n" +
 	"\x15REASON_REVISION_AHEAD\x10-\x12\x19\n" +
-	"\x15REASON_STEP_UP_NEEDED\x10.\x12\x18\n" +
+	"\x15REASON_STEP_UP_NEEDED\x10.\x12\x1c\n" +
+	"\x18REASON_JOURNAL_COMPACTED\x10/\x12\x1a\n" +
+	"\x16REASON_JOURNAL_DAMAGED\x100\x12\x18\n" +
 	"\x14REASON_LIMIT_REACHED\x102\x12\x14\n" +
 	"\x10REASON_DISK_FULL\x103\x12\x1e\n" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +

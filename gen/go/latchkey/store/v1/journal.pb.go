@@ -162,6 +162,88 @@ func (x *JournalEntry) GetHash() []byte {
 	return nil
 }
 
+// Base is where a tenant's journal begins, once older entries were removed.
+type Base struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the last entry that was removed.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Hash of it.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// When it was committed.
+	CommitTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
+	// Revision up to which the values of the entries were erased; not before `revision`.
+	ErasedRevision int64 `protobuf:"varint,4,opt,name=erased_revision,json=erasedRevision,proto3" json:"erased_revision,omitempty"`
+	// The last revision of which an event was removed, by type.
+	DroppedEvents map[string]int64 `protobuf:"bytes,5,rep,name=dropped_events,json=droppedEvents,proto3" json:"dropped_events,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Base) Reset() {
+	*x = Base{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Base) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Base) ProtoMessage() {}
+
+func (x *Base) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Base.ProtoReflect.Descriptor instead.
+func (*Base) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Base) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Base) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Base) GetCommitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CommitTime
+	}
+	return nil
+}
+
+func (x *Base) GetErasedRevision() int64 {
+	if x != nil {
+		return x.ErasedRevision
+	}
+	return 0
+}
+
+func (x *Base) GetDroppedEvents() map[string]int64 {
+	if x != nil {
+		return x.DroppedEvents
+	}
+	return nil
+}
+
 // Head is the end of a tenant's journal. It is read and written by every
 // transaction that changes something, which puts them in order.
 type Head struct {
@@ -176,7 +258,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -188,7 +270,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[1]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -201,7 +283,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Head) GetRevision() int64 {
@@ -239,7 +321,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +333,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -264,7 +346,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Change) GetCollection() string {
@@ -325,7 +407,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +419,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +432,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Event) GetType() string {
@@ -391,7 +473,7 @@ type EventRow struct {
 
 func (x *EventRow) Reset() {
 	*x = EventRow{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +485,7 @@ func (x *EventRow) String() string {
 func (*EventRow) ProtoMessage() {}
 
 func (x *EventRow) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +498,7 @@ func (x *EventRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRow.ProtoReflect.Descriptor instead.
 func (*EventRow) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EventRow) GetType() string {
@@ -462,7 +544,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +556,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +569,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Answer) GetRequestHash() []byte {
@@ -522,7 +604,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +616,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[6]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +629,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Position) GetRevision() int64 {
@@ -572,7 +654,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +666,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +679,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Use) GetReads() int64 {
@@ -636,7 +718,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +730,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[8]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +743,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Schema) GetFormat() int32 {
@@ -699,6 +781,16 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x04hash\x18\n" +
 	" \x01(\fR\x04hash\x1a<\n" +
 	"\x0ePositionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xb1\x02\n" +
+	"\x04Base\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12;\n" +
+	"\vcommit_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"commitTime\x12'\n" +
+	"\x0ferased_revision\x18\x04 \x01(\x03R\x0eerasedRevision\x12Q\n" +
+	"\x0edropped_events\x18\x05 \x03(\v2*.latchkey.store.v1.Base.DroppedEventsEntryR\rdroppedEvents\x1a@\n" +
+	"\x12DroppedEventsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"6\n" +
 	"\x04Head\x12\x1a\n" +
@@ -759,34 +851,38 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
-	(*Head)(nil),                  // 1: latchkey.store.v1.Head
-	(*Change)(nil),                // 2: latchkey.store.v1.Change
-	(*Event)(nil),                 // 3: latchkey.store.v1.Event
-	(*EventRow)(nil),              // 4: latchkey.store.v1.EventRow
-	(*Answer)(nil),                // 5: latchkey.store.v1.Answer
-	(*Position)(nil),              // 6: latchkey.store.v1.Position
-	(*Use)(nil),                   // 7: latchkey.store.v1.Use
-	(*Schema)(nil),                // 8: latchkey.store.v1.Schema
-	nil,                           // 9: latchkey.store.v1.JournalEntry.PositionsEntry
-	nil,                           // 10: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Base)(nil),                  // 1: latchkey.store.v1.Base
+	(*Head)(nil),                  // 2: latchkey.store.v1.Head
+	(*Change)(nil),                // 3: latchkey.store.v1.Change
+	(*Event)(nil),                 // 4: latchkey.store.v1.Event
+	(*EventRow)(nil),              // 5: latchkey.store.v1.EventRow
+	(*Answer)(nil),                // 6: latchkey.store.v1.Answer
+	(*Position)(nil),              // 7: latchkey.store.v1.Position
+	(*Use)(nil),                   // 8: latchkey.store.v1.Use
+	(*Schema)(nil),                // 9: latchkey.store.v1.Schema
+	nil,                           // 10: latchkey.store.v1.JournalEntry.PositionsEntry
+	nil,                           // 11: latchkey.store.v1.Base.DroppedEventsEntry
+	nil,                           // 12: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	11, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
-	2,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
-	3,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	9,  // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
-	11, // 4: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
-	11, // 5: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	10, // 6: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	13, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	3,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
+	4,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
+	10, // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
+	13, // 4: latchkey.store.v1.Base.commit_time:type_name -> google.protobuf.Timestamp
+	11, // 5: latchkey.store.v1.Base.dropped_events:type_name -> latchkey.store.v1.Base.DroppedEventsEntry
+	13, // 6: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	13, // 7: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	12, // 8: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_store_v1_journal_proto_init() }
@@ -794,15 +890,15 @@ func file_latchkey_store_v1_journal_proto_init() {
 	if File_latchkey_store_v1_journal_proto != nil {
 		return
 	}
-	file_latchkey_store_v1_journal_proto_msgTypes[2].OneofWrappers = []any{}
 	file_latchkey_store_v1_journal_proto_msgTypes[3].OneofWrappers = []any{}
+	file_latchkey_store_v1_journal_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

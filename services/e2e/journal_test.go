@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"latchkey.dev/services/internal/server"
+	"latchkey.dev/services/internal/servertest"
+	"latchkey.dev/services/internal/store/postgres"
+)
+
+// unshown are the collections that no journal shows, each with the reason.
+var unshown = map[string]string{
+	"identity/session_token":       "a hash of what proves a session",
+	"identity/api_key_use":         "says no more than the key's own last use",
+	"identity/seeding":             "work that a crash left unfinished",
+	"identity/claim":               "a hash of what makes an owner",
+	"identity/totp":                "a secret that proves who somebody is",
+	"identity/recovery_codes":      "hashes of what proves who somebody is",
+	"identity/spent_challenge":     "what must not be answered twice",
+	"identity/failures":            "counts of what failed, for the next attempt",
+	"identity/salt":                "random bytes",
+	"identity/signing_key":         "a private key",
+	"identity/oauth_client":        "may be of a brand, which is several organizations",
+	"identity/oauth_secret":        "hashes of what proves a client",
+	"identity/oauth_session":       "what a session was opened for",
+	"identity/oauth_refresh":       "a hash of what renews a session",
+	"identity/oauth_code":          "a hash of what opens a session",
+	"identity/oauth_consent":       "what somebody let a client do",
+	"identity/oauth_revocation":    "what other processes are told of ended sessions",
+	"invoicing/counter":            "the last number given out",
+	"scheduling/cancelled_request": "a note that an event was handled",
+	"servicerequest/orphan":        "files that wait to be removed",
+}
+
+// TestJournalsShowEveryCollection holds what the journals show against what there is: each
+// collection is shown or on the list, and the guards of what is shown are known.
+func TestJournalsShowEveryCollection(t *testing.T) {
+	var parts []server.Part
+	for _, name := range names {
+		parts = append(parts, services[name])
+	}
+	p, err := server.Start(t.Context(), servertest.Config(t), parts, server.Options{Engines: server.Engines{"postgres": postgres.Open}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	left := maps.Clone(unshown)
+	for _, name := range names {
+		src := p.Journals()[name]
+		shown := src.Collections()
+		for _, collection := range services[name].Schema.Collections() {
+			_, ok := shown[collection]
+			if _, hidden := unshown[name+"/"+collection]; ok == hidden {
+				t.Errorf("%s/%s: shown is %v, and on the list of those that are not is %v", name, collection, ok, hidden)
+			}
+			delete(left, name+"/"+collection)
+		}
+		for collection, get := range shown {
+			if !p.Rules().Has(get) {
+				t.Errorf("%s/%s is shown to those who may call %s, which is no method", name, collection, get)
+			}
+		}
+		for _, m := range src.Messages() {
+			if !p.Rules().Reaches(m) {
+				t.Errorf("%s shows %s, whose guards nobody knows", name, m.ProtoReflect().Descriptor().FullName())
+			}
+		}
+	}
+	if len(left) > 0 {
+		t.Errorf("the list names what there is not: %v", slices.Sorted(maps.Keys(left)))
+	}
+}

@@ -1,0 +1,60 @@
+package identity
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/journal"
+	"latchkey.dev/services/internal/store"
+)
+
+// showJournal says what the journal shows: of the one for all organizations, to each caller
+// what is of his own.
+//
+// SECURITY: the profile and the credential of a person belong to no organization. That
+// they were made when an organization added her, or that another one did before, must not
+// be seen, so they are shown to herself alone.
+func showJournal(j *journal.Source) {
+	j.Tenant = directory
+	journal.Show(j, brands, pb.BrandService_GetBrand_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.Brand], error) {
+		organization := authz.Caller(ctx).Organization
+		return func(tx *store.Tx, b *pb.Brand) bool {
+			own, err := brandOf(tx, organization)
+			return err == nil && own.GetId() == b.GetId()
+		}, nil
+	})
+	journal.Show(j, organizations, pb.OrganizationService_GetOrganization_FullMethodName, ofOrganization((*pb.Organization).GetId, nil))
+	journal.Show(j, users, pb.UserService_GetUser_FullMethodName, ofOrganization((*pb.User).GetOrganizationId, nil))
+	journal.Show(j, apiKeys, pb.ApiKeyService_ListApiKeys_FullMethodName, ofOrganization((*pb.ApiKey).GetOrganizationId, nil))
+	journal.Show(j, sessions, pb.SessionService_ListMySessions_FullMethodName,
+		ofOrganization((*pb.Session).GetOrganizationId, func(s *pb.Session, caller string) bool { return s.GetUserId() == caller }))
+	journal.Show(j, impersonations, pb.ImpersonationService_ListMyImpersonations_FullMethodName,
+		ofOrganization((*pb.Impersonation).GetOrganizationId, func(i *pb.Impersonation, caller string) bool {
+			return i.GetUserId() == caller || i.GetActorId() == caller
+		}))
+	journal.Show(j, profiles, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*pb.Profile).GetId))
+	journal.ShowSecret(j, credentials, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*identitystorepb.Credential).GetUserId))
+}
+
+// ofOrganization is the sight of records of the caller's organization. Where mine tells
+// which are the caller's, others are for those who manage its users.
+func ofOrganization[T proto.Message](of func(T) string, mine func(v T, caller string) bool) func(context.Context) (journal.Sight[T], error) {
+	return func(ctx context.Context) (journal.Sight[T], error) {
+		c := authz.Caller(ctx)
+		all := mine == nil || c.Has("Organization: Users")
+		return func(_ *store.Tx, v T) bool { return of(v) == c.Organization && (all || mine(v, c.ID)) }, nil
+	}
+}
+
+// ofCaller is the sight of records of the caller himself.
+func ofCaller[T proto.Message](of func(T) string) func(context.Context) (journal.Sight[T], error) {
+	return func(ctx context.Context) (journal.Sight[T], error) {
+		c := authz.Caller(ctx)
+		return func(_ *store.Tx, v T) bool { return c.InPerson() && of(v) == c.ID }, nil
+	}
+}
