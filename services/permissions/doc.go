@@ -38,7 +38,14 @@
 // what if by making the change in a transaction that comes to nothing. What was is read
 // from the journal: a loader of a past revision compiles the records as they were then,
 // and judges them at the instant asked about. What methods ask for is read from the
-// descriptors of all services, which are linked in for that.
+// descriptors of all services, which are linked in for that. A replay asks every service
+// for its log, and judges each call by what its caller holds with the change and without.
+//
+// # Files
+//
+// An import is planned in reads that are short each and all of one revision, by the same
+// rules as single changes, and made in a transaction that only writes. If anything changed
+// meanwhile, or the caller may hold less, it is planned anew.
 //
 // # What is always true
 //

@@ -12,7 +12,10 @@ import (
 
 // ListHolders lists the users who hold a grant or may call a method.
 func (s *service) ListHolders(ctx context.Context, req *pb.ListHoldersRequest) (*pb.ListHoldersResponse, error) {
-	q, err := inquiryOf(req)
+	q, err := aboutSetting(req.GetSetting())
+	if req.GetSetting() == "" {
+		q, err = inquiryOf(req)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +49,9 @@ func listHolders(tx *store.Tx, q inquiry, req *pb.ListHoldersRequest) (*pb.ListH
 // holder returns a user as a holder, or nil if he is none.
 func (l *loader) holder(u *pb.UserAccess, q inquiry) *pb.Holder {
 	v := l.access(u).judge(l.now)
+	if q.setting != 0 {
+		return v.holderOfSetting(u.GetId(), q.setting)
+	}
 	if !q.holds(v.set) {
 		return nil
 	}
@@ -53,6 +59,20 @@ func (l *loader) holder(u *pb.UserAccess, q inquiry) *pb.Holder {
 	if q.method == nil {
 		r := v.explainGrant(q.bit)
 		h.Layer, h.Source = r.layer, r.source
+	}
+	return h
+}
+
+// holderOfSetting returns a user for whom a setting says something, or nil.
+func (v *verdict) holderOfSetting(user string, n int) *pb.Holder {
+	now := v.settings()
+	if !now.tells(n) {
+		return nil
+	}
+	r := v.explainSetting(n)
+	h := &pb.Holder{UserId: user, Layer: r.layer, Source: r.source}
+	if !boolSettings.has(n) {
+		h.Settings = now.effective()
 	}
 	return h
 }
@@ -90,6 +110,9 @@ const maxRanges = 64
 // order of the ids: those whose role, group or overrides could give it, or everybody.
 func (l *loader) candidates(q inquiry) []store.Range[*pb.UserAccess] {
 	everybody := []store.Range[*pb.UserAccess]{accesses.Range()}
+	if q.setting != 0 {
+		return everybody
+	}
 	var wanted catalog.Set
 	if q.method != nil {
 		wanted = q.method.Asks()

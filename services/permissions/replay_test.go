@@ -3,8 +3,10 @@ package permissions_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
@@ -125,4 +127,44 @@ func TestAPreviewOfSettings(t *testing.T) {
 	if owner.stored(uma).GetSettings() != nil {
 		t.Error("the preview changed the settings")
 	}
+}
+
+// TestHoldersOfASetting: of a boolean one and of others, now and as of a past time.
+func TestHoldersOfASetting(t *testing.T) {
+	owner := start(t)
+	uma, ulf := owner.add("uma", "US"), owner.add("ulf", "SA")
+	list := func(setting string, at *timestamppb.Timestamp) map[string]*pb.Holder {
+		t.Helper()
+		resp, err := owner.analysis().ListHolders(owner.ctx(), &pb.ListHoldersRequest{
+			Question: &pb.ListHoldersRequest_Setting{Setting: setting}, AsOfTime: at,
+		})
+		mustNot(t, err)
+		found := map[string]*pb.Holder{}
+		for _, h := range resp.GetHolders() {
+			found[h.GetUserId()] = h
+		}
+		return found
+	}
+	then := timestamppb.New(owner.clock.now())
+	owner.clock.forward(time.Minute)
+	_, err := owner.access().UpdateUserSettings(owner.ctx(), &pb.UpdateUserSettingsRequest{
+		UserId: uma, Settings: &pb.UserSettings{InvoiceApprover: &ulf},
+	})
+	mustNot(t, err)
+	got := list("invoice_approver", nil)
+	if len(got) != 1 || got[uma].GetLayer() != pb.Layer_LAYER_OVERRIDE || got[uma].GetSettings().GetInvoiceApprover() != ulf {
+		t.Errorf("of the approver: got %v", got)
+	}
+	if got := list("invoice_approver", then); len(got) != 0 {
+		t.Errorf("of the approver, then: got %v", got)
+	}
+	got = list("search_scope", nil)
+	if len(got) != 2 || got[uma].GetLayer() != pb.Layer_LAYER_ROLE || got[uma].GetSource() != "US" || got[ulf] != nil {
+		t.Errorf("of the scope: got %v", got)
+	}
+	if got := list("see_pricing", nil); len(got) != 2 || got[uma].GetSettings() != nil {
+		t.Errorf("of prices: got %v", got)
+	}
+	_, err = owner.analysis().ListHolders(owner.ctx(), &pb.ListHoldersRequest{Question: &pb.ListHoldersRequest_Setting{Setting: "see_all"}})
+	check(t, "of no setting", err, codes.InvalidArgument, "FIELD_INVALID")
 }

@@ -178,6 +178,21 @@ func (v values) proto(agent bool) *pb.UserSettings {
 	return s
 }
 
+// tells reports whether a setting is on, is more than the least there is, or has a value.
+func (v values) tells(n int) bool {
+	switch n {
+	case searchScope:
+		return v.search > pb.SearchScope_SEARCH_SCOPE_NONE
+	case proposalScope:
+		return v.proposal > pb.ProposalScope_PROPOSAL_SCOPE_OWNED
+	case invoiceApprover:
+		return v.approver != ""
+	case futureVisibility, loginRestrictions:
+		return v.says.has(n)
+	}
+	return v.on.has(n)
+}
+
 // agentOnly returns the name of the first setting that v speaks about and that exists
 // only for service agents, or "".
 func (v values) agentOnly() string {

@@ -1178,6 +1178,7 @@ type ListHoldersRequest struct {
 	//
 	//	*ListHoldersRequest_Grant
 	//	*ListHoldersRequest_Method
+	//	*ListHoldersRequest_Setting
 	Question isListHoldersRequest_Question `protobuf_oneof:"question"`
 	// As of when; now if left out.
 	AsOfTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
@@ -1254,6 +1255,15 @@ func (x *ListHoldersRequest) GetMethod() string {
 	return ""
 }
 
+func (x *ListHoldersRequest) GetSetting() string {
+	if x != nil {
+		if x, ok := x.Question.(*ListHoldersRequest_Setting); ok {
+			return x.Setting
+		}
+	}
+	return ""
+}
+
 func (x *ListHoldersRequest) GetAsOfTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.AsOfTime
@@ -1275,9 +1285,17 @@ type ListHoldersRequest_Method struct {
 	Method string `protobuf:"bytes,4,opt,name=method,proto3,oneof"`
 }
 
+type ListHoldersRequest_Setting struct {
+	// Any of the sixteen settings, by its name, "search_scope". Listed are those for whom
+	// it is on, or is more than the least there is, or who have a value of it.
+	Setting string `protobuf:"bytes,6,opt,name=setting,proto3,oneof"`
+}
+
 func (*ListHoldersRequest_Grant) isListHoldersRequest_Question() {}
 
 func (*ListHoldersRequest_Method) isListHoldersRequest_Question() {}
+
+func (*ListHoldersRequest_Setting) isListHoldersRequest_Question() {}
 
 // Response of AnalysisService.ListHolders.
 type ListHoldersResponse struct {
@@ -1348,13 +1366,15 @@ type Holder struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Of a grant: which layer decided. See KeyAccess.layer.
+	// Of a grant or a setting: which layer decided. See KeyAccess.layer.
 	Layer Layer `protobuf:"varint,2,opt,name=layer,proto3,enum=latchkey.permissions.v1.Layer" json:"layer,omitempty"`
-	// Of a grant: see KeyAccess.source.
+	// Of a grant or a setting: see KeyAccess.source.
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	// From this instant on he may no longer hold it without any change. Absent if there is
 	// none.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Of a setting that is not boolean: what counts for him of all such settings.
+	Settings      *EffectiveSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1433,13 @@ func (x *Holder) GetSource() string {
 func (x *Holder) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Holder) GetSettings() *EffectiveSettings {
+	if x != nil {
+		return x.Settings
 	}
 	return nil
 }
@@ -2467,27 +2494,29 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\vContentNeed\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x128\n" +
-	"\x05needs\x18\x03 \x03(\v2\".latchkey.permissions.v1.GrantNeedR\x05needs\"\xf9\x01\n" +
+	"\x05needs\x18\x03 \x03(\v2\".latchkey.permissions.v1.GrantNeedR\x05needs\"\xa0\x02\n" +
 	"\x12ListHoldersRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12!\n" +
 	"\x05grant\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dH\x00R\x05grant\x12$\n" +
 	"\x06method\x18\x04 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01H\x00R\x06method\x128\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01H\x00R\x06method\x12%\n" +
+	"\asetting\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dH\x00R\asetting\x128\n" +
 	"\n" +
 	"as_of_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTimeB\x11\n" +
 	"\bquestion\x12\x05\xbaH\x02\b\x01\"\x94\x01\n" +
 	"\x13ListHoldersResponse\x129\n" +
 	"\aholders\x18\x01 \x03(\v2\x1f.latchkey.permissions.v1.HolderR\aholders\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xac\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xf4\x01\n" +
 	"\x06Holder\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x124\n" +
 	"\x05layer\x18\x02 \x01(\x0e2\x1e.latchkey.permissions.v1.LayerR\x05layer\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xb7\x06\n" +
+	"expireTime\x12F\n" +
+	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\"\xb7\x06\n" +
 	"\x14PreviewChangeRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2652,15 +2681,15 @@ var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),      // 30: google.protobuf.Timestamp
 	(Layer)(0),                         // 31: latchkey.permissions.v1.Layer
 	(Effect)(0),                        // 32: latchkey.permissions.v1.Effect
-	(*SetUserRoleRequest)(nil),         // 33: latchkey.permissions.v1.SetUserRoleRequest
-	(*SetUserGroupRequest)(nil),        // 34: latchkey.permissions.v1.SetUserGroupRequest
-	(*SetOverrideRequest)(nil),         // 35: latchkey.permissions.v1.SetOverrideRequest
-	(*ClearOverrideRequest)(nil),       // 36: latchkey.permissions.v1.ClearOverrideRequest
-	(*UpdateRoleRequest)(nil),          // 37: latchkey.permissions.v1.UpdateRoleRequest
-	(*UpdateGroupRequest)(nil),         // 38: latchkey.permissions.v1.UpdateGroupRequest
-	(*UpdateBillingPlanRequest)(nil),   // 39: latchkey.permissions.v1.UpdateBillingPlanRequest
-	(*UpdateUserSettingsRequest)(nil),  // 40: latchkey.permissions.v1.UpdateUserSettingsRequest
-	(*EffectiveSettings)(nil),          // 41: latchkey.permissions.v1.EffectiveSettings
+	(*EffectiveSettings)(nil),          // 33: latchkey.permissions.v1.EffectiveSettings
+	(*SetUserRoleRequest)(nil),         // 34: latchkey.permissions.v1.SetUserRoleRequest
+	(*SetUserGroupRequest)(nil),        // 35: latchkey.permissions.v1.SetUserGroupRequest
+	(*SetOverrideRequest)(nil),         // 36: latchkey.permissions.v1.SetOverrideRequest
+	(*ClearOverrideRequest)(nil),       // 37: latchkey.permissions.v1.ClearOverrideRequest
+	(*UpdateRoleRequest)(nil),          // 38: latchkey.permissions.v1.UpdateRoleRequest
+	(*UpdateGroupRequest)(nil),         // 39: latchkey.permissions.v1.UpdateGroupRequest
+	(*UpdateBillingPlanRequest)(nil),   // 40: latchkey.permissions.v1.UpdateBillingPlanRequest
+	(*UpdateUserSettingsRequest)(nil),  // 41: latchkey.permissions.v1.UpdateUserSettingsRequest
 }
 var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	30, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
@@ -2687,43 +2716,44 @@ var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	17, // 21: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
 	31, // 22: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
 	30, // 23: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
-	33, // 24: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
-	34, // 25: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
-	35, // 26: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
-	36, // 27: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
-	37, // 28: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
-	38, // 29: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
-	39, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
-	40, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
-	20, // 32: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
-	41, // 33: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
-	41, // 34: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
-	21, // 35: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
-	21, // 36: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
-	2,  // 37: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
-	26, // 38: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
-	8,  // 39: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
-	27, // 40: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
-	31, // 41: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
-	3,  // 42: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
-	30, // 43: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	4,  // 44: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
-	15, // 45: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
-	18, // 46: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
-	22, // 47: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
-	24, // 48: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
-	28, // 49: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
-	5,  // 50: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
-	16, // 51: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
-	19, // 52: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
-	23, // 53: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
-	25, // 54: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
-	29, // 55: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
-	50, // [50:56] is the sub-list for method output_type
-	44, // [44:50] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	33, // 24: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	34, // 25: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
+	35, // 26: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
+	36, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
+	37, // 28: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
+	38, // 29: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
+	39, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
+	40, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
+	41, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	20, // 33: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
+	33, // 34: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
+	33, // 35: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
+	21, // 36: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
+	21, // 37: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
+	2,  // 38: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
+	26, // 39: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
+	8,  // 40: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
+	27, // 41: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
+	31, // 42: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
+	3,  // 43: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
+	30, // 44: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	4,  // 45: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
+	15, // 46: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
+	18, // 47: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
+	22, // 48: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
+	24, // 49: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
+	28, // 50: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
+	5,  // 51: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
+	16, // 52: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
+	19, // 53: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
+	23, // 54: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
+	25, // 55: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
+	29, // 56: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
+	51, // [51:57] is the sub-list for method output_type
+	45, // [45:51] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_analysis_proto_init() }
@@ -2743,6 +2773,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 	file_latchkey_permissions_v1_analysis_proto_msgTypes[11].OneofWrappers = []any{
 		(*ListHoldersRequest_Grant)(nil),
 		(*ListHoldersRequest_Method)(nil),
+		(*ListHoldersRequest_Setting)(nil),
 	}
 	file_latchkey_permissions_v1_analysis_proto_msgTypes[14].OneofWrappers = []any{
 		(*PreviewChangeRequest_SetUserRole)(nil),

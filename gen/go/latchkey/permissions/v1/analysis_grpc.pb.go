@@ -51,14 +51,15 @@ type AnalysisServiceClient interface {
 	// and identity cannot be reached.
 	// Example: {"grant": "Invoices:Void"}
 	ExplainAccess(ctx context.Context, in *ExplainAccessRequest, opts ...grpc.CallOption) (*ExplainAccessResponse, error)
-	// Lists the users who hold a grant, or who may call a method, by id: now, or as of a
-	// past time. A page can be short, or even empty, and have a token: then go on.
+	// Lists the users who hold a grant, who may call a method, or for whom a setting says
+	// something, by id: now, or as of a past time. A page can be short, or even empty, and
+	// have a token: then go on.
 	//
 	// It reads those whom a role, a group or an override could give the grant; for a
 	// setting, for a method that asks for nothing but settings, and as of a past
 	// time everybody. A page reads at most 1000 users and 20 for each that it may hold.
-	// Fails with INVALID_ARGUMENT for a grant or a method that does not exist, a method
-	// that asks for no grant, an as_of_time in the future, and a page token of another
+	// Fails with INVALID_ARGUMENT for a grant, a method or a setting that does not exist, a
+	// method that asks for no grant, an as_of_time in the future, and a page token of another
 	// request.
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(ctx context.Context, in *ListHoldersRequest, opts ...grpc.CallOption) (*ListHoldersResponse, error)
@@ -194,14 +195,15 @@ type AnalysisServiceServer interface {
 	// and identity cannot be reached.
 	// Example: {"grant": "Invoices:Void"}
 	ExplainAccess(context.Context, *ExplainAccessRequest) (*ExplainAccessResponse, error)
-	// Lists the users who hold a grant, or who may call a method, by id: now, or as of a
-	// past time. A page can be short, or even empty, and have a token: then go on.
+	// Lists the users who hold a grant, who may call a method, or for whom a setting says
+	// something, by id: now, or as of a past time. A page can be short, or even empty, and
+	// have a token: then go on.
 	//
 	// It reads those whom a role, a group or an override could give the grant; for a
 	// setting, for a method that asks for nothing but settings, and as of a past
 	// time everybody. A page reads at most 1000 users and 20 for each that it may hold.
-	// Fails with INVALID_ARGUMENT for a grant or a method that does not exist, a method
-	// that asks for no grant, an as_of_time in the future, and a page token of another
+	// Fails with INVALID_ARGUMENT for a grant, a method or a setting that does not exist, a
+	// method that asks for no grant, an as_of_time in the future, and a page token of another
 	// request.
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(context.Context, *ListHoldersRequest) (*ListHoldersResponse, error)
