@@ -3,14 +3,17 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
@@ -136,4 +139,98 @@ func (s *suite) properties(c *demo.Company) string {
 		all = append(all, fmt.Sprintf("%x", b))
 	}
 	return strings.Join(all, " ")
+}
+
+// TestFollow has a continuous backup follow a suite, and starts another one from it.
+func TestFollow(t *testing.T) {
+	s := one(t)
+	company := s.fill()
+	folder := filepath.Join(t.TempDir(), "continuous")
+	cmd := s.command("backup", "--follow", "--every=50ms", folder)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	is := func(pattern string) {
+		for {
+			if found, _ := filepath.Glob(filepath.Join(folder, pattern)); len(found) > 0 { // the pattern is well-formed
+				return
+			}
+			select {
+			case err := <-ended:
+				t.Fatalf("backup --follow has ended: %v\n%s", err, &out)
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	is("*.backup")
+	rename := func(name string) {
+		_, err := servicerequestpb.NewPropertyServiceClient(s).UpdateProperty(company.As(t.Context(), "PM"), &servicerequestpb.UpdatePropertyRequest{
+			Property:   &servicerequestpb.Property{Id: company.Properties[0].GetId(), Name: &name},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("House of the first segment")
+	is("*.segment")
+	rename("House of the last segment")
+	want := s.properties(company)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatalf("backup --follow ends with %v and prints\n%s", err, &out)
+	}
+	s.must("verify", folder)
+	restored := filepath.Join(t.TempDir(), "restored")
+	s.must("restore", folder, "--store=bolt:"+restored)
+	s.stop()
+	s.folder = restored
+	s.again()
+	if got := s.properties(company); got != want {
+		t.Errorf("got properties %s\nwant %s", got, want)
+	}
+}
+
+// TestKilledCommands kills backup and restore at moments chosen at random: what they were
+// to make is there and whole, or it is not there.
+func TestKilledCommands(t *testing.T) {
+	s := one(t)
+	s.fill()
+	s.stop()
+	for i := range times(5, 200) {
+		file, folder := filepath.Join(t.TempDir(), "a.backup"), filepath.Join(t.TempDir(), "restored")
+		s.killed("backup", file)
+		if _, err := os.Stat(file); err != nil {
+			s.must("backup", file)
+		}
+		s.must("verify", "--quick", file)
+		s.killed("restore", file, "--store=bolt:"+folder)
+		if _, err := os.Stat(folder); err != nil {
+			s.must("restore", file, "--store=bolt:"+folder)
+		}
+		if out := s.must("verify", "--store=bolt:"+folder); !strings.Contains(out, "0 problems in ") {
+			t.Errorf("run %d: what was restored: %s", i, out)
+		}
+	}
+}
+
+// killed starts a command and kills it within the time that it takes.
+func (s *suite) killed(args ...string) {
+	s.t.Helper()
+	cmd := s.command(args...)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case <-time.After(time.Duration(rand.Int64N(int64(300 * time.Millisecond)))):
+	case <-s.t.Context().Done():
+	}
+	cmd.Process.Kill() // if it has ended, so much the better
+	cmd.Wait()
 }

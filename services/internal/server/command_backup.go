@@ -23,13 +23,25 @@ func backupCommand() command {
 		name: "backup", operands: "FILE", summary: "write a backup of all services, also while they run",
 		about: `Writes everything that the services of this program keep into FILE, which must not exist yet: a path, the URL of an object in a bucket, for example file:///FOLDER/NAME, or - for standard output. The services may run meanwhile, and notice nothing: a store in files that a process has open is read through that process, which is found at --listen or --peers and knows the command by the service key.
 
-The backup is of one instant, the same in all services. Photos and videos are taken along only with --with-blobs. Whoever can read the file can read everything, so keep it as safe as the store. The service key is not in it.`,
+The backup is of one instant, the same in all services. Photos and videos are taken along only with --with-blobs. Whoever can read the file can read everything, so keep it as safe as the store. The service key is not in it.
+
+With --follow, FILE is a folder: it gets a backup, and then every few seconds a segment with what was committed meanwhile, until the command is stopped. restore takes the folder.`,
 		shared: append([]string{"blobs"}, toStores...),
 		declare: func(f *flag.FlagSet) action {
+			follow := f.Bool("follow", false, "go on with segments of what is committed from then on")
+			every := f.Duration("every", 2*time.Second, "`duration` between two segments")
 			withBlobs := f.Bool("with-blobs", false, "take photos and videos along, from --blobs")
 			return func(ctx context.Context, in *invocation) (report, error) {
 				if len(in.operands) != 1 {
 					return nil, usageError("expected one FILE to write")
+				}
+				switch {
+				case *follow && *withBlobs:
+					return nil, usageError("--follow takes no blobs along")
+				case *follow && *every <= 0:
+					return nil, usageError("--every: expected more than 0s")
+				case *follow:
+					return in.follow(ctx, in.operands[0], *every)
 				}
 				return in.backup(ctx, in.operands[0], *withBlobs)
 			}

@@ -22,7 +22,7 @@ import (
 func restoreCommand() command {
 	return command{
 		name: "restore", operands: "FILE", summary: "put a backup where there is no data yet",
-		about: `Puts a backup, a path, a URL or - for standard input, into --store, which must be a folder that does not exist yet or is empty, or a database without data of these services. A folder appears when all is restored, verified and on disk, and not before. In a database, data that is not restored whole is refused by the services, and replaced when restore is called again.
+		about: `Puts a backup, a path, a URL or - for standard input, or the folder of a continuous one, into --store, which must be a folder that does not exist yet or is empty, or a database without data of these services. A folder appears when all is restored, verified and on disk, and not before. In a database, data that is not restored whole is refused by the services, and replaced when restore is called again.
 
 With --at or --revision it goes back behind the end of the backup, as far as the journals in it do. Tenants that are not named by --revision go to --at, or to the end. Positions of services in each other's events follow.`,
 		shared: []string{"store", "blobs"},
@@ -98,15 +98,15 @@ func (r *restored) String() string {
 }
 
 func (in *invocation) restore(ctx context.Context, from string, o *restoreOptions) (report, error) {
-	f, err := in.readFrom(ctx, from)
+	files, done, err := in.readAll(ctx, from, o.at)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer done()
 	start := time.Now()
 	r := &restored{Store: in.config.shownStore()}
 	err = in.fill(ctx, func(url string, blobs func(string) (*blob.Bucket, error)) error {
-		r.Restored, r.Verified, err = in.restoreInto(ctx, url, blobs, o, f)
+		r.Restored, r.Verified, err = in.restoreInto(ctx, url, blobs, o, files...)
 		return err
 	})
 	if err != nil {

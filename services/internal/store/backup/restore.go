@@ -20,7 +20,7 @@ import (
 type Restoring struct {
 	// Open opens the empty store of a service. Whoever calls Restore closes it.
 	Open func(service string) (store.Engine, error)
-	// Blobs opens the empty store of a service's blobs; nil leaves blobs out.
+	// Blobs opens the empty store of a service's blobs; nil refuses a backup with blobs.
 	Blobs func(service string) (*blob.Bucket, error)
 	// At is the instant to go to; zero is the end of the backup.
 	At time.Time
@@ -87,6 +87,9 @@ func (r *Restoring) file(ctx context.Context, f io.Reader) error {
 	if !bytes.Equal(in.Header().GetFollows(), r.sum) {
 		return errors.New("a segment does not follow the file before it")
 	}
+	if in.Header().GetBlobs() && r.Blobs == nil {
+		return errors.New("the backup has photos and videos, but nobody said where to put them (--blobs)")
+	}
 	for _, service := range in.Header().GetServices() {
 		if err := r.begin(ctx, service); err != nil {
 			return fmt.Errorf("the store of %s: %w", service, err)
@@ -133,9 +136,6 @@ func (r *Restoring) chunk(ctx context.Context, c *storepb.BackupChunk) error {
 	case *storepb.BackupChunk_Blob:
 		if kind.Blob.GetLast() {
 			r.done.Blobs++
-		}
-		if r.Blobs == nil {
-			return nil
 		}
 		return r.blobs.write(ctx, kind.Blob)
 	case *storepb.BackupChunk_End:
