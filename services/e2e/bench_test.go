@@ -64,6 +64,11 @@ var benchmarks = []benchmark{
 	{"holders-1m", true, func(b *bench) finding { return b.holders(1_000_000) }},
 	{"memory-50k", false, func(b *bench) finding { return b.remembers(50_000) }},
 	{"cold-start-10k", false, func(b *bench) finding { return b.starts(10_000) }},
+	{"backup-10k", false, func(b *bench) finding { return b.backups(10_000) }},
+	{"backup-1m", true, func(b *bench) finding { return b.backups(1_000_000) }},
+	{"restore-10k", false, func(b *bench) finding { return b.restores(10_000) }},
+	{"restore-1m", true, func(b *bench) finding { return b.restores(1_000_000) }},
+	{"churn", false, (*bench).churn},
 	{"cold-start-1m", true, func(b *bench) finding { return b.starts(1_000_000) }},
 }
 

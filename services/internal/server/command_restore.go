@@ -188,7 +188,10 @@ func (in *invocation) fill(ctx context.Context, f func(url string, blobs func(st
 	if err := syncAll(part); err != nil {
 		return err
 	}
-	if err := os.Rename(part, folder); err != nil { // takes the place of an empty folder
+	if err := os.Remove(folder); err != nil && !errors.Is(err, fs.ErrNotExist) { // only if it is empty
+		return err
+	}
+	if err := os.Rename(part, folder); err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(folder))
