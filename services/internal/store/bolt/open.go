@@ -127,27 +127,43 @@ func create(path string) error {
 		return err
 	}
 	fresh := path + ".new"
-	db, err := openFile(fresh, bbolt.Options{})
+	db, err := begin(fresh)
 	if err != nil && damaged(err) { // left by a process that died over it
 		if err := os.Remove(fresh); err != nil {
 			return err
 		}
-		db, err = openFile(fresh, bbolt.Options{})
+		db, err = begin(fresh)
 	}
 	if err != nil {
 		return explain(err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
-		return err
-	})
-	if _, statErr := os.Stat(path); err == nil && errors.Is(statErr, fs.ErrNotExist) {
+	if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
 		err = os.Rename(fresh, path)
 	}
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
 	return syncFolder(folder)
+}
+
+// begin opens a file that may just be being made, or was left by who began to, and makes
+// the bucket if it is whole.
+func begin(path string) (*bbolt.DB, error) {
+	db, err := openFile(path, bbolt.Options{})
+	if err != nil {
+		return nil, err
+	}
+	err = check(path) // what bbolt does not look at when it opens a file may be missing
+	if err == nil {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			_, err := tx.CreateBucketIfNotExists(bucket)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 func syncFolder(folder string) error {

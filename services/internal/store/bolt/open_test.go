@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
 	"latchkey.dev/services/internal/store"
@@ -84,7 +85,11 @@ func TestOpenFolder(t *testing.T) {
 // TestOpenAfterCrash finds what a process left that died while it created the file.
 func TestOpenAfterCrash(t *testing.T) {
 	good := filled(t)
-	for _, left := range [][]byte{{}, good[:100], good[:8192], bytes.Repeat([]byte("x"), 32768), append(bytes.Clone(good[:8192]), make([]byte, 8192)...)} {
+	lefts := [][]byte{{}, good[:100], good[:8192], bytes.Repeat([]byte("x"), 32768), append(bytes.Clone(good[:8192]), make([]byte, 8192)...)}
+	for empty := barely(t); len(empty) > 0; empty = empty[:len(empty)-512] {
+		lefts = append(lefts, empty)
+	}
+	for _, left := range lefts {
 		path := filepath.Join(t.TempDir(), "test.db")
 		if err := os.WriteFile(path+".new", left, 0o600); err != nil {
 			t.Fatal(err)
@@ -94,6 +99,24 @@ func TestOpenAfterCrash(t *testing.T) {
 			t.Errorf("after a crash that left %d bytes: %v", len(left), err)
 		}
 	}
+}
+
+// barely returns the bytes of a file that bbolt has made and nobody has written to.
+func barely(t testing.TB) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "test.db")
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[:4*os.Getpagesize()]
 }
 
 func TestOpenUnwritable(t *testing.T) {
