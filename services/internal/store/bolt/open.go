@@ -137,7 +137,11 @@ func create(path string) error {
 	if err != nil {
 		return explain(err)
 	}
-	if _, statErr := os.Stat(path); errors.Is(statErr, fs.ErrNotExist) {
+	err = db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucket)
+		return err
+	})
+	if _, statErr := os.Stat(path); err == nil && errors.Is(statErr, fs.ErrNotExist) {
 		err = os.Rename(fresh, path)
 	}
 	if err := errors.Join(err, db.Close()); err != nil {
@@ -146,21 +150,14 @@ func create(path string) error {
 	return syncFolder(folder)
 }
 
-// begin opens a file that may just be being made, or was left by who began to, and makes
-// the bucket if it is whole.
+// begin opens a file that may just be being made, or was left by who began to. What bbolt
+// does not look at when it opens a file is looked at too: it may be missing.
 func begin(path string) (*bbolt.DB, error) {
 	db, err := openFile(path, bbolt.Options{})
 	if err != nil {
 		return nil, err
 	}
-	err = check(path) // what bbolt does not look at when it opens a file may be missing
-	if err == nil {
-		err = db.Update(func(tx *bbolt.Tx) error {
-			_, err := tx.CreateBucketIfNotExists(bucket)
-			return err
-		})
-	}
-	if err != nil {
+	if err := check(path); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
