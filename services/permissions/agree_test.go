@@ -207,8 +207,11 @@ func differenceOf(user string, before, after catalog.Set) *pb.AccessDifference {
 // key. What a preview told is compared after each.
 func TestAllAnswersAgree(t *testing.T) {
 	changes := 100
-	if *long {
+	switch {
+	case *long:
 		changes = 1000
+	case testing.Short():
+		changes = 15
 	}
 	c := newCompany(t, 200)
 	made := 0
