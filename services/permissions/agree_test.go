@@ -92,6 +92,20 @@ func (c *company) sets() (all map[string]catalog.Set) {
 	return all
 }
 
+// values returns everybody's settings that are not boolean.
+func (c *company) values() map[string]*pb.EffectiveSettings {
+	c.t.Helper()
+	all := map[string]*pb.EffectiveSettings{}
+	for _, user := range c.archive.walk.users {
+		resp, err := c.ResolveGrants(c.archive.ctx, &pb.ResolveGrantsRequest{UserId: user})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		all[user] = resp.GetSettings()
+	}
+	return all
+}
+
 // anyChange returns a random change.
 func (c *company) anyChange() *pb.PreviewChangeRequest {
 	req := &pb.PreviewChangeRequest{PageSize: 500}
@@ -141,7 +155,7 @@ func maskOfFields(paths ...string) *fieldmaskpb.FieldMask {
 // change previews a change, makes it, and compares. It returns false if it was refused.
 func (c *company) change(req *pb.PreviewChangeRequest) bool {
 	c.t.Helper()
-	before := c.sets()
+	before, was := c.sets(), c.values()
 	var told *pb.PreviewChangeResponse
 	d, err := c.draftOf(c.archive.ctx, c.owner(), req)
 	if err == nil {
@@ -158,10 +172,10 @@ func (c *company) change(req *pb.PreviewChangeRequest) bool {
 	}
 	c.update(func(tx *store.Tx) error { return d.apply(newLoader(tx)) })
 	c.gate.changed(c.t)
-	after := c.sets()
+	after, is := c.sets(), c.values()
 	var want []*pb.AccessDifference
 	for _, user := range slices.Sorted(slices.Values(c.archive.walk.users)) {
-		if d := differenceOf(user, before[user], after[user]); d != nil {
+		if d := differenceOf(user, before[user], after[user], was[user], is[user]); d != nil {
 			want = append(want, d)
 		}
 	}
@@ -171,9 +185,12 @@ func (c *company) change(req *pb.PreviewChangeRequest) bool {
 	return true
 }
 
-// differenceOf is the difference of two sets, by walking through all there is.
-func differenceOf(user string, before, after catalog.Set) *pb.AccessDifference {
+// differenceOf is the difference of two sets and of settings, by walking through all there is.
+func differenceOf(user string, before, after catalog.Set, was, is *pb.EffectiveSettings) *pb.AccessDifference {
 	d := &pb.AccessDifference{UserId: user}
+	if !proto.Equal(was, is) {
+		d.SettingsBefore, d.SettingsAfter = was, is
+	}
 	for b := range before.Union(after).All() {
 		switch {
 		case allFeatures.Has(b):
