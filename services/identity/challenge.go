@@ -21,7 +21,6 @@ import (
 
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
-	"latchkey.dev/services/internal/token"
 )
 
 const (
@@ -200,7 +199,10 @@ func (s *service) prove(ctx context.Context, c *identitystorepb.Challenge, p *pb
 
 // answerSignIn opens the session of a sign-in whose challenge was answered.
 func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeRequest, c *identitystorepb.Challenge, who subject, use use) (*pb.AnswerChallengeResponse, error) {
-	p := proven{subject: who, surface: pb.Surface(c.GetSurface())}
+	p := proven{
+		subject: who, surface: pb.Surface(c.GetSurface()), refreshable: c.GetWithRefresh(),
+		deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(), from: placeOf(ctx),
+	}
 	if err := s.checkSurfaceOf(ctx, p); err != nil {
 		return nil, err
 	}
@@ -233,7 +235,10 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 	if ok, err := s.opened(ctx, fresh, resp.GetSession()); !ok {
 		return resp, errors.Join(err, s.uncount(ctx, use.counter))
 	}
-	resp.Token = fresh.token
+	resp.Token, resp.RefreshToken, resp.TokenExpireTime = fresh.token, fresh.refresh, timestamppb.New(fresh.expires)
+	if p.remember {
+		resp.DeviceToken = fresh.deviceToken
+	}
 	if kept {
 		resp.RecoveryCodes = codes
 	}
@@ -244,7 +249,7 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 //
 // SECURITY: a token that was stolen before gets nothing of what was proven since.
 func (s *service) stepUp(ctx context.Context, req *pb.AnswerChallengeRequest, c *identitystorepb.Challenge, who subject, use use) (*pb.AnswerChallengeResponse, error) {
-	text, hash := token.New(sessionPrefix, s.random)
+	fresh := s.newHandout()
 	var resp *pb.AnswerChallengeResponse
 	done := false // now, and not by a call that this one repeats
 	change := func(ctx context.Context) (err error) {
@@ -266,8 +271,7 @@ func (s *service) stepUp(ctx context.Context, req *pb.AnswerChallengeRequest, c 
 			}
 			endTokens(tx, who.session)
 			done = true
-			return &pb.AnswerChallengeResponse{Session: session},
-				tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(hash[:]), SessionId: who.session})
+			return &pb.AnswerChallengeResponse{Session: session}, fresh.keep(tx, session)
 		})
 		return err
 	}
@@ -277,7 +281,7 @@ func (s *service) stepUp(ctx context.Context, req *pb.AnswerChallengeRequest, c 
 	if req.GetValidateOnly() || !done {
 		return resp, s.uncount(ctx, use.counter)
 	}
-	resp.Token = text
+	resp.Token, resp.RefreshToken, resp.TokenExpireTime = fresh.token, fresh.refresh, timestamppb.New(fresh.expires)
 	return resp, nil
 }
 

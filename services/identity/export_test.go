@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -165,6 +166,24 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		s.AuthTime = timestamppb.New(tx.Now().Add(-freshFor))
 		return sessions.Put(tx, s)
 	},
+	"session left idle": func(tx *store.Tx, w Whom) error {
+		return sessionUses.Put(tx, &identitystorepb.SessionUse{Id: w.Session, LastSeenTime: past})
+	},
+	"refresh token unknown": func(tx *store.Tx, w Whom) error {
+		for r := range refreshBySession.Scan(tx, refreshBySession.Range(w.Session)) {
+			refreshes.Delete(tx, r.GetId())
+		}
+		return nil
+	},
+	"refresh token exchanged": func(tx *store.Tx, w Whom) error {
+		for r := range refreshBySession.Scan(tx, refreshBySession.Range(w.Session)) {
+			r.UseTime = timestamppb.New(tx.Now())
+			if err := refreshes.Put(tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
 	"session ended": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.Session) // but not its token
 		sessions.Delete(tx, w.ClientSession)
@@ -200,16 +219,25 @@ func setUpBehindTheBack(tx *store.Tx, w Whom) error {
 	return last.Load().setUpTOTP(tx, &identitystorepb.Challenge{UserId: w.User, TotpSecret: make([]byte, totpSecret)}, 0)
 }
 
-// Postpone lets nobody try anything of a counter for an hour more, so that a test need
-// not be faster than the first delays.
-func Postpone(ctx context.Context, counter string) error {
+// Postpone lets nobody try anything for an hour more of the counters that begin so and
+// have had enough, so that a test need not be faster than the first delays.
+func Postpone(ctx context.Context, prefix string) error {
 	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		f, ok := failures.Get(tx, counter)
-		if !ok || f.GetUntilTime() == nil {
-			return fmt.Errorf("nothing of %s is delayed", counter)
+		n := 0
+		for f := range failures.All(tx) {
+			if !strings.HasPrefix(f.GetId(), prefix) || f.GetUntilTime() == nil {
+				continue
+			}
+			n++
+			f.UntilTime = timestamppb.New(tx.Now().Add(time.Hour))
+			if err := failures.Put(tx, f); err != nil {
+				return err
+			}
 		}
-		f.UntilTime = timestamppb.New(tx.Now().Add(time.Hour))
-		return failures.Put(tx, f)
+		if n == 0 {
+			return fmt.Errorf("nothing of %s is delayed", prefix)
+		}
+		return nil
 	})
 }
 

@@ -23,6 +23,7 @@ const (
 	pathAnswer    path = "answer a challenge"              // AnswerChallenge
 	pathStepUp    path = "step up a session"               // AnswerChallenge
 	pathSession   path = "show a session's token"          // ResolveSession
+	pathRenew     path = "refresh a session"               // RefreshSession
 	pathKey       path = "show an API key's token"         // ResolveSession
 	pathPassword  path = "change the password"             // ChangePassword
 	pathFactor    path = "change a second factor"          // FactorService
@@ -58,6 +59,8 @@ type subject struct {
 	factor       pb.Factor   // that answers it
 	setup        bool        // which sets that factor up
 	shown        []pb.Factor // all that was proven for a sign-in
+	refresh      string      // id of the refresh token that is shown
+	requestID    string      // by which it is
 
 	client       string // of OAuth
 	clientSecret string // SHA-256 of what the client proves itself with
@@ -84,7 +87,7 @@ var (
 	// changes the password proves it in the same call.
 	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient}
 	// bySession are those on which a session is what lets in.
-	bySession = append([]path{pathSession, pathActing, pathStepUp, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
+	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
 	answering = []path{pathAnswer, pathStepUp, pathConfirm}
 	// byKey are those on which an API key is what lets in, byClient those on which an
@@ -109,6 +112,9 @@ var blocks = []block{
 	{name: "not in person", on: issuing, holds: notInPerson, refusal: inPersonOnly},
 	{name: "session ended", on: bySession, holds: sessionEnded, refusal: credentialsInvalid},
 	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
+	{name: "session left idle", on: bySession, holds: sessionIdle, refusal: credentialsInvalid},
+	{name: "refresh token unknown", on: []path{pathRenew}, holds: refreshUnknown},
+	{name: "refresh token exchanged", on: []path{pathRenew}, holds: refreshSpent, refusal: refreshReused},
 	{name: "key revoked", on: byKey, holds: keyNotActive},
 	{name: "key expired", on: byKey, holds: keyExpired},
 	{name: "key not proven", on: []path{pathKeyAsClient}, holds: keyTokenWrong},
@@ -132,6 +138,7 @@ var refusals = map[path]func() error{
 	pathAnswer:    challengeOver,
 	pathStepUp:    challengeOver,
 	pathSession:   credentialsInvalid,
+	pathRenew:     credentialsInvalid,
 	pathKey:       credentialsInvalid,
 	pathPassword:  wrongPassword,
 	pathFactor:    credentialsInvalid,

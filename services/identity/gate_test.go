@@ -31,6 +31,10 @@ var ways = map[string]func(*caller) error{
 		_, err := c.strong.trySignIn()
 		return err
 	},
+	"refresh a session": func(c *caller) error {
+		_, err := c.sessions().RefreshSession(c.t.Context(), &pb.RefreshSessionRequest{RefreshToken: c.refresh, ValidateOnly: true})
+		return err
+	},
 	"answer a challenge": func(c *caller) error { return c.strong.tryAnswer(c.strong.challenge) },
 	"step up a session":  func(c *caller) error { return c.strong.tryAnswer(c.strong.stepUp) },
 	"change a second factor": func(c *caller) error {
@@ -136,6 +140,10 @@ var calls = map[string]func(owner, c *caller) error{
 		_, err := c.sessions().EndSession(c.ctx(), &pb.EndSessionRequest{})
 		return err
 	},
+	"refresh token exchanged": func(_, c *caller) error {
+		_, err := c.sessions().RefreshSession(c.t.Context(), &pb.RefreshSessionRequest{RefreshToken: c.refresh})
+		return err
+	},
 	"factor removed": func(_, c *caller) error {
 		other := c.strong.signInBy(recovery(c.strong.codes[3]))
 		_, err := other.factors().DeleteTotp(other.ctx(), &pb.DeleteTotpRequest{})
@@ -174,8 +182,11 @@ var byItself = []string{"prove an OAuth client", "exchange an API key", "issue a
 
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
-	"session ended":   append(byItself, notBySession...),
-	"session expired": append(byItself, notBySession...),
+	"session ended":           append(byItself, notBySession...),
+	"session expired":         append(byItself, notBySession...),
+	"session left idle":       append(byItself, notBySession...),
+	"refresh token unknown":   allBut("refresh a session"),
+	"refresh token exchanged": allBut("refresh a session"),
 	// A change of the password ends the other sessions, each as such.
 	"password changed":        allBut("sign in with a password", "show a password for a challenge", "answer a challenge", "change the password"),
 	"key revoked":             allBut("show an API key's token", "exchange an API key"),
@@ -359,7 +370,7 @@ func allBut(paths ...string) (others []string) {
 // session that somebody else opened in that name. It needs another actor for each.
 func (c *caller) acted(name string) *caller {
 	c.t.Helper()
-	u := c.hire(name, "OA")
+	u := c.add(name, "OA").signInWith(&pb.CreateSessionRequest{OrganizationId: c.session.GetOrganizationId(), WithRefresh: true})
 	c.permit(u, "User: Impersonation")
 	u = u.withKey("Organization")
 	u.machine = u.register(with(site("openid", "Organization"), func(c *pb.OauthClient) {

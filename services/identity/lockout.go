@@ -39,7 +39,27 @@ const (
 // passwordFailures counts at sign-in. An account is a person's id, or what
 // unknownAccount returns.
 func passwordFailures(account string) counter {
-	return counter{id: "password/" + account, what: "wrong passwords", free: 10, most: 50, base: time.Second}
+	return counter{id: "password/" + account, what: "wrong passwords", free: 20, most: 50, base: time.Second}
+}
+
+// sourceFailures counts those of one place alone, and sooner: whoever guesses from there
+// is slowed down before the account is, which others sign in to.
+func sourceFailures(account, source string) counter {
+	return counter{id: "password/" + account + "/" + source, what: "wrong passwords", free: 5, most: 50, base: time.Second}
+}
+
+// deviceFailures counts what comes from a known device.
+func deviceFailures(device string) counter {
+	return counter{id: "password on device/" + device, what: "wrong passwords", free: 5, most: 5, base: time.Second}
+}
+
+// totpGuesses counts the codes that answer a challenge: those from a known device apart,
+// so that nobody is kept out by others who know the password.
+func totpGuesses(c *identitystorepb.Challenge) counter {
+	if c.GetDeviceId() == "" {
+		return totpFailures(c.GetUserId())
+	}
+	return counter{id: "totp on device/" + c.GetDeviceId(), what: "wrong codes", free: 5, most: 10, base: 2 * time.Second}
 }
 
 // sessionFailures counts the password that somebody signed in shows again.

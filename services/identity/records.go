@@ -59,6 +59,20 @@ var (
 	})
 	tokensByExpiry = tokens.Index("expiry", func(t *identitystorepb.SessionToken) store.Key { return moment(t.GetExpireTime()) })
 
+	refreshes        = store.NewCollection("session_refresh", (*identitystorepb.SessionRefresh).GetId)
+	refreshBySession = refreshes.Index("session", func(r *identitystorepb.SessionRefresh) store.Key {
+		return store.Key{r.GetSessionId(), r.GetCreateTime().AsTime()}
+	})
+	sessionUses = store.NewCollection("session_use", (*identitystorepb.SessionUse).GetId)
+
+	devices       = store.NewCollection("device", (*identitystorepb.Device).GetId)
+	devicesByUser = devices.Index("user", func(d *identitystorepb.Device) store.Key {
+		return store.Key{d.GetUserId(), store.Desc(d.GetCreateTime().AsTime())}
+	})
+	devicesByExpiry = devices.Index("expiry", func(d *identitystorepb.Device) store.Key {
+		return store.Key{d.GetExpireTime().AsTime()}
+	})
+
 	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId)
 	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
 		return store.Key{k.GetOrganizationId(), store.Desc(k.GetCreateTime().AsTime())}
@@ -106,7 +120,7 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
-	totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	refreshes, sessionUses, devices, totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
@@ -158,7 +172,7 @@ func withoutSecrets(req proto.Message) proto.Message {
 	switch r := req.(type) {
 	case *pb.CreateSessionRequest:
 		r = proto.CloneOf(r)
-		r.Password = ""
+		r.Password, r.DeviceToken = "", ""
 		return r
 	case *pb.CreateUserRequest:
 		r = proto.CloneOf(r)
@@ -198,13 +212,17 @@ func member(tx *store.Tx, organization, id string) (*pb.User, error) {
 func endSession(tx *store.Tx, id string) {
 	endTokens(tx, id)
 	endClientSession(tx, id)
+	sessionUses.Delete(tx, id)
 	sessions.Delete(tx, id)
 }
 
-// endTokens removes what proves a session or an API key.
+// endTokens removes what proves a session or an API key, and what goes on with it.
 func endTokens(tx *store.Tx, id string) {
 	for t := range tokensBySession.Scan(tx, tokensBySession.Range(id)) {
 		tokens.Delete(tx, t.GetId())
+	}
+	for r := range refreshBySession.Scan(tx, refreshBySession.Range(id)) {
+		refreshes.Delete(tx, r.GetId())
 	}
 }
 

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,11 +14,9 @@ import (
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
-	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
-	"latchkey.dev/services/internal/token"
 )
 
 const (
@@ -37,11 +34,16 @@ var (
 // CreateSession implements pb.SessionServiceServer.
 func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionRequest) (*pb.CreateSessionResponse, error) {
 	email, _ := normalEmail(req.GetEmail())
-	who, err := read(ctx, s, func(tx *store.Tx) (person, error) { return findPerson(tx, email, req.GetOrganizationId()), nil })
+	from := placeOf(ctx)
+	who, err := read(ctx, s, func(tx *store.Tx) (person, error) {
+		who := findPerson(tx, email, req.GetOrganizationId())
+		who.device, who.guesses = s.guesses(tx, who, email, req.GetDeviceToken(), from)
+		return who, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	stale, err := s.provePassword(ctx, who, email, req.GetPassword())
+	stale, err := s.provePassword(ctx, who, req.GetPassword())
 	if err != nil {
 		return nil, err
 	}
@@ -53,10 +55,14 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	o := store.OriginOf(ctx)
 	o.Caller = who.profile.GetId()
 	ctx = store.WithOrigin(ctx, o)
-	p := proven{surface: req.GetSurface(), subject: subject{
-		organization: organization, user: who.profile.GetId(), shown: []pb.Factor{factorPassword},
-		password: passwordMark(who.credential.GetPasswordHash()),
-	}}
+	p := proven{
+		subject: subject{
+			organization: organization, user: who.profile.GetId(), shown: []pb.Factor{factorPassword},
+			password: passwordMark(who.credential.GetPasswordHash()),
+		},
+		surface: req.GetSurface(), refreshable: req.GetWithRefresh(), guesses: who.guesses,
+		device: who.device, deviceName: req.GetDeviceName(), remember: req.GetRememberDevice(), from: from,
+	}
 	if err := s.checkSurfaceOf(ctx, p); err != nil {
 		return nil, err
 	}
@@ -70,17 +76,13 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 
 // provePassword tells whether a hash should be made anew, if the password of a sign-in
 // is the right one. That it is wrong counts, of an unknown address too.
-func (s *service) provePassword(ctx context.Context, who person, email, password string) (stale bool, err error) {
-	account := who.profile.GetId()
-	if account == "" {
-		account = s.unknownAccount(email)
-	}
-	if err := s.countFailure(ctx, passwordFailures(account)); err != nil {
+func (s *service) provePassword(ctx context.Context, who person, password string) (stale bool, err error) {
+	if err := s.countFailure(ctx, who.guesses...); err != nil {
 		return false, err
 	}
 	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), password)
 	if err != nil {
-		return false, errors.Join(err, s.uncount(ctx, passwordFailures(account)))
+		return false, errors.Join(err, s.uncount(ctx, who.guesses...))
 	}
 	if !ok {
 		return false, signInFailed()
@@ -102,6 +104,7 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 	c := s.newChallenge(p.user)
 	c.OrganizationId, c.Surface, c.Shown = p.organization, int32(p.surface), numbersOf(p.shown...)
 	c.Factors = numbersOf(factors...)
+	c.WithRefresh, c.DeviceName, c.RememberDevice, c.DeviceId = p.refreshable, p.deviceName, p.remember, p.device
 	if len(factors) == 0 {
 		c.TotpSecret, c.Factors = s.hasher.bytes(totpSecret), numbersOf(factorTOTP)
 	}
@@ -109,7 +112,7 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 		if err := admit(tx, p.subject, pathChallenge); err != nil {
 			return err
 		}
-		clearFailures(tx, passwordFailures(p.user), sessionFailures(p.user))
+		p.forgetGuesses(tx)
 		c.PasswordDigest, err = keepRehashed(tx, p)
 		return err
 	})
@@ -126,8 +129,19 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 // proven is what a sign-in has shown, and where it goes.
 type proven struct {
 	subject
-	surface  pb.Surface
-	rehashed string // the password's hash at today's price, or empty
+	surface     pb.Surface
+	rehashed    string    // the password's hash at today's price, or empty
+	guesses     []counter // that a wrong password would have counted for
+	refreshable bool
+	device      string // id of the known device that it comes from, or empty
+	deviceName  string
+	remember    bool // the device
+	from        place
+}
+
+// forgetGuesses forgets the wrong passwords after the right one.
+func (p *proven) forgetGuesses(tx *store.Tx) {
+	clearFailures(tx, append(p.guesses, passwordFailures(p.user), sessionFailures(p.user))...)
 }
 
 // openSession keeps a session, as far as what was proven still holds.
@@ -140,7 +154,7 @@ func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest,
 		if err := admit(tx, p.subject, pathSignIn); err != nil {
 			return nil, err
 		}
-		clearFailures(tx, passwordFailures(p.user), sessionFailures(p.user))
+		p.forgetGuesses(tx)
 		if _, err := keepRehashed(tx, p); err != nil {
 			return nil, err
 		}
@@ -151,25 +165,29 @@ func (s *service) openSession(ctx context.Context, req *pb.CreateSessionRequest,
 		return nil, err
 	}
 	if req.GetValidateOnly() {
-		return resp, s.uncount(ctx, passwordFailures(p.user))
+		return resp, s.uncount(ctx, p.guesses...)
 	}
 	if ok, err := s.opened(ctx, fresh, resp.GetSession()); !ok {
-		return resp, errors.Join(err, s.uncount(ctx, passwordFailures(p.user)))
+		return resp, errors.Join(err, s.uncount(ctx, p.guesses...))
 	}
-	resp.Token = fresh.token
+	resp.Token, resp.RefreshToken, resp.TokenExpireTime = fresh.token, fresh.refresh, timestamppb.New(fresh.expires)
+	if req.GetRememberDevice() {
+		resp.DeviceToken = fresh.deviceToken
+	}
 	return resp, nil
 }
 
 // opening is a session that is about to be opened, with what it hands out.
 type opening struct {
-	id, token string
-	hash      [sha256.Size]byte
-	evicted   []string // tags of the sessions that made room
+	*handout
+	id                    string
+	deviceToken, deviceID string
+	evicted               []string // tags of the sessions that made room
 }
 
 func (s *service) newOpening() *opening {
-	o := &opening{id: s.newID()}
-	o.token, o.hash = token.New(sessionPrefix, s.random)
+	o := &opening{handout: s.newHandout(), id: s.newID()}
+	o.deviceToken, o.deviceID = s.newSecret(devicePrefix)
 	return o
 }
 
@@ -177,14 +195,20 @@ func (s *service) newOpening() *opening {
 func (o *opening) open(tx *store.Tx, p proven) (*pb.Session, error) {
 	o.evicted = evictSessions(tx, p.user)
 	session := &pb.Session{
-		Id: o.id, UserId: p.user, OrganizationId: p.organization, Surface: p.surface,
-		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(sessionLife)),
+		Id: o.id, UserId: p.user, OrganizationId: p.organization, Surface: p.surface, Refreshable: p.refreshable,
+		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(lifeOf(p.surface, p.refreshable))),
 	}
+	p.from.where(session, p.deviceName)
 	note(session, tx.Now(), p.shown...)
 	if err := sessions.Put(tx, session); err != nil {
 		return nil, err
 	}
-	return session, tokens.Put(tx, &identitystorepb.SessionToken{Id: tokenID(o.hash[:]), SessionId: o.id})
+	if p.remember {
+		if err := o.remember(tx, p.user); err != nil {
+			return nil, err
+		}
+	}
+	return session, o.keep(tx, session)
 }
 
 // opened tells of the sessions that made room, and whether the one that was answered with
@@ -251,6 +275,10 @@ type person struct {
 	credential *identitystorepb.Credential
 	// member tells whether the person may be in the organization that was named.
 	member bool
+	// device is the known one that the sign-in comes from, and guesses what a wrong
+	// password counts for.
+	device  string
+	guesses []counter
 	// choices are the organizations to choose from if none was named: all, or more
 	// than one of them.
 	choices []*pb.Organization
@@ -335,52 +363,6 @@ func signInFailed() error {
 		"e-mail address and password do not belong together, or not to an active member of the organization", nil)
 }
 
-// EndSession implements pb.SessionServiceServer.
-func (s *service) EndSession(ctx context.Context, req *pb.EndSessionRequest) (*pb.EndSessionResponse, error) {
-	caller := authz.Caller(ctx)
-	id := req.GetId()
-	if id == "" {
-		id = caller.SessionID
-	}
-	if id != caller.SessionID && !caller.InPerson() {
-		return nil, inPersonOnly()
-	}
-	resp := &pb.EndSessionResponse{}
-	tags := []string{sessionTag(id)}
-	end := func(ctx context.Context) (_ []string, err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.EndSessionResponse, error) {
-			session, ok := sessions.Get(tx, id)
-			if !ok || session.GetUserId() != caller.ID {
-				return nil, fault.NotFound("session", id)
-			}
-			if err := sessions.Match(session, req.GetEtag()); err != nil {
-				return nil, err
-			}
-			tags = append(tags[:1], dependents(tx, id)...)
-			endSession(tx, id)
-			return resp, noteEnd(tx, id)
-		})
-		return tags, err
-	}
-	if req.GetValidateOnly() {
-		_, err := end(ctx)
-		return resp, err
-	}
-	if err := s.shutOutAll(ctx, end); err != nil {
-		return nil, err
-	}
-	return resp, nil
-}
-
-// ListMySessions implements pb.SessionServiceServer.
-func (s *service) ListMySessions(ctx context.Context, req *pb.ListMySessionsRequest) (*pb.ListMySessionsResponse, error) {
-	return read(ctx, s, func(tx *store.Tx) (*pb.ListMySessionsResponse, error) {
-		live := func(session *pb.Session) bool { return session.GetExpireTime().AsTime().After(tx.Now()) }
-		page, next, err := store.Page(tx, req, live, sessionsByUser.Range(authz.Caller(ctx).ID))
-		return &pb.ListMySessionsResponse{Sessions: page, NextPageToken: next}, err
-	})
-}
-
 // ResolveSession implements pb.SessionServiceServer.
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
 	resp, err := read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
@@ -388,8 +370,12 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 		facts, err := resolve(tx, t)
 		return &pb.ResolveSessionResponse{Session: facts}, err
 	})
-	if err == nil && resp.GetSession().Scopes != nil && resp.GetSession().GetActorId() == "" {
-		s.noteUse(ctx, resp.GetSession().GetSessionId())
+	switch facts := resp.GetSession(); {
+	case err != nil || facts.GetActorId() != "":
+	case facts.Scopes != nil:
+		s.noteUse(ctx, facts.GetSessionId())
+	default:
+		s.noteSeen(ctx, facts.GetSessionId())
 	}
 	return resp, err
 }
@@ -412,7 +398,7 @@ func resolve(tx *store.Tx, t *identitystorepb.SessionToken) (*pb.SessionFacts, e
 	}
 	return &pb.SessionFacts{
 		SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
-		Surface: session.GetSurface(), ExpireTime: sooner(session.GetExpireTime(), t.GetExpireTime()),
+		Surface: session.GetSurface(), ExpireTime: timestamppb.New(askAgain(tx, session, t)),
 		ActorId: session.GetActorId(), ActorSessionId: t.GetActorSessionId(), Scopes: t.Scopes,
 	}, nil
 }

@@ -46,6 +46,7 @@ func TestSignIn(t *testing.T) {
 		UserId: owner.user.GetId(), OrganizationId: owner.user.GetOrganizationId(), Surface: pb.Surface_SURFACE_WEB,
 		ExpireTime: timestamppb.New(session.GetCreateTime().AsTime().Add(12 * time.Hour)),
 		Factors:    []pb.Factor{pb.Factor_FACTOR_PASSWORD}, Strength: pb.Strength_STRENGTH_SINGLE_FACTOR, AuthTime: session.GetCreateTime(),
+		UserAgent: session.GetUserAgent(), Address: "127.0.0.1",
 	})
 	if _, err := token.Hash(resp.GetToken()); err != nil || !strings.HasPrefix(resp.GetToken(), "lk_") {
 		t.Errorf("got the token %q, %v", resp.GetToken(), err)
@@ -55,6 +56,9 @@ func TestSignIn(t *testing.T) {
 	}
 	again, err := owner.sessions().CreateSession(t.Context(), req)
 	mustNot(t, err)
+	if !strings.HasPrefix(session.GetUserAgent(), "grpc-go/") {
+		t.Errorf("the program is %q", session.GetUserAgent())
+	}
 	same(t, "a repeat, which has no token", again, &pb.CreateSessionResponse{Session: session})
 }
 
@@ -206,8 +210,11 @@ func TestResolveSession(t *testing.T) {
 	mustNot(t, err)
 	same(t, "facts", resp, &pb.ResolveSessionResponse{Session: &pb.SessionFacts{
 		SessionId: owner.session.GetId(), UserId: owner.user.GetId(), OrganizationId: owner.user.GetOrganizationId(),
-		Surface: pb.Surface_SURFACE_WEB, ExpireTime: owner.session.GetExpireTime(),
+		Surface: pb.Surface_SURFACE_WEB, ExpireTime: resp.GetSession().GetExpireTime(),
 	}})
+	if until := time.Until(resp.GetSession().GetExpireTime().AsTime()); until <= 0 || until > 10*time.Minute {
+		t.Errorf("the answer holds for %s, want at most ten minutes", until)
+	}
 	unknown := sha256.Sum256([]byte("something else"))
 	_, err = resolver.ResolveSession(t.Context(), &pb.ResolveSessionRequest{TokenHash: unknown[:]})
 	check(t, "an unknown hash", err, codes.Unauthenticated, "CREDENTIALS_INVALID")

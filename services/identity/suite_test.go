@@ -102,6 +102,8 @@ type caller struct {
 	machineCall           string      // its access token
 	personCall            string      // access token with which it acts for the caller
 	personSession         string      // the session of that
+	refresh               string      // token that goes on with the session
+	device                string      // token of the device
 	// strong is somebody else, who has a second factor.
 	strong *caller
 	app    *app
@@ -160,14 +162,22 @@ func (s *suite) claim() *caller {
 // signIn opens a session of the web, in the named organization or the only one.
 func (c *caller) signIn(organization string) *caller {
 	c.t.Helper()
-	next := *c
-	resp, err := c.sessions().CreateSession(c.t.Context(), &pb.CreateSessionRequest{
-		Email: c.email, Password: c.password, Surface: pb.Surface_SURFACE_WEB, OrganizationId: organization,
-	})
+	return c.signInWith(&pb.CreateSessionRequest{OrganizationId: organization})
+}
+
+// signInWith opens a session, of the web if nothing else is asked for.
+func (c *caller) signInWith(req *pb.CreateSessionRequest) *caller {
+	c.t.Helper()
+	req.Email, req.Password = c.email, c.password
+	if req.GetSurface() == pb.Surface_SURFACE_UNSPECIFIED {
+		req.Surface = pb.Surface_SURFACE_WEB
+	}
+	resp, err := c.sessions().CreateSession(c.t.Context(), req)
 	if err != nil {
 		c.t.Fatalf("sign in as %s: %v", c.email, err)
 	}
-	next.session, next.token = resp.GetSession(), resp.GetToken()
+	next := *c
+	next.session, next.token, next.refresh, next.device = resp.GetSession(), resp.GetToken(), resp.GetRefreshToken(), resp.GetDeviceToken()
 	return &next
 }
 

@@ -144,7 +144,7 @@ func (s *service) setUpTOTP(tx *store.Tx, c *identitystorepb.Challenge, step int
 // one that its user has. Whether it was used before, the transaction finds out.
 func (s *service) proveTOTP(ctx context.Context, c *identitystorepb.Challenge, code string) (use, error) {
 	user, secret := c.GetUserId(), c.GetTotpSecret()
-	u := use{counter: totpFailures(user)}
+	u := use{counter: totpGuesses(c)}
 	if err := s.countFailure(ctx, u.counter); err != nil {
 		return u, err
 	}

@@ -28,6 +28,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
 		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
 		s.removeAll(ctx, "answered challenges", s.purgeSpent)
+		s.removeAll(ctx, "old devices", s.purgeDevices)
 		s.removeAll(ctx, "old failures", s.purgeFailures)
 		s.removeAll(ctx, "old impersonations", s.purgeImpersonations)
 		s.upkeepOAuth(ctx)

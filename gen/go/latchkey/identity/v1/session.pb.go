@@ -101,8 +101,10 @@ type Session struct {
 	OrganizationId string `protobuf:"bytes,6,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// What the person uses.
 	Surface Surface `protobuf:"varint,7,opt,name=surface,proto3,enum=latchkey.identity.v1.Surface" json:"surface,omitempty"`
-	// When the session ends by itself: 12 hours after create_time, 90 days if an OAuth
-	// client was let in for longer (offline_access).
+	// When the session ends by itself: 12 hours after create_time, 30 days on the app if it
+	// can be refreshed, 90 days if an OAuth client was let in for longer (offline_access).
+	// A person's own ends before if nobody uses it: on the web after an hour, on the app
+	// after 7 days, give or take 10 minutes.
 	// Under impersonation, the time given there, which is shorter.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Who acts in the person's name; empty if it is the person.
@@ -117,7 +119,18 @@ type Session struct {
 	Strength Strength `protobuf:"varint,12,opt,name=strength,proto3,enum=latchkey.identity.v1.Strength" json:"strength,omitempty"`
 	// When the person last proved something: at sign-in, or when a challenge of
 	// BeginStepUp was answered (OpenID Connect Core 1.0, 2: auth_time).
-	AuthTime      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=auth_time,json=authTime,proto3" json:"auth_time,omitempty"`
+	AuthTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=auth_time,json=authTime,proto3" json:"auth_time,omitempty"`
+	// Whether RefreshSession goes on with it.
+	Refreshable bool `protobuf:"varint,14,opt,name=refreshable,proto3" json:"refreshable,omitempty"`
+	// What the person calls the device; empty if nobody said.
+	DeviceName string `protobuf:"bytes,15,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	// What the program called itself that signed in (gRPC metadata `user-agent`), cut to 200
+	// characters.
+	UserAgent string `protobuf:"bytes,16,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// Where the sign-in came from: an IP address, which may be that of a proxy.
+	Address string `protobuf:"bytes,17,opt,name=address,proto3" json:"address,omitempty"`
+	// When the session was last used, to 10 minutes. Only in lists.
+	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +252,41 @@ func (x *Session) GetStrength() Strength {
 func (x *Session) GetAuthTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.AuthTime
+	}
+	return nil
+}
+
+func (x *Session) GetRefreshable() bool {
+	if x != nil {
+		return x.Refreshable
+	}
+	return false
+}
+
+func (x *Session) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *Session) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *Session) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Session) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
 	}
 	return nil
 }
@@ -370,6 +418,16 @@ type CreateSessionRequest struct {
 	// The organization to act in. May be left out by a person who is an active
 	// member of only one.
 	OrganizationId string `protobuf:"bytes,6,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Hands out a refresh token beside the token, which then lives for 15 minutes only.
+	WithRefresh bool `protobuf:"varint,7,opt,name=with_refresh,json=withRefresh,proto3" json:"with_refresh,omitempty"`
+	// What the person calls the device, to be shown in lists.
+	DeviceName string `protobuf:"bytes,8,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	// CreateSessionResponse.device_token of an earlier sign-in of the person on this
+	// device. Wrong passwords of others do not keep out who shows it. It proves
+	// nothing by itself, and one that is not known is as good as none.
+	DeviceToken string `protobuf:"bytes,9,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Hands out a device token, to be kept on this device.
+	RememberDevice bool `protobuf:"varint,10,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -446,6 +504,34 @@ func (x *CreateSessionRequest) GetOrganizationId() string {
 	return ""
 }
 
+func (x *CreateSessionRequest) GetWithRefresh() bool {
+	if x != nil {
+		return x.WithRefresh
+	}
+	return false
+}
+
+func (x *CreateSessionRequest) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *CreateSessionRequest) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *CreateSessionRequest) GetRememberDevice() bool {
+	if x != nil {
+		return x.RememberDevice
+	}
+	return false
+}
+
 // Response of SessionService.CreateSession.
 type CreateSessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,7 +541,15 @@ type CreateSessionResponse struct {
 	// The session; absent while there is a challenge to answer.
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// What is still to be proven; absent if nothing is. It is made anew at each repeat.
-	Challenge     *Challenge `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	Challenge *Challenge `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The secret for RefreshSession: "lkr_" and 49 letters and digits. Absent unless asked for.
+	RefreshToken string `protobuf:"bytes,4,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// When the token expires; the session may go on by RefreshSession.
+	TokenExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expire_time,json=tokenExpireTime,proto3" json:"token_expire_time,omitempty"`
+	// The secret for CreateSessionRequest.device_token, good for 180 days: "lkd_" and 49
+	// letters and digits. A person has 5 at most; one more takes the place of the oldest.
+	// Absent unless asked for.
+	DeviceToken   string `protobuf:"bytes,6,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +603,27 @@ func (x *CreateSessionResponse) GetChallenge() *Challenge {
 		return x.Challenge
 	}
 	return nil
+}
+
+func (x *CreateSessionResponse) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+func (x *CreateSessionResponse) GetTokenExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TokenExpireTime
+	}
+	return nil
+}
+
+func (x *CreateSessionResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
 }
 
 // Request of SessionService.AnswerChallenge.
@@ -596,6 +711,12 @@ type AnswerChallengeResponse struct {
 	// The person's first recovery codes, if the answer set up the first second factor;
 	// see ConfirmTotpResponse.recovery_codes.
 	RecoveryCodes []string `protobuf:"bytes,3,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
+	// See CreateSessionResponse.refresh_token.
+	RefreshToken string `protobuf:"bytes,4,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// When the token expires.
+	TokenExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expire_time,json=tokenExpireTime,proto3" json:"token_expire_time,omitempty"`
+	// See CreateSessionResponse.device_token.
+	DeviceToken   string `protobuf:"bytes,6,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +770,27 @@ func (x *AnswerChallengeResponse) GetRecoveryCodes() []string {
 		return x.RecoveryCodes
 	}
 	return nil
+}
+
+func (x *AnswerChallengeResponse) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+func (x *AnswerChallengeResponse) GetTokenExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TokenExpireTime
+	}
+	return nil
+}
+
+func (x *AnswerChallengeResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
 }
 
 // Request of SessionService.BeginStepUp.
@@ -734,6 +876,483 @@ func (x *BeginStepUpResponse) GetChallenge() *Challenge {
 	return nil
 }
 
+// Request of SessionService.RefreshSession.
+type RefreshSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller. Choose one for each exchange, and repeat with it if the
+	// answer was lost.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but without tokens, and changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The refresh token that was handed out last.
+	RefreshToken  string `protobuf:"bytes,3,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshSessionRequest) Reset() {
+	*x = RefreshSessionRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshSessionRequest) ProtoMessage() {}
+
+func (x *RefreshSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshSessionRequest.ProtoReflect.Descriptor instead.
+func (*RefreshSessionRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RefreshSessionRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RefreshSessionRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *RefreshSessionRequest) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+// Response of SessionService.RefreshSession.
+type RefreshSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See CreateSessionResponse.token.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The session.
+	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The next refresh token; the one from before must not be used any more.
+	RefreshToken string `protobuf:"bytes,3,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// When the token expires.
+	TokenExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=token_expire_time,json=tokenExpireTime,proto3" json:"token_expire_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RefreshSessionResponse) Reset() {
+	*x = RefreshSessionResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshSessionResponse) ProtoMessage() {}
+
+func (x *RefreshSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshSessionResponse.ProtoReflect.Descriptor instead.
+func (*RefreshSessionResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RefreshSessionResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RefreshSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *RefreshSessionResponse) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+func (x *RefreshSessionResponse) GetTokenExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TokenExpireTime
+	}
+	return nil
+}
+
+// Request of SessionService.EndOtherSessions.
+type EndOtherSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndOtherSessionsRequest) Reset() {
+	*x = EndOtherSessionsRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndOtherSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndOtherSessionsRequest) ProtoMessage() {}
+
+func (x *EndOtherSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndOtherSessionsRequest.ProtoReflect.Descriptor instead.
+func (*EndOtherSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EndOtherSessionsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EndOtherSessionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Response of SessionService.EndOtherSessions.
+type EndOtherSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were ended.
+	Ended         int32 `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndOtherSessionsResponse) Reset() {
+	*x = EndOtherSessionsResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndOtherSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndOtherSessionsResponse) ProtoMessage() {}
+
+func (x *EndOtherSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndOtherSessionsResponse.ProtoReflect.Descriptor instead.
+func (*EndOtherSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EndOtherSessionsResponse) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+// Request of SessionService.ListUserSessions.
+type ListUserSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// How many at most, 50 if 0, never more than 500.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsRequest) Reset() {
+	*x = ListUserSessionsRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsRequest) ProtoMessage() {}
+
+func (x *ListUserSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListUserSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListUserSessionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUserSessionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of SessionService.ListUserSessions.
+type ListUserSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions of this page.
+	Sessions []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsResponse) Reset() {
+	*x = ListUserSessionsResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsResponse) ProtoMessage() {}
+
+func (x *ListUserSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListUserSessionsResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *ListUserSessionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of SessionService.EndUserSessions.
+type EndUserSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Whose.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Which session; all of the user's in the organization if left out.
+	SessionId     string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndUserSessionsRequest) Reset() {
+	*x = EndUserSessionsRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndUserSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndUserSessionsRequest) ProtoMessage() {}
+
+func (x *EndUserSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndUserSessionsRequest.ProtoReflect.Descriptor instead.
+func (*EndUserSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *EndUserSessionsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EndUserSessionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *EndUserSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EndUserSessionsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// Response of SessionService.EndUserSessions.
+type EndUserSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were ended.
+	Ended         int32 `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndUserSessionsResponse) Reset() {
+	*x = EndUserSessionsResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndUserSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndUserSessionsResponse) ProtoMessage() {}
+
+func (x *EndUserSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndUserSessionsResponse.ProtoReflect.Descriptor instead.
+func (*EndUserSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EndUserSessionsResponse) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
 // Request of SessionService.EndSession.
 type EndSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -752,7 +1371,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +1383,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +1396,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EndSessionRequest) GetRequestId() string {
@@ -817,7 +1436,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1448,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1461,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 // Request of SessionService.ListMySessions.
@@ -858,7 +1477,7 @@ type ListMySessionsRequest struct {
 
 func (x *ListMySessionsRequest) Reset() {
 	*x = ListMySessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1489,7 @@ func (x *ListMySessionsRequest) String() string {
 func (*ListMySessionsRequest) ProtoMessage() {}
 
 func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1502,7 @@ func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMySessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListMySessionsRequest) GetPageSize() int32 {
@@ -913,7 +1532,7 @@ type ListMySessionsResponse struct {
 
 func (x *ListMySessionsResponse) Reset() {
 	*x = ListMySessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1544,7 @@ func (x *ListMySessionsResponse) String() string {
 func (*ListMySessionsResponse) ProtoMessage() {}
 
 func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1557,7 @@ func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMySessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListMySessionsResponse) GetSessions() []*Session {
@@ -966,7 +1585,7 @@ type ResolveSessionRequest struct {
 
 func (x *ResolveSessionRequest) Reset() {
 	*x = ResolveSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1597,7 @@ func (x *ResolveSessionRequest) String() string {
 func (*ResolveSessionRequest) ProtoMessage() {}
 
 func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1610,7 @@ func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResolveSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResolveSessionRequest) GetTokenHash() []byte {
@@ -1012,7 +1631,7 @@ type ResolveSessionResponse struct {
 
 func (x *ResolveSessionResponse) Reset() {
 	*x = ResolveSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1643,7 @@ func (x *ResolveSessionResponse) String() string {
 func (*ResolveSessionResponse) ProtoMessage() {}
 
 func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1656,7 @@ func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionResponse.ProtoReflect.Descriptor instead.
 func (*ResolveSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResolveSessionResponse) GetSession() *SessionFacts {
@@ -1051,7 +1670,7 @@ var File_latchkey_identity_v1_session_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\xc4\x04\n" +
+	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\x82\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -1069,7 +1688,14 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	" \x01(\tR\bclientId\x126\n" +
 	"\afactors\x18\v \x03(\x0e2\x1c.latchkey.identity.v1.FactorR\afactors\x12:\n" +
 	"\bstrength\x18\f \x01(\x0e2\x1e.latchkey.identity.v1.StrengthR\bstrength\x127\n" +
-	"\tauth_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bauthTime\"\xd2\x02\n" +
+	"\tauth_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bauthTime\x12 \n" +
+	"\vrefreshable\x18\x0e \x01(\bR\vrefreshable\x12\x1f\n" +
+	"\vdevice_name\x18\x0f \x01(\tR\n" +
+	"deviceName\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x10 \x01(\tR\tuserAgent\x12\x18\n" +
+	"\aaddress\x18\x11 \x01(\tR\aaddress\x12@\n" +
+	"\x0elast_seen_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xd2\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -1081,7 +1707,7 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"expireTime\x12\x1b\n" +
 	"\x06scopes\x18\a \x01(\fH\x00R\x06scopes\x88\x01\x01\x12(\n" +
 	"\x10actor_session_id\x18\b \x01(\tR\x0eactorSessionIdB\t\n" +
-	"\a_scopes\"\xaf\x02\n" +
+	"\a_scopes\"\xd4\x03\n" +
 	"\x14CreateSessionRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1091,24 +1717,70 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\bpassword\x18\x04 \x01(\tB\r\xbaH\ar\x05\x10\x01(\x80 \x80\x01\x01R\bpassword\x12C\n" +
 	"\asurface\x18\x05 \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x124\n" +
-	"\x0forganization_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\"\xaa\x01\n" +
+	"\x0forganization_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\x12!\n" +
+	"\fwith_refresh\x18\a \x01(\bR\vwithRefresh\x12(\n" +
+	"\vdevice_name\x18\b \x01(\tB\a\xbaH\x04r\x02\x18dR\n" +
+	"deviceName\x12-\n" +
+	"\fdevice_token\x18\t \x01(\tB\n" +
+	"\xbaH\x04r\x02\x18d\x80\x01\x01R\vdeviceToken\x12'\n" +
+	"\x0fremember_device\x18\n" +
+	" \x01(\bR\x0erememberDevice\"\xc4\x02\n" +
 	"\x15CreateSessionResponse\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x127\n" +
 	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\x12=\n" +
-	"\tchallenge\x18\x03 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\xd1\x01\n" +
+	"\tchallenge\x18\x03 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\x12(\n" +
+	"\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\frefreshToken\x12F\n" +
+	"\x11token_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\x12&\n" +
+	"\fdevice_token\x18\x06 \x01(\tB\x03\x80\x01\x01R\vdeviceToken\"\xd1\x01\n" +
 	"\x16AnswerChallengeRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12+\n" +
 	"\tchallenge\x18\x03 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xa0\x1f\x80\x01\x01R\tchallenge\x129\n" +
-	"\x05proof\x18\x04 \x01(\v2\x1b.latchkey.identity.v1.ProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\"\x99\x01\n" +
+	"\x05proof\x18\x04 \x01(\v2\x1b.latchkey.identity.v1.ProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\"\xb3\x02\n" +
 	"\x17AnswerChallengeResponse\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x127\n" +
 	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\x12*\n" +
-	"\x0erecovery_codes\x18\x03 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes\"\x14\n" +
+	"\x0erecovery_codes\x18\x03 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes\x12(\n" +
+	"\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\frefreshToken\x12F\n" +
+	"\x11token_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\x12&\n" +
+	"\fdevice_token\x18\x06 \x01(\tB\x03\x80\x01\x01R\vdeviceToken\"\x14\n" +
 	"\x12BeginStepUpRequest\"T\n" +
 	"\x13BeginStepUpResponse\x12=\n" +
-	"\tchallenge\x18\x01 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\x9e\x01\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\x9b\x01\n" +
+	"\x15RefreshSessionRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x121\n" +
+	"\rrefresh_token\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18d\x80\x01\x01R\frefreshToken\"\xde\x01\n" +
+	"\x16RefreshSessionResponse\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x127\n" +
+	"\asession\x18\x02 \x01(\v2\x1d.latchkey.identity.v1.SessionR\asession\x12(\n" +
+	"\rrefresh_token\x18\x03 \x01(\tB\x03\x80\x01\x01R\frefreshToken\x12F\n" +
+	"\x11token_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\"j\n" +
+	"\x17EndOtherSessionsRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"0\n" +
+	"\x18EndOtherSessionsResponse\x12\x14\n" +
+	"\x05ended\x18\x01 \x01(\x05R\x05ended\"\x8b\x01\n" +
+	"\x17ListUserSessionsRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12$\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"}\n" +
+	"\x18ListUserSessionsResponse\x129\n" +
+	"\bsessions\x18\x01 \x03(\v2\x1d.latchkey.identity.v1.SessionR\bsessions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb8\x01\n" +
+	"\x16EndUserSessionsRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
+	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12*\n" +
+	"\n" +
+	"session_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\tsessionId\"/\n" +
+	"\x17EndUserSessionsResponse\x12\x14\n" +
+	"\x05ended\x18\x01 \x01(\x05R\x05ended\"\x9e\x01\n" +
 	"\x11EndSessionRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1132,11 +1804,17 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSURFACE_WEB\x10\x01\x12\x0f\n" +
 	"\vSURFACE_APP\x10\x02\x12\x0f\n" +
-	"\vSURFACE_API\x10\x032\xb9\x05\n" +
+	"\vSURFACE_API\x10\x032\xc4\t\n" +
 	"\x0eSessionService\x12p\n" +
 	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12v\n" +
 	"\x0fAnswerChallenge\x12,.latchkey.identity.v1.AnswerChallengeRequest\x1a-.latchkey.identity.v1.AnswerChallengeResponse\"\x06\x8a\xb5\x18\x020\x01\x12j\n" +
-	"\vBeginStepUp\x12(.latchkey.identity.v1.BeginStepUpRequest\x1a).latchkey.identity.v1.BeginStepUpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12g\n" +
+	"\vBeginStepUp\x12(.latchkey.identity.v1.BeginStepUpRequest\x1a).latchkey.identity.v1.BeginStepUpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
+	"\x0eRefreshSession\x12+.latchkey.identity.v1.RefreshSessionRequest\x1a,.latchkey.identity.v1.RefreshSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12y\n" +
+	"\x10EndOtherSessions\x12-.latchkey.identity.v1.EndOtherSessionsRequest\x1a..latchkey.identity.v1.EndOtherSessionsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x8c\x01\n" +
+	"\x10ListUserSessions\x12-.latchkey.identity.v1.ListUserSessionsRequest\x1a..latchkey.identity.v1.ListUserSessionsResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users\x12\x89\x01\n" +
+	"\x0fEndUserSessions\x12,.latchkey.identity.v1.EndUserSessionsRequest\x1a-.latchkey.identity.v1.EndUserSessionsResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users\x12g\n" +
 	"\n" +
 	"EndSession\x12'.latchkey.identity.v1.EndSessionRequest\x1a(.latchkey.identity.v1.EndSessionResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
 	"\x0eListMySessions\x12+.latchkey.identity.v1.ListMySessionsRequest\x1a,.latchkey.identity.v1.ListMySessionsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
@@ -1155,64 +1833,86 @@ func file_latchkey_identity_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_latchkey_identity_v1_session_proto_goTypes = []any{
-	(Surface)(0),                    // 0: latchkey.identity.v1.Surface
-	(*Session)(nil),                 // 1: latchkey.identity.v1.Session
-	(*SessionFacts)(nil),            // 2: latchkey.identity.v1.SessionFacts
-	(*CreateSessionRequest)(nil),    // 3: latchkey.identity.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil),   // 4: latchkey.identity.v1.CreateSessionResponse
-	(*AnswerChallengeRequest)(nil),  // 5: latchkey.identity.v1.AnswerChallengeRequest
-	(*AnswerChallengeResponse)(nil), // 6: latchkey.identity.v1.AnswerChallengeResponse
-	(*BeginStepUpRequest)(nil),      // 7: latchkey.identity.v1.BeginStepUpRequest
-	(*BeginStepUpResponse)(nil),     // 8: latchkey.identity.v1.BeginStepUpResponse
-	(*EndSessionRequest)(nil),       // 9: latchkey.identity.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),      // 10: latchkey.identity.v1.EndSessionResponse
-	(*ListMySessionsRequest)(nil),   // 11: latchkey.identity.v1.ListMySessionsRequest
-	(*ListMySessionsResponse)(nil),  // 12: latchkey.identity.v1.ListMySessionsResponse
-	(*ResolveSessionRequest)(nil),   // 13: latchkey.identity.v1.ResolveSessionRequest
-	(*ResolveSessionResponse)(nil),  // 14: latchkey.identity.v1.ResolveSessionResponse
-	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(Factor)(0),                     // 16: latchkey.identity.v1.Factor
-	(Strength)(0),                   // 17: latchkey.identity.v1.Strength
-	(*Challenge)(nil),               // 18: latchkey.identity.v1.Challenge
-	(*Proof)(nil),                   // 19: latchkey.identity.v1.Proof
+	(Surface)(0),                     // 0: latchkey.identity.v1.Surface
+	(*Session)(nil),                  // 1: latchkey.identity.v1.Session
+	(*SessionFacts)(nil),             // 2: latchkey.identity.v1.SessionFacts
+	(*CreateSessionRequest)(nil),     // 3: latchkey.identity.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),    // 4: latchkey.identity.v1.CreateSessionResponse
+	(*AnswerChallengeRequest)(nil),   // 5: latchkey.identity.v1.AnswerChallengeRequest
+	(*AnswerChallengeResponse)(nil),  // 6: latchkey.identity.v1.AnswerChallengeResponse
+	(*BeginStepUpRequest)(nil),       // 7: latchkey.identity.v1.BeginStepUpRequest
+	(*BeginStepUpResponse)(nil),      // 8: latchkey.identity.v1.BeginStepUpResponse
+	(*RefreshSessionRequest)(nil),    // 9: latchkey.identity.v1.RefreshSessionRequest
+	(*RefreshSessionResponse)(nil),   // 10: latchkey.identity.v1.RefreshSessionResponse
+	(*EndOtherSessionsRequest)(nil),  // 11: latchkey.identity.v1.EndOtherSessionsRequest
+	(*EndOtherSessionsResponse)(nil), // 12: latchkey.identity.v1.EndOtherSessionsResponse
+	(*ListUserSessionsRequest)(nil),  // 13: latchkey.identity.v1.ListUserSessionsRequest
+	(*ListUserSessionsResponse)(nil), // 14: latchkey.identity.v1.ListUserSessionsResponse
+	(*EndUserSessionsRequest)(nil),   // 15: latchkey.identity.v1.EndUserSessionsRequest
+	(*EndUserSessionsResponse)(nil),  // 16: latchkey.identity.v1.EndUserSessionsResponse
+	(*EndSessionRequest)(nil),        // 17: latchkey.identity.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),       // 18: latchkey.identity.v1.EndSessionResponse
+	(*ListMySessionsRequest)(nil),    // 19: latchkey.identity.v1.ListMySessionsRequest
+	(*ListMySessionsResponse)(nil),   // 20: latchkey.identity.v1.ListMySessionsResponse
+	(*ResolveSessionRequest)(nil),    // 21: latchkey.identity.v1.ResolveSessionRequest
+	(*ResolveSessionResponse)(nil),   // 22: latchkey.identity.v1.ResolveSessionResponse
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(Factor)(0),                      // 24: latchkey.identity.v1.Factor
+	(Strength)(0),                    // 25: latchkey.identity.v1.Strength
+	(*Challenge)(nil),                // 26: latchkey.identity.v1.Challenge
+	(*Proof)(nil),                    // 27: latchkey.identity.v1.Proof
 }
 var file_latchkey_identity_v1_session_proto_depIdxs = []int32{
-	15, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	15, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	23, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	23, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: latchkey.identity.v1.Session.surface:type_name -> latchkey.identity.v1.Surface
-	15, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
-	17, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
-	15, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
-	0,  // 7: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
-	15, // 8: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 9: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
-	1,  // 10: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	18, // 11: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	19, // 12: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
-	1,  // 13: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
-	18, // 14: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	1,  // 15: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
-	2,  // 16: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
-	3,  // 17: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
-	5,  // 18: latchkey.identity.v1.SessionService.AnswerChallenge:input_type -> latchkey.identity.v1.AnswerChallengeRequest
-	7,  // 19: latchkey.identity.v1.SessionService.BeginStepUp:input_type -> latchkey.identity.v1.BeginStepUpRequest
-	9,  // 20: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
-	11, // 21: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
-	13, // 22: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
-	4,  // 23: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
-	6,  // 24: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
-	8,  // 25: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
-	10, // 26: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
-	12, // 27: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
-	14, // 28: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	23, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	24, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
+	25, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
+	23, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
+	23, // 7: latchkey.identity.v1.Session.last_seen_time:type_name -> google.protobuf.Timestamp
+	0,  // 8: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
+	23, // 9: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 10: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
+	1,  // 11: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
+	26, // 12: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	23, // 13: latchkey.identity.v1.CreateSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	27, // 14: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
+	1,  // 15: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
+	23, // 16: latchkey.identity.v1.AnswerChallengeResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	26, // 17: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	1,  // 18: latchkey.identity.v1.RefreshSessionResponse.session:type_name -> latchkey.identity.v1.Session
+	23, // 19: latchkey.identity.v1.RefreshSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 20: latchkey.identity.v1.ListUserSessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
+	1,  // 21: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
+	2,  // 22: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
+	3,  // 23: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
+	5,  // 24: latchkey.identity.v1.SessionService.AnswerChallenge:input_type -> latchkey.identity.v1.AnswerChallengeRequest
+	7,  // 25: latchkey.identity.v1.SessionService.BeginStepUp:input_type -> latchkey.identity.v1.BeginStepUpRequest
+	9,  // 26: latchkey.identity.v1.SessionService.RefreshSession:input_type -> latchkey.identity.v1.RefreshSessionRequest
+	11, // 27: latchkey.identity.v1.SessionService.EndOtherSessions:input_type -> latchkey.identity.v1.EndOtherSessionsRequest
+	13, // 28: latchkey.identity.v1.SessionService.ListUserSessions:input_type -> latchkey.identity.v1.ListUserSessionsRequest
+	15, // 29: latchkey.identity.v1.SessionService.EndUserSessions:input_type -> latchkey.identity.v1.EndUserSessionsRequest
+	17, // 30: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
+	19, // 31: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
+	21, // 32: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
+	4,  // 33: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
+	6,  // 34: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
+	8,  // 35: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
+	10, // 36: latchkey.identity.v1.SessionService.RefreshSession:output_type -> latchkey.identity.v1.RefreshSessionResponse
+	12, // 37: latchkey.identity.v1.SessionService.EndOtherSessions:output_type -> latchkey.identity.v1.EndOtherSessionsResponse
+	14, // 38: latchkey.identity.v1.SessionService.ListUserSessions:output_type -> latchkey.identity.v1.ListUserSessionsResponse
+	16, // 39: latchkey.identity.v1.SessionService.EndUserSessions:output_type -> latchkey.identity.v1.EndUserSessionsResponse
+	18, // 40: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
+	20, // 41: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
+	22, // 42: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
+	33, // [33:43] is the sub-list for method output_type
+	23, // [23:33] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_session_proto_init() }
@@ -1228,7 +1928,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_session_proto_rawDesc), len(file_latchkey_identity_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

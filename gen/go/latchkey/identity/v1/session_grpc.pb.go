@@ -21,12 +21,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SessionService_CreateSession_FullMethodName   = "/latchkey.identity.v1.SessionService/CreateSession"
-	SessionService_AnswerChallenge_FullMethodName = "/latchkey.identity.v1.SessionService/AnswerChallenge"
-	SessionService_BeginStepUp_FullMethodName     = "/latchkey.identity.v1.SessionService/BeginStepUp"
-	SessionService_EndSession_FullMethodName      = "/latchkey.identity.v1.SessionService/EndSession"
-	SessionService_ListMySessions_FullMethodName  = "/latchkey.identity.v1.SessionService/ListMySessions"
-	SessionService_ResolveSession_FullMethodName  = "/latchkey.identity.v1.SessionService/ResolveSession"
+	SessionService_CreateSession_FullMethodName    = "/latchkey.identity.v1.SessionService/CreateSession"
+	SessionService_AnswerChallenge_FullMethodName  = "/latchkey.identity.v1.SessionService/AnswerChallenge"
+	SessionService_BeginStepUp_FullMethodName      = "/latchkey.identity.v1.SessionService/BeginStepUp"
+	SessionService_RefreshSession_FullMethodName   = "/latchkey.identity.v1.SessionService/RefreshSession"
+	SessionService_EndOtherSessions_FullMethodName = "/latchkey.identity.v1.SessionService/EndOtherSessions"
+	SessionService_ListUserSessions_FullMethodName = "/latchkey.identity.v1.SessionService/ListUserSessions"
+	SessionService_EndUserSessions_FullMethodName  = "/latchkey.identity.v1.SessionService/EndUserSessions"
+	SessionService_EndSession_FullMethodName       = "/latchkey.identity.v1.SessionService/EndSession"
+	SessionService_ListMySessions_FullMethodName   = "/latchkey.identity.v1.SessionService/ListMySessions"
+	SessionService_ResolveSession_FullMethodName   = "/latchkey.identity.v1.SessionService/ResolveSession"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -46,6 +50,7 @@ type SessionServiceClient interface {
 	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
+	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
 	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
 	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
@@ -64,6 +69,37 @@ type SessionServiceClient interface {
 	// acts for another.
 	// Example: {}
 	BeginStepUp(ctx context.Context, in *BeginStepUpRequest, opts ...grpc.CallOption) (*BeginStepUpResponse, error)
+	// Exchanges the refresh token of a session for a new token and a new refresh token. The
+	// token from before is accepted until it expires.
+	// Fails with UNAUTHENTICATED and reason REFRESH_REUSED if the refresh token was
+	// exchanged before: somebody else may have it, so the session has ended everywhere
+	// when the call has returned. A repeat of the last exchange, by the same request id
+	// within a minute, and whose refresh token was not used, gets new tokens in the place of
+	// those that were lost. Fails with UNAUTHENTICATED and CREDENTIALS_INVALID if there is no
+	// such refresh token, or its session has ended, expired, or was left idle for too long;
+	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
+	// and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"refresh_token": "lkr_..."}
+	RefreshSession(ctx context.Context, in *RefreshSessionRequest, opts ...grpc.CallOption) (*RefreshSessionResponse, error)
+	// Ends all other sessions of the caller, in all organizations. When the call has
+	// returned, no service of the suite accepts their tokens.
+	// Fails with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or
+	// acts for another.
+	// Example: {}
+	EndOtherSessions(ctx context.Context, in *EndOtherSessionsRequest, opts ...grpc.CallOption) (*EndOtherSessionsResponse, error)
+	// Lists the live sessions that a user has in the caller's organization, the newest first.
+	// Fails with NOT_FOUND if the organization has no such user, PERMISSION_DENIED and reason
+	// BEYOND_OWN_GRANTS if the user holds a key that the caller lacks, INVALID_ARGUMENT for a
+	// page token of another request, and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	ListUserSessions(ctx context.Context, in *ListUserSessionsRequest, opts ...grpc.CallOption) (*ListUserSessionsResponse, error)
+	// Ends all sessions that a user has in the caller's organization, or a named one. When
+	// the call has returned, no service of the suite accepts their tokens.
+	// Fails with NOT_FOUND if the organization has no such user, or the user no such session
+	// in it, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that
+	// the caller lacks, and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	EndUserSessions(ctx context.Context, in *EndUserSessionsRequest, opts ...grpc.CallOption) (*EndUserSessionsResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
 	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
@@ -124,6 +160,46 @@ func (c *sessionServiceClient) BeginStepUp(ctx context.Context, in *BeginStepUpR
 	return out, nil
 }
 
+func (c *sessionServiceClient) RefreshSession(ctx context.Context, in *RefreshSessionRequest, opts ...grpc.CallOption) (*RefreshSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RefreshSessionResponse)
+	err := c.cc.Invoke(ctx, SessionService_RefreshSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) EndOtherSessions(ctx context.Context, in *EndOtherSessionsRequest, opts ...grpc.CallOption) (*EndOtherSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndOtherSessionsResponse)
+	err := c.cc.Invoke(ctx, SessionService_EndOtherSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) ListUserSessions(ctx context.Context, in *ListUserSessionsRequest, opts ...grpc.CallOption) (*ListUserSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUserSessionsResponse)
+	err := c.cc.Invoke(ctx, SessionService_ListUserSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) EndUserSessions(ctx context.Context, in *EndUserSessionsRequest, opts ...grpc.CallOption) (*EndUserSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndUserSessionsResponse)
+	err := c.cc.Invoke(ctx, SessionService_EndUserSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(EndSessionResponse)
@@ -171,6 +247,7 @@ type SessionServiceServer interface {
 	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
 	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
+	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
 	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
 	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
@@ -189,6 +266,37 @@ type SessionServiceServer interface {
 	// acts for another.
 	// Example: {}
 	BeginStepUp(context.Context, *BeginStepUpRequest) (*BeginStepUpResponse, error)
+	// Exchanges the refresh token of a session for a new token and a new refresh token. The
+	// token from before is accepted until it expires.
+	// Fails with UNAUTHENTICATED and reason REFRESH_REUSED if the refresh token was
+	// exchanged before: somebody else may have it, so the session has ended everywhere
+	// when the call has returned. A repeat of the last exchange, by the same request id
+	// within a minute, and whose refresh token was not used, gets new tokens in the place of
+	// those that were lost. Fails with UNAUTHENTICATED and CREDENTIALS_INVALID if there is no
+	// such refresh token, or its session has ended, expired, or was left idle for too long;
+	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
+	// and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"refresh_token": "lkr_..."}
+	RefreshSession(context.Context, *RefreshSessionRequest) (*RefreshSessionResponse, error)
+	// Ends all other sessions of the caller, in all organizations. When the call has
+	// returned, no service of the suite accepts their tokens.
+	// Fails with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or
+	// acts for another.
+	// Example: {}
+	EndOtherSessions(context.Context, *EndOtherSessionsRequest) (*EndOtherSessionsResponse, error)
+	// Lists the live sessions that a user has in the caller's organization, the newest first.
+	// Fails with NOT_FOUND if the organization has no such user, PERMISSION_DENIED and reason
+	// BEYOND_OWN_GRANTS if the user holds a key that the caller lacks, INVALID_ARGUMENT for a
+	// page token of another request, and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
+	// Ends all sessions that a user has in the caller's organization, or a named one. When
+	// the call has returned, no service of the suite accepts their tokens.
+	// Fails with NOT_FOUND if the organization has no such user, or the user no such session
+	// in it, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that
+	// the caller lacks, and UNAVAILABLE if permissions cannot be reached.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	EndUserSessions(context.Context, *EndUserSessionsRequest) (*EndUserSessionsResponse, error)
 	// Ends a session of the caller, this one if none is named. When the call has
 	// returned, no service of the suite accepts its token.
 	// Fails with NOT_FOUND if the caller has no such session, and PERMISSION_DENIED and
@@ -227,6 +335,18 @@ func (UnimplementedSessionServiceServer) AnswerChallenge(context.Context, *Answe
 }
 func (UnimplementedSessionServiceServer) BeginStepUp(context.Context, *BeginStepUpRequest) (*BeginStepUpResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BeginStepUp not implemented")
+}
+func (UnimplementedSessionServiceServer) RefreshSession(context.Context, *RefreshSessionRequest) (*RefreshSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RefreshSession not implemented")
+}
+func (UnimplementedSessionServiceServer) EndOtherSessions(context.Context, *EndOtherSessionsRequest) (*EndOtherSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndOtherSessions not implemented")
+}
+func (UnimplementedSessionServiceServer) ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUserSessions not implemented")
+}
+func (UnimplementedSessionServiceServer) EndUserSessions(context.Context, *EndUserSessionsRequest) (*EndUserSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndUserSessions not implemented")
 }
 func (UnimplementedSessionServiceServer) EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EndSession not implemented")
@@ -312,6 +432,78 @@ func _SessionService_BeginStepUp_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_RefreshSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RefreshSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).RefreshSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_RefreshSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).RefreshSession(ctx, req.(*RefreshSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_EndOtherSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndOtherSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).EndOtherSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_EndOtherSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).EndOtherSessions(ctx, req.(*EndOtherSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_ListUserSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUserSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).ListUserSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_ListUserSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).ListUserSessions(ctx, req.(*ListUserSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_EndUserSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndUserSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).EndUserSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_EndUserSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).EndUserSessions(ctx, req.(*EndUserSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_EndSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(EndSessionRequest)
 	if err := dec(in); err != nil {
@@ -384,6 +576,22 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BeginStepUp",
 			Handler:    _SessionService_BeginStepUp_Handler,
+		},
+		{
+			MethodName: "RefreshSession",
+			Handler:    _SessionService_RefreshSession_Handler,
+		},
+		{
+			MethodName: "EndOtherSessions",
+			Handler:    _SessionService_EndOtherSessions_Handler,
+		},
+		{
+			MethodName: "ListUserSessions",
+			Handler:    _SessionService_ListUserSessions_Handler,
+		},
+		{
+			MethodName: "EndUserSessions",
+			Handler:    _SessionService_EndUserSessions_Handler,
 		},
 		{
 			MethodName: "EndSession",

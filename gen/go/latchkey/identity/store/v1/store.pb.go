@@ -209,6 +209,236 @@ func (x *SessionToken) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// SessionRefresh is a refresh token, which goes on with a session. It is kept after it was exchanged, for 7 days, so
+// that somebody is noticed who shows it again.
+type SessionRefresh struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the token's text, in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The session.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// When it was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was exchanged; absent before.
+	UseTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=use_time,json=useTime,proto3" json:"use_time,omitempty"`
+	// By which request id; may be empty.
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The refresh token that it was exchanged for; empty before.
+	SuccessorId string `protobuf:"bytes,6,opt,name=successor_id,json=successorId,proto3" json:"successor_id,omitempty"`
+	// The token that it was exchanged for: id of the SessionToken.
+	TokenId       string `protobuf:"bytes,7,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionRefresh) Reset() {
+	*x = SessionRefresh{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionRefresh) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionRefresh) ProtoMessage() {}
+
+func (x *SessionRefresh) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionRefresh.ProtoReflect.Descriptor instead.
+func (*SessionRefresh) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SessionRefresh) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionRefresh) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *SessionRefresh) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *SessionRefresh) GetUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UseTime
+	}
+	return nil
+}
+
+func (x *SessionRefresh) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SessionRefresh) GetSuccessorId() string {
+	if x != nil {
+		return x.SuccessorId
+	}
+	return ""
+}
+
+func (x *SessionRefresh) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+// SessionUse is when a session was last used. It is apart from the session, whose etag
+// does not change by use.
+type SessionUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// To 10 minutes.
+	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionUse) Reset() {
+	*x = SessionUse{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionUse) ProtoMessage() {}
+
+func (x *SessionUse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
+func (*SessionUse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SessionUse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionUse) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+// Device is something that a person signed in on and has asked to be remembered.
+type Device struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the device token's text, in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The person: id of the profile.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// When the token was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it is forgotten: 180 days after create_time.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Device) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Device) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Device) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Device) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Totp is somebody's authenticator app.
 type Totp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +457,7 @@ type Totp struct {
 
 func (x *Totp) Reset() {
 	*x = Totp{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +469,7 @@ func (x *Totp) String() string {
 func (*Totp) ProtoMessage() {}
 
 func (x *Totp) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +482,7 @@ func (x *Totp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totp.ProtoReflect.Descriptor instead.
 func (*Totp) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Totp) GetUserId() string {
@@ -299,7 +529,7 @@ type RecoveryCodes struct {
 
 func (x *RecoveryCodes) Reset() {
 	*x = RecoveryCodes{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +541,7 @@ func (x *RecoveryCodes) String() string {
 func (*RecoveryCodes) ProtoMessage() {}
 
 func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +554,7 @@ func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodes.ProtoReflect.Descriptor instead.
 func (*RecoveryCodes) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RecoveryCodes) GetUserId() string {
@@ -371,14 +601,22 @@ type Challenge struct {
 	// From when on it is worth nothing.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Secret of an authenticator app that the answer sets up; empty if it does not.
-	TotpSecret    []byte `protobuf:"bytes,10,opt,name=totp_secret,json=totpSecret,proto3" json:"totp_secret,omitempty"`
+	TotpSecret []byte `protobuf:"bytes,10,opt,name=totp_secret,json=totpSecret,proto3" json:"totp_secret,omitempty"`
+	// As in CreateSessionRequest.
+	WithRefresh bool `protobuf:"varint,11,opt,name=with_refresh,json=withRefresh,proto3" json:"with_refresh,omitempty"`
+	// As in CreateSessionRequest.
+	DeviceName string `protobuf:"bytes,12,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	// As in CreateSessionRequest.
+	RememberDevice bool `protobuf:"varint,13,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
+	// The known device that the password was shown on; empty if it was not known.
+	DeviceId      string `protobuf:"bytes,14,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +628,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +641,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Challenge) GetId() []byte {
@@ -476,6 +714,34 @@ func (x *Challenge) GetTotpSecret() []byte {
 	return nil
 }
 
+func (x *Challenge) GetWithRefresh() bool {
+	if x != nil {
+		return x.WithRefresh
+	}
+	return false
+}
+
+func (x *Challenge) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *Challenge) GetRememberDevice() bool {
+	if x != nil {
+		return x.RememberDevice
+	}
+	return false
+}
+
+func (x *Challenge) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
 // SpentChallenge is a challenge that was answered. It is kept until that expires.
 type SpentChallenge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,7 +755,7 @@ type SpentChallenge struct {
 
 func (x *SpentChallenge) Reset() {
 	*x = SpentChallenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +767,7 @@ func (x *SpentChallenge) String() string {
 func (*SpentChallenge) ProtoMessage() {}
 
 func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +780,7 @@ func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
 func (*SpentChallenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SpentChallenge) GetId() string {
@@ -548,7 +814,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +826,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +839,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Failures) GetId() string {
@@ -617,7 +883,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +895,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +908,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Salt) GetId() string {
@@ -673,7 +939,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +951,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +964,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -732,7 +998,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +1010,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1023,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -802,7 +1068,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +1080,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1093,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Claim) GetId() string {
@@ -895,7 +1161,29 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\btoken_id\x18\b \x01(\tR\atokenId\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTimeB\t\n" +
-	"\a_scopes\"\x91\x01\n" +
+	"\a_scopes\"\x90\x02\n" +
+	"\x0eSessionRefresh\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x125\n" +
+	"\buse_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12!\n" +
+	"\fsuccessor_id\x18\x06 \x01(\tR\vsuccessorId\x12\x19\n" +
+	"\btoken_id\x18\a \x01(\tR\atokenId\"^\n" +
+	"\n" +
+	"SessionUse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12@\n" +
+	"\x0elast_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xab\x01\n" +
+	"\x06Device\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x91\x01\n" +
 	"\x04Totp\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1b\n" +
@@ -906,7 +1194,7 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xcd\x02\n" +
+	"createTime\"\xd7\x03\n" +
 	"\tChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12'\n" +
@@ -921,7 +1209,12 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"expireTime\x12\x1f\n" +
 	"\vtotp_secret\x18\n" +
 	" \x01(\fR\n" +
-	"totpSecret\"]\n" +
+	"totpSecret\x12!\n" +
+	"\fwith_refresh\x18\v \x01(\bR\vwithRefresh\x12\x1f\n" +
+	"\vdevice_name\x18\f \x01(\tR\n" +
+	"deviceName\x12'\n" +
+	"\x0fremember_device\x18\r \x01(\bR\x0erememberDevice\x12\x1b\n" +
+	"\tdevice_id\x18\x0e \x01(\tR\bdeviceId\"]\n" +
 	"\x0eSpentChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -965,38 +1258,46 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*SessionToken)(nil),          // 1: latchkey.identity.store.v1.SessionToken
-	(*Totp)(nil),                  // 2: latchkey.identity.store.v1.Totp
-	(*RecoveryCodes)(nil),         // 3: latchkey.identity.store.v1.RecoveryCodes
-	(*Challenge)(nil),             // 4: latchkey.identity.store.v1.Challenge
-	(*SpentChallenge)(nil),        // 5: latchkey.identity.store.v1.SpentChallenge
-	(*Failures)(nil),              // 6: latchkey.identity.store.v1.Failures
-	(*Salt)(nil),                  // 7: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 8: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 9: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 10: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*SessionRefresh)(nil),        // 2: latchkey.identity.store.v1.SessionRefresh
+	(*SessionUse)(nil),            // 3: latchkey.identity.store.v1.SessionUse
+	(*Device)(nil),                // 4: latchkey.identity.store.v1.Device
+	(*Totp)(nil),                  // 5: latchkey.identity.store.v1.Totp
+	(*RecoveryCodes)(nil),         // 6: latchkey.identity.store.v1.RecoveryCodes
+	(*Challenge)(nil),             // 7: latchkey.identity.store.v1.Challenge
+	(*SpentChallenge)(nil),        // 8: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 9: latchkey.identity.store.v1.Failures
+	(*Salt)(nil),                  // 10: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 11: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 12: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 13: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	11, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	11, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	11, // 3: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	11, // 4: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	11, // 5: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 6: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 7: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	11, // 8: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	11, // 9: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	11, // 10: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	14, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	14, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	14, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	14, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	14, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	14, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	14, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	14, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	14, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 11: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 12: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	14, // 13: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	14, // 14: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	14, // 15: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1005,14 +1306,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 		return
 	}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[1].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[9].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
