@@ -152,8 +152,7 @@ func TestSessionsOfAUser(t *testing.T) {
 	}
 	_, err := elsewhere.sessions().ListUserSessions(elsewhere.ctx(), &pb.ListUserSessionsRequest{UserId: ada.user.GetId()})
 	check(t, "from another organization", err, codes.NotFound, "RECORD_NOT_FOUND")
-	clerk := owner.hire("clerk", "US")
-	owner.permit(clerk, "Organization: Users")
+	clerk := owner.hire("clerk", "OA")
 	_, err = clerk.sessions().EndUserSessions(clerk.ctx(), &pb.EndUserSessionsRequest{UserId: owner.user.GetId()})
 	check(t, "of somebody who holds more", err, codes.PermissionDenied, "BEYOND_OWN_GRANTS")
 	end := func(req *pb.EndUserSessionsRequest) (int32, error) {

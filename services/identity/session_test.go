@@ -171,21 +171,35 @@ func TestListMySessions(t *testing.T) {
 	owner.hire("stranger", "US")
 	first, err := owner.sessions().ListMySessions(owner.ctx(), &pb.ListMySessionsRequest{PageSize: 2})
 	mustNot(t, err)
+	unseen(t, first.GetSessions())
 	same(t, "first page", first, &pb.ListMySessionsResponse{
 		Sessions: []*pb.Session{third.session, second.session}, NextPageToken: first.GetNextPageToken(),
 	})
 	last, err := owner.sessions().ListMySessions(owner.ctx(), &pb.ListMySessionsRequest{PageSize: 2, PageToken: first.GetNextPageToken()})
 	mustNot(t, err)
+	unseen(t, last.GetSessions())
 	same(t, "last page", last, &pb.ListMySessionsResponse{Sessions: []*pb.Session{owner.session}})
 	_, err = owner.sessions().ListMySessions(owner.ctx(), &pb.ListMySessionsRequest{PageToken: "made up"})
 	check(t, "a made-up token", err, codes.InvalidArgument, "PAGE_TOKEN_INVALID")
+}
+
+// unseen takes from sessions of a list when they were last used, which the answers to
+// sign-ins do not have.
+func unseen(t testing.TB, list []*pb.Session) {
+	t.Helper()
+	for _, session := range list {
+		if session.GetLastSeenTime() == nil {
+			t.Errorf("nobody knows when %s was last used", session.GetId())
+		}
+		session.LastSeenTime = nil
+	}
 }
 
 func TestSessionsExpire(t *testing.T) {
 	var passed atomic.Int64
 	began := time.Now()
 	s := newSuite(t, func() time.Time { return began.Add(time.Duration(passed.Load())) })
-	owner := s.claim()
+	owner := s.claim().signInWith(&pb.CreateSessionRequest{Surface: pb.Surface_SURFACE_API})
 	passed.Store(int64(12*time.Hour - time.Minute))
 	if !owner.signedIn(owner.token) {
 		t.Error("not accepted a minute before its end")
