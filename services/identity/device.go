@@ -21,7 +21,7 @@ import (
 
 const (
 	devicePrefix = "lkd_"
-	deviceLife   = 180 * day
+	knownLife   = 180 * day
 	// maxDevices is how many devices of one person are known. One more takes the place of
 	// the oldest.
 	maxDevices = 5
@@ -53,7 +53,7 @@ func (o *opening) remember(tx *store.Tx, user string) error {
 	}
 	return devices.Put(tx, &identitystorepb.Device{
 		Id: o.deviceID, UserId: user,
-		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(deviceLife)),
+		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(knownLife)),
 	})
 }
 

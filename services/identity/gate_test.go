@@ -182,9 +182,10 @@ var byItself = []string{"prove an OAuth client", "exchange an API key", "issue a
 
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
-	"session ended":           append(byItself, notBySession...),
-	"session expired":         append(byItself, notBySession...),
-	"session left idle":       append(byItself, notBySession...),
+	"session ended":   append(byItself, notBySession...),
+	"session expired": append(byItself, notBySession...),
+	// A client says itself how long it needs its session.
+	"session left idle":       append(append(byItself, notBySession...), "renew tokens", "show a token of a client's person"),
 	"refresh token unknown":   allBut("refresh a session"),
 	"refresh token exchanged": allBut("refresh a session"),
 	// A change of the password ends the other sessions, each as such.

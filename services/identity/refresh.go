@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	sessionRefreshPrefix = "lkr_"
+	sessionRefreshPrefix = "lks_"
 	// tokenLife is how long a token lives whose session can be refreshed.
 	tokenLife = 15 * time.Minute
 	// appLife is how long a session of the app lives that can be refreshed.

@@ -542,7 +542,7 @@ type CreateSessionResponse struct {
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// What is still to be proven; absent if nothing is. It is made anew at each repeat.
 	Challenge *Challenge `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	// The secret for RefreshSession: "lkr_" and 49 letters and digits. Absent unless asked for.
+	// The secret for RefreshSession: "lks_" and 49 letters and digits. Absent unless asked for.
 	RefreshToken string `protobuf:"bytes,4,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	// When the token expires; the session may go on by RefreshSession.
 	TokenExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expire_time,json=tokenExpireTime,proto3" json:"token_expire_time,omitempty"`

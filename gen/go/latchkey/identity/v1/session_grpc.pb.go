@@ -79,7 +79,7 @@ type SessionServiceClient interface {
 	// such refresh token, or its session has ended, expired, or was left idle for too long;
 	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
 	// and UNAVAILABLE if permissions cannot be reached.
-	// Example: {"refresh_token": "lkr_..."}
+	// Example: {"refresh_token": "lks_..."}
 	RefreshSession(ctx context.Context, in *RefreshSessionRequest, opts ...grpc.CallOption) (*RefreshSessionResponse, error)
 	// Ends all other sessions of the caller, in all organizations. When the call has
 	// returned, no service of the suite accepts their tokens.
@@ -276,7 +276,7 @@ type SessionServiceServer interface {
 	// such refresh token, or its session has ended, expired, or was left idle for too long;
 	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
 	// and UNAVAILABLE if permissions cannot be reached.
-	// Example: {"refresh_token": "lkr_..."}
+	// Example: {"refresh_token": "lks_..."}
 	RefreshSession(context.Context, *RefreshSessionRequest) (*RefreshSessionResponse, error)
 	// Ends all other sessions of the caller, in all organizations. When the call has
 	// returned, no service of the suite accepts their tokens.
