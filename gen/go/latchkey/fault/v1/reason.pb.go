@@ -43,6 +43,9 @@ const (
 	Reason_REASON_CHALLENGE_OVER Reason = 4
 	// UNAUTHENTICATED. The proof is not the right one: a code, a passkey's answer.
 	Reason_REASON_PROOF_WRONG Reason = 5
+	// UNAUTHENTICATED. The refresh token was exchanged before. Its session has ended: sign
+	// in anew, and find out who else may have the token.
+	Reason_REASON_REFRESH_REUSED Reason = 6
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -158,6 +161,7 @@ var (
 		3:  "REASON_SIGN_IN_FAILED",
 		4:  "REASON_CHALLENGE_OVER",
 		5:  "REASON_PROOF_WRONG",
+		6:  "REASON_REFRESH_REUSED",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -201,6 +205,7 @@ var (
 		"REASON_SIGN_IN_FAILED":      3,
 		"REASON_CHALLENGE_OVER":      4,
 		"REASON_PROOF_WRONG":         5,
+		"REASON_REFRESH_REUSED":      6,
 		"REASON_GRANT_MISSING":       10,
 		"REASON_SURFACE_CLOSED":      11,
 		"REASON_INTERNAL_ONLY":       12,
@@ -270,14 +275,15 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xe8\b\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\x83\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_INVALID\x10\x02\x12\x19\n" +
 	"\x15REASON_SIGN_IN_FAILED\x10\x03\x12\x19\n" +
 	"\x15REASON_CHALLENGE_OVER\x10\x04\x12\x16\n" +
-	"\x12REASON_PROOF_WRONG\x10\x05\x12\x18\n" +
+	"\x12REASON_PROOF_WRONG\x10\x05\x12\x19\n" +
+	"\x15REASON_REFRESH_REUSED\x10\x06\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +
