@@ -21,7 +21,7 @@ import (
 
 const (
 	devicePrefix = "lkd_"
-	knownLife   = 180 * day
+	knownLife    = 180 * day
 	// maxDevices is how many devices of one person are known. One more takes the place of
 	// the oldest.
 	maxDevices = 5
