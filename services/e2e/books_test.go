@@ -157,6 +157,8 @@ func insist[Req, Resp proto.Message](c *clerk, call func(context.Context, Req, .
 		resp, err = call(ctx, req)
 		cancel()
 		switch code := status.Code(err); {
+		case b.t.Context().Err() != nil: // the test has ended
+			return resp, errGaveUp
 		case err == nil:
 			c.first = resp
 			c.again = func(ctx context.Context) (proto.Message, error) { return call(ctx, req) }
