@@ -122,7 +122,7 @@ func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
 	}
 	d.weed()
 	options := append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
-	if served := d.peers.name(to); served != "" {
+	if served := d.peers.name(to); served != "" && !d.plaintext {
 		options = append(options, grpc.WithAuthority(served))
 	}
 	c, err := d.dial(from, "passthrough:///"+address, options)
