@@ -88,6 +88,7 @@ func (tx *Tx) appendEntry(changes []*storepb.Change) {
 		RequestId:    tx.requestID,
 		Changes:      changes,
 		Positions:    tx.positions,
+		Parties:      tx.partiesOf(),
 		PreviousHash: head.GetHash(),
 	}
 	for i, ev := range tx.events {
@@ -99,7 +100,9 @@ func (tx *Tx) appendEntry(changes []*storepb.Change) {
 	for _, c := range changes {
 		tx.put(tx.row(spaceHistory, c.GetCollection(), c.GetId(), e.GetRevision()), present)
 	}
-	tx.putParties(e.GetRevision())
+	for _, party := range e.GetParties() {
+		tx.put(tx.row(spaceHistory, partyRows, party, e.GetRevision()), present)
+	}
 	e.Hash = entryHash(e)
 	tx.save(tx.row(spaceJournal, e.GetRevision()), e)
 	tx.save(tx.row(spaceHead), &storepb.Head{Revision: e.GetRevision(), Hash: e.GetHash()})
@@ -171,6 +174,12 @@ func entryHash(e *storepb.JournalEntry) []byte {
 	for _, source := range slices.Sorted(maps.Keys(e.GetPositions())) {
 		h.string(source)
 		h.int(e.GetPositions()[source])
+	}
+	if parties := e.GetParties(); len(parties) > 0 {
+		h.int(-1) // no length of a position's source
+		for _, party := range parties {
+			h.string(party)
+		}
 	}
 	return h.Sum(nil)
 }

@@ -1,6 +1,9 @@
 package store
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // partyRows stands in history rows where others have the name of a collection. Their ids
 // are the organizations that an entry belongs to.
@@ -33,11 +36,14 @@ func (tx *Tx) Involve(organization string) {
 	tx.parties[organization] = true
 }
 
-// putParties writes a row for each organization that the entry belongs to: those of its
+// partiesOf returns the organizations that the entry belongs to, in order: those of its
 // records, and that of its caller.
-func (tx *Tx) putParties(revision int64) {
+func (tx *Tx) partiesOf() []string {
 	tx.Involve(tx.origin.Party)
-	for party := range maps.Keys(tx.parties) {
-		tx.put(tx.row(spaceHistory, partyRows, party, revision), present)
-	}
+	return slices.Sorted(maps.Keys(tx.parties))
+}
+
+// partyRow is where an entry is found by an organization that it belongs to.
+func partyRow(tenant, party string, revision int64) []byte {
+	return tenantRow(tenant, spaceHistory, partyRows, party, revision)
 }

@@ -215,6 +215,9 @@ func (r *Replay) Redo(ctx context.Context, tenant string, e *storepb.BackupEntry
 			Write{tenantRow(tenant, spaceHistory, c.GetCollection(), c.GetId(), entry.GetRevision()), present},
 			r.become(tenant, c, c.GetNewHash(), c.NewValue, e.GetRows()))
 	}
+	for _, party := range entry.GetParties() {
+		writes = append(writes, Write{partyRow(tenant, party, entry.GetRevision()), present})
+	}
 	if err := r.write(ctx, tenant, writes...); err != nil {
 		return err
 	}

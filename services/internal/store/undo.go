@@ -76,6 +76,9 @@ func (r *Replay) undoOne(ctx context.Context, tenant string, revision int64) err
 			Write{tenantRow(tenant, spaceHistory, c.GetCollection(), c.GetId(), revision), nil},
 			r.become(tenant, c, c.GetOldHash(), c.OldValue, nil))
 	}
+	for _, party := range e.GetParties() {
+		writes = append(writes, Write{partyRow(tenant, party, revision), nil})
+	}
 	for i := range e.GetEvents() {
 		writes = append(writes, Write{tenantRow(tenant, spaceEvent, revision, i), nil})
 	}

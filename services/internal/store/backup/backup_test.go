@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -370,6 +371,58 @@ func TestPositions(t *testing.T) {
 		positions, err := part.Positions(t.Context(), "elsewhere")
 		if err != nil || positions["acme"] != want {
 			t.Errorf("at revision %d: got position %d, %v, want %d", revision, positions["acme"], err, want)
+		}
+		part.Close()
+	}
+}
+
+// TestParties asks for an organization's entries of a tenant that is none, with segments
+// and at an earlier revision: those that are left are found, and no others.
+func TestParties(t *testing.T) {
+	live := engines["bolt"](t)
+	db := openDB(t, live)
+	ctx := store.WithOrigin(t.Context(), store.Origin{Tenant: "directory"})
+	write := func(n int) {
+		err := db.Update(ctx, func(tx *store.Tx) error {
+			tx.Involve([]string{"acme", "brick"}[n%2])
+			return samples.Put(tx, &storepb.Sample{Id: fmt.Sprint(n)})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: store.PagesOf(live)}}, Now: time.Now}
+	var base, segment bytes.Buffer
+	write(0)
+	write(1)
+	if _, err := taking.Take(t.Context(), &base); err != nil {
+		t.Fatal(err)
+	}
+	for n := 2; n < 6; n++ {
+		write(n)
+	}
+	if _, err := taking.TakeMore(t.Context(), &segment, map[string][]string{"test": {"directory"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		revision int64
+		want     []int64
+	}{{0, []int64{1, 3, 5}}, {4, []int64{1, 3}}, {1, []int64{1}}} {
+		var r backup.Restoring
+		if c.revision > 0 {
+			r.Revisions = map[string]map[string]int64{"test": {"directory": c.revision}}
+		}
+		part, _ := restored(t, engines["bolt"](t), r, base.Bytes(), segment.Bytes())
+		entries, _, err := part.EntriesAfter(t.Context(), "directory", "acme", 0)
+		var got []int64
+		for _, e := range entries {
+			got = append(got, e.GetRevision())
+		}
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("at revision %d: got entries %d, %v, want %d", c.revision, got, err, c.want)
+		}
+		if err := part.VerifyJournal(t.Context(), "directory"); err != nil {
+			t.Error(err)
 		}
 		part.Close()
 	}
