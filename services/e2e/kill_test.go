@@ -340,8 +340,8 @@ func find(m protoreflect.Message, key string) (found proto.Message) {
 	return found
 }
 
-// lasting returns a copy without what is computed when it is read, and without the
-// token of a session, which is told once.
+// lasting returns a copy without what is computed when it is read, and without what
+// proves a session, which is told once.
 func lasting(m proto.Message) proto.Message {
 	m = proto.Clone(m)
 	clearComputed(m.ProtoReflect())
@@ -351,7 +351,8 @@ func lasting(m proto.Message) proto.Message {
 func clearComputed(m protoreflect.Message) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch name := fd.Name(); {
-		case name == "available_actions" || name == "cycle_time" || name == "elapsed" || name == "token":
+		case name == "available_actions" || name == "cycle_time" || name == "elapsed" || name == "last_seen_time" ||
+			name == "token" || name == "token_expire_time" || name == "device_token" || name == "refresh_token":
 			m.Clear(fd)
 		case fd.Message() == nil || fd.IsMap():
 		case fd.IsList():

@@ -12,6 +12,7 @@ import (
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/internal/store"
@@ -24,6 +25,17 @@ func (c *caller) permit(u *caller, key string) {
 	_, err := c.access().SetOverride(c.ctx(), &permissionspb.SetOverrideRequest{
 		UserId: u.user.GetId(), Key: key, Effect: permissionspb.Effect_EFFECT_GRANT,
 	})
+	mustNot(c.t, err)
+}
+
+// subscribeToAll puts every add-on feature into the plan.
+func (c *caller) subscribeToAll() {
+	c.t.Helper()
+	plan := &permissionspb.Plan{}
+	for _, f := range catalog.Features() {
+		plan.Features = append(plan.Features, f.Name)
+	}
+	_, err := permissionspb.NewPlanServiceClient(c.conn).UpdateBillingPlan(c.ctx(), &permissionspb.UpdateBillingPlanRequest{Plan: plan})
 	mustNot(c.t, err)
 }
 
@@ -213,6 +225,7 @@ func TestBothNamesInTheJournal(t *testing.T) {
 	s := start(t, config(t), time.Now, identity.Cheap, spied)
 	s.ready()
 	owner := s.claim()
+	owner.subscribeToAll() // whoever acts for another hands out nothing that the plan lacks
 	bob := owner.hire("bob", "OA")
 	acting := owner.as(bob, owner.actFor(bob))
 	acting.session = bob.session

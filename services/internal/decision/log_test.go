@@ -51,7 +51,7 @@ func TestDenials(t *testing.T) {
 			trailer, err := c.call(c.user, id)
 			wantReason(t, "call", err, c.code, c.want.GetReason())
 			c.want.Outcome, c.want.OrganizationId, c.want.UserId = decisionpb.Outcome_OUTCOME_DENIED, w.Organization, c.user.ID
-			c.want.Method, c.want.RequestId, c.want.Code = c.method, id, c.code.String()
+			c.want.Method, c.want.RequestId, c.want.Code, c.want.Surface = c.method, id, c.code.String(), "WEB"
 			w.wantOne(c.name, &decisionpb.ListDecisionsRequest{UserId: c.user.ID}, trailer, c.want)
 		})
 	}
@@ -114,7 +114,7 @@ func TestMutations(t *testing.T) {
 			want := &decisionpb.Decision{
 				Id: got.GetId(), DecideTime: got.GetDecideTime(), SessionId: got.GetSessionId(),
 				Outcome: decisionpb.Outcome_OUTCOME_ALLOWED, OrganizationId: w.Organization, UserId: u.ID,
-				Method: create, Grants: []string{mayMake}, RequestId: c.name, Code: c.code.String(),
+				Method: create, Grants: []string{mayMake}, RequestId: c.name, Code: c.code.String(), Surface: "WEB",
 			}
 			if !proto.Equal(got, want) || got.GetSessionId() == "" {
 				t.Errorf("got  %v\nwant %v", got, want)
