@@ -12,7 +12,7 @@ import (
 // deleteRole deletes a role of the organization, or brings it back.
 func (w *walk) deleteRole(l *loader) (string, error) {
 	id := pick(w, w.roles)
-	if r := w.last.roles[id]; r.GetDeleteTime() != nil {
+	if r, ok := roles.Get(l.tx, id); ok && r.GetDeleteTime() != nil {
 		_, err := l.undeleteRole(id, "")
 		return "UndeleteRole of " + id, err
 	}
@@ -23,7 +23,7 @@ func (w *walk) deleteRole(l *loader) (string, error) {
 // deleteGroup deletes a group, or brings it back.
 func (w *walk) deleteGroup(l *loader) (string, error) {
 	id := pick(w, w.groups)
-	if g := w.last.groups[id]; g.GetDeleteTime() != nil {
+	if g, ok := groups.Get(l.tx, id); ok && g.GetDeleteTime() != nil {
 		_, err := l.undeleteGroup(id, "")
 		return "UndeleteGroup of " + id, err
 	}

@@ -199,6 +199,10 @@ func (s *session[V]) grant(res *leasepb.WatchResponse) error {
 		s.granted = true
 		s.lapse.Reset(until - now)
 	}
+	select {
+	case <-s.ponged: // of a pong that the keeper has not got round to; only the newest counts
+	default:
+	}
 	s.ponged <- max(0, sent+duration/pingsPerLease-now)
 	return nil
 }

@@ -260,6 +260,11 @@ func verify(tr *trial.Trial, path string, acknowledged []string, o bolt.Options)
 		tr.Wrong("open: %v", err)
 		return
 	}
+	defer func() {
+		if p := recover(); p != nil { // bbolt's, at a page that is none
+			tr.Wrong("panic: %v", p)
+		}
+	}()
 	defer db.Close()
 	verifyStore(tr, db, acknowledged)
 }
