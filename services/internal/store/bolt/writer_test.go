@@ -47,16 +47,6 @@ var (
 	tenant   = store.WithOrigin(context.Background(), store.Origin{Tenant: "acme", Caller: "ann", Method: "x.S/M"})
 )
 
-func openStore(t testing.TB, path string, o bolt.Options) *store.DB {
-	t.Helper()
-	db, err := open(path, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
 func open(path string, o bolt.Options) (*store.DB, error) {
 	e, err := bolt.Open(path, o)
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 )
 
 var (
-	samples  = store.NewCollection("sample", (*storepb.Sample).GetId)
-	byNumber = samples.Unique("number", func(v *storepb.Sample) store.Key { return store.Key{v.GetNumber()} })
-	byGroup  = samples.Index("group", func(v *storepb.Sample) store.Key { return store.Key{v.GetGroup(), v.GetRank()} })
-	schema   = store.NewSchema(samples)
+	samples = store.NewCollection("sample", (*storepb.Sample).GetId)
+	_       = samples.Unique("number", func(v *storepb.Sample) store.Key { return store.Key{v.GetNumber()} })
+	byGroup = samples.Index("group", func(v *storepb.Sample) store.Key { return store.Key{v.GetGroup(), v.GetRank()} })
+	schema  = store.NewSchema(samples)
 )
 
 // as returns the context of a call for one of the tenants.
