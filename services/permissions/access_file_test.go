@@ -318,12 +318,12 @@ func TestOverridesOfAFileThatHaveEndedAreSkipped(t *testing.T) {
 	if s := got.GetSummary(); s.GetEndedOverrides() != 1 || s.GetUsers() != 0 {
 		t.Errorf("got %v", s)
 	}
-	soon := owner.clock.now().Add(time.Hour).UTC().Format(time.RFC3339)
+	soon := owner.clock.now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
 	owner.imports(strings.ReplaceAll(file, "2020-01-01T00:00:00Z", soon), &pb.ImportAccessRequest{})
 	if len(owner.stored(uma).GetOverrides()) != 1 {
 		t.Fatalf("stored: %v", owner.stored(uma))
 	}
-	owner.clock.forward(2 * time.Hour)
+	owner.clock.forward(45 * time.Minute)
 	if file := owner.export(); strings.Contains(file, "Calendar") && strings.Contains(file[strings.Index(file, "uma@"):], "Calendar") {
 		t.Errorf("exported:\n%s", file)
 	}
