@@ -71,6 +71,7 @@ func (r *register) commit(id string, f func()) (ok bool) {
 type group struct {
 	t        *testing.T
 	register *register
+	mu       sync.Mutex      // is held to change hubs, and to read it beside the test
 	hubs     map[string]*Hub // by address
 	wires    map[string]*wire
 	clock    Clock
@@ -84,7 +85,9 @@ func newGroup(t *testing.T) *group {
 func (g *group) start(address string) *Hub {
 	g.t.Helper()
 	h := newTestHub(g.t, func(c *HubConfig) { c.Replicated, c.Clock = true, g.clock })
+	g.mu.Lock()
 	g.hubs[address] = h
+	g.mu.Unlock()
 	if w := g.wires[address]; w != nil {
 		w.connect(h)
 	} else {
@@ -106,7 +109,9 @@ func (g *group) join(address string) {
 // tell has each of the replicas read the list now.
 func (g *group) tell(addresses ...string) {
 	for _, address := range addresses {
+		g.mu.Lock()
 		h := g.hubs[address]
+		g.mu.Unlock()
 		read := h.Now()
 		h.Learn(g.register.read(), read)
 	}

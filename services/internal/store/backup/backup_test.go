@@ -127,7 +127,7 @@ func (m *model) write(ctx context.Context, db *store.DB, random *rand.Rand, tena
 			return &storepb.Sample{}, nil
 		}
 		for i := range 1 + choice%3 {
-			v := &storepb.Sample{Id: fmt.Sprint(id, i), Group: fmt.Sprint(choice), Rank: int64(n), Note: fmt.Sprintf("%*d", 20+n%400, n)}
+			v := &storepb.Sample{Id: fmt.Sprint(id, i), Group: fmt.Sprint(choice), Rank: int64(n), Note: fmt.Sprintf("%*d", 20+n%400, random.Uint64())} // what is there already would be no change
 			if i == 0 {
 				v.Id = id
 			}
