@@ -142,8 +142,16 @@ func ReadTenant(ctx context.Context, p Pages, tenant string, take func(rows []Pa
 		}
 		restart := true
 		lo, hi := OfTenant(tenant)
-		index := tenantRow(tenant, spaceIndex)
-		for _, r := range [][2][]byte{{lo, index}, {after(index), hi}} {
+		event, index, journal := tenantRow(tenant, spaceEvent), tenantRow(tenant, spaceIndex), tenantRow(tenant, spaceJournal)
+		// Later entries and their events come with the tail. To read them here too would be to
+		// run after those who write.
+		later := b.After + 1
+		for _, r := range [][2][]byte{
+			{lo, tenantRow(tenant, spaceEvent, later)},
+			{after(event), index},
+			{after(index), tenantRow(tenant, spaceJournal, later)},
+			{after(journal), hi},
+		} {
 			err := EachPage(ctx, p, r[0], r[1], func(page []Pair) error {
 				defer func() { restart = false }()
 				return take(page, restart)

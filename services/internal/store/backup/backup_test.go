@@ -185,6 +185,10 @@ func (m *model) check(t *testing.T, db *store.DB, tenant string, revision int64)
 	}
 }
 
+// loadLimit bounds what each of the writers writes, or who reads a few rows at a time
+// would never come to the end on a machine that has other things to do.
+const loadLimit = 2000
+
 // load has writers run while f does.
 func (m *model) load(t *testing.T, db *store.DB, seed uint64, tenants []string, f func()) {
 	ctx, stop := context.WithCancel(t.Context())
@@ -192,7 +196,7 @@ func (m *model) load(t *testing.T, db *store.DB, seed uint64, tenants []string, 
 	for w := range 4 {
 		writers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(w)))
-			for n := 1; ctx.Err() == nil; n++ {
+			for n := 1; ctx.Err() == nil && n <= loadLimit; n++ {
 				if err := m.write(t.Context(), db, random, tenants[random.IntN(len(tenants))], n); err != nil {
 					t.Error(err)
 					return
