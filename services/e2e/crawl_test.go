@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -38,18 +39,40 @@ type crawled struct {
 	err    error
 }
 
-// crawl calls each method for people with each id and hands on how it went. Methods
-// that change something are called to validate only; those that cannot are left out.
+// crawlers is how many calls a crawl makes at once. Denials wait for the disk, together.
+const crawlers = 8
+
+// crawl calls each method for people with each id and hands on how it went, one call at a
+// time and in no order. Methods that change something are called to validate only; those
+// that cannot are left out.
 func (c *crawler) crawl(ctx context.Context, conn grpc.ClientConnInterface, visit func(crawled)) {
+	type call struct {
+		m   method
+		req filled
+	}
+	var visiting sync.Mutex
+	var running sync.WaitGroup
+	calls := make(chan call)
+	for range crawlers {
+		running.Go(func() {
+			for next := range calls {
+				resp, err := next.m.call(ctx, conn, next.req.req)
+				visiting.Lock()
+				visit(crawled{next.m, next.req.req, next.req.id, resp, err})
+				visiting.Unlock()
+			}
+		})
+	}
 	for _, m := range methods() {
 		if m.rule.GetInternal() || m.rule.GetAnyone() || m.Name() == "EndSession" {
 			continue
 		}
 		for _, req := range c.requests(m) {
-			resp, err := m.call(ctx, conn, req.req)
-			visit(crawled{m, req.req, req.id, resp, err})
+			calls <- call{m, req}
 		}
 	}
+	close(calls)
+	running.Wait()
 }
 
 type filled struct {
@@ -123,24 +146,28 @@ func setDate(m protoreflect.Message) {
 
 var uuids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// discover crawls until no new ids turn up.
+// discover crawls, with the ids that turned up last, until no new ones do.
 func (c *crawler) discover(ctx context.Context, conn grpc.ClientConnInterface) {
 	known := map[string]bool{}
 	for _, id := range c.ids {
 		known[id] = true
 	}
-	for before, rounds := -1, 0; before != len(known) && rounds < 4; rounds++ {
-		before = len(known)
-		c.ids = slices.Sorted(maps.Keys(known))
+	for rounds := 0; len(c.ids) > 0 && rounds < 4; rounds++ {
+		var found []string
 		c.crawl(ctx, conn, func(r crawled) {
 			if r.method.Input().Fields().ByName("validate_only") != nil {
 				return // what would be made has an id that nothing will have
 			}
 			for _, id := range uuids.FindAllString(text(r.resp), -1) {
-				known[id] = true
+				if !known[id] {
+					known[id] = true
+					found = append(found, id)
+				}
 			}
 		})
+		c.ids = found
 	}
+	c.ids = slices.Sorted(maps.Keys(known))
 }
 
 func text(m proto.Message) string {
