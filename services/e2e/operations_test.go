@@ -34,17 +34,17 @@ func TestOperations(t *testing.T) {
 	env := `export LATCHKEY_STORE=bolt:` + s.folder + ` LATCHKEY_LISTEN=` + s.processes[names[0]].addr
 	shell.run(block{text: env + "\ncd " + t.TempDir() + "\nlatchkey() { " + partsEnv + "=" + strings.Join(names, ",") + " " + os.Args[0] + ` "$@"; }`})
 	shell.run(block{text: "set -o pipefail"})
-	for _, b := range operations(t) {
+	for _, b := range commandsOf(t, "docs/operations.md") {
 		if out, status := shell.run(block{line: b.line, text: "( set -e; " + b.text + ")"}); status != "0" {
 			t.Fatalf("docs/operations.md:%d: the commands end with %s and print\n%s", b.line, status, out)
 		}
 	}
 }
 
-// operations returns the blocks of commands of the page for operators.
-func operations(t *testing.T) (blocks []block) {
+// commandsOf returns the blocks of commands of a page for operators.
+func commandsOf(t *testing.T, page string) (blocks []block) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, "docs/operations.md"))
+	data, err := os.ReadFile(filepath.Join(root, page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func operations(t *testing.T) (blocks []block) {
 		rest = next
 	}
 	if len(blocks) < 5 {
-		t.Fatalf("the page has %d blocks of commands, want at least 5", len(blocks))
+		t.Fatalf("%s has %d blocks of commands, want at least 5", page, len(blocks))
 	}
 	return blocks
 }

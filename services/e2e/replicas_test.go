@@ -16,7 +16,6 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // by which a client stays away from who does not serve
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -32,7 +31,7 @@ import (
 	"latchkey.dev/services/demo"
 )
 
-// doubled is a suite in which each service runs twice over one PostgreSQL. It is a
+// doubled is a suite in which each service runs several times over one PostgreSQL. It is a
 // connection to all of them, as a client has it who uses the configuration that we ship.
 type doubled struct {
 	*suite
@@ -41,35 +40,50 @@ type doubled struct {
 	company  *demo.Company
 }
 
+// double runs each service in two processes of its own.
 func double(t testing.TB) *doubled {
 	t.Helper()
-	d := &doubled{suite: newSuite(t, inDatabase(t)), replicas: map[string][]*process{}, clients: map[string]*grpc.ClientConn{}}
-	var peers []string
+	d := &doubled{suite: newSuite(t, inDatabase(t))}
+	var groups [][]string
 	for _, name := range names {
-		for range 2 {
-			p := d.newProcess([]string{name})
-			d.replicas[name] = append(d.replicas[name], p)
-			peers = append(peers, name+"="+p.addr)
+		groups = append(groups, []string{name})
+	}
+	d.run(2, groups)
+	return d
+}
+
+// run starts so many processes of each group of services, and fills in the company.
+func (d *doubled) run(count int, groups [][]string) {
+	t := d.t
+	t.Helper()
+	d.replicas, d.clients = map[string][]*process{}, map[string]*grpc.ClientConn{}
+	var peers []string
+	var all []*process
+	for _, group := range groups {
+		for range count {
+			p := d.newProcess(group)
+			all = append(all, p)
+			for _, name := range group {
+				d.replicas[name] = append(d.replicas[name], p)
+				d.processes[name] = d.replicas[name][0]
+				peers = append(peers, name+"="+p.addr)
+			}
 		}
-		d.processes[name] = d.replicas[name][0]
 	}
 	d.env = append(d.env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
-	for _, name := range names {
-		for _, p := range d.replicas[name] {
-			d.start(p)
-		}
+	for _, p := range all {
+		d.start(p)
+	}
+	for _, p := range all {
+		d.serves(p)
 	}
 	for _, name := range names {
-		for _, p := range d.replicas[name] {
-			d.serves(p)
-		}
 		d.clients[name] = d.client(name)
 	}
 	var err error
 	if d.company, err = demo.Fill(t.Context(), d, code); err != nil {
 		t.Fatal(err)
 	}
-	return d
 }
 
 // client connects to all replicas of a service.
@@ -85,7 +99,7 @@ func (d *doubled) client(service string) *grpc.ClientConn {
 	}
 	all.InitialState(state)
 	c, err := grpc.NewClient("replicas:///"+service, grpc.WithResolvers(all), grpc.WithDefaultServiceConfig(string(config)),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(d.creds),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
 	if err != nil {
@@ -107,7 +121,7 @@ func (d *doubled) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 // only is a connection to one process.
 func (d *doubled) only(p *process) *grpc.ClientConn {
 	d.t.Helper()
-	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(d.creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
 	if err != nil {
 		d.t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -94,8 +95,9 @@ const code = "setup-code-of-the-tests"
 type suite struct {
 	t         testing.TB
 	folder    string
-	processes map[string]*process // by service; one process may be several services'
-	env       []string            // of every process
+	processes map[string]*process              // by service; one process may be several services'
+	env       []string                         // of every process
+	creds     credentials.TransportCredentials // of the test's own connections
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn // by address
@@ -169,7 +171,7 @@ func inDatabaseAt(t testing.TB, url string) []string {
 }
 
 func newSuite(t testing.TB, env []string) *suite {
-	return &suite{t: t, folder: t.TempDir(), processes: map[string]*process{}, conns: map[string]*grpc.ClientConn{}, env: env}
+	return &suite{t: t, folder: t.TempDir(), processes: map[string]*process{}, conns: map[string]*grpc.ClientConn{}, env: env, creds: insecure.NewCredentials()}
 }
 
 // process is one process of a suite. It can be killed and started again.
@@ -311,7 +313,7 @@ func (s *suite) conn(service string) *grpc.ClientConn {
 	if c, ok := s.conns[p.addr]; ok {
 		return c
 	}
-	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(s.creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
 	if err != nil {
 		s.t.Fatal(err)

@@ -20,8 +20,11 @@ type Config struct {
 	Sessions   *lease.Cache[Session] // by the hash of the token; see Remember
 	Grants     *lease.Cache[Grants]  // by GrantsKey
 	ServiceKey string                // shared by the services of the suite; never empty
-	Now        func() time.Time
-	Validate   func(proto.Message) error // returns a fault
+	// Proves returns a fault if nothing but the key says that a call is a service's, and
+	// more is wanted. May be nil.
+	Proves   func(ctx context.Context, service string) error
+	Now      func() time.Time
+	Validate func(proto.Message) error // returns a fault
 	// RequestID returns the id under which a call is found in logs. May be nil.
 	RequestID func(context.Context) string
 }

@@ -206,6 +206,11 @@ func (g *Guard) identifyService(ctx context.Context, service string) (*known, er
 	if g.ServiceKey == "" || subtle.ConstantTimeCompare([]byte(key), []byte(g.ServiceKey)) != 1 {
 		return nil, invalidCredentials()
 	}
+	if g.Proves != nil {
+		if err := g.Proves(ctx, service); err != nil {
+			return nil, err
+		}
+	}
 	return &known{Principal: &Principal{Service: service, Organization: header(ctx, TenantHeader)}}, nil
 }
 

@@ -29,7 +29,11 @@ func (c *Config) checkListen() error {
 		return fmt.Errorf("--listen %q: %w", c.Listen, err)
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key go together")
-	case c.TLSCert == "" && !isLoopback(host):
+	case (c.PeerCert == "") != (c.PeerKey == "") || (c.PeerCert == "") != (c.PeerCA == ""):
+		return errors.New("--peer-cert, --peer-key and --peer-ca go together")
+	case c.PeerCA != "" && c.TLSCA != "":
+		return errors.New("--tls-ca and --peer-ca: the certificates of other processes are signed by the one or by the other")
+	case !c.encrypted() && !isLoopback(host):
 		return fmt.Errorf("--listen %s is not a loopback address, and without TLS passwords would cross the network readable: "+
 			"set --tls-cert and --tls-key (a certificate for a test: openssl req -x509 -newkey ed25519 -nodes -days 30 "+
 			"-subj /CN=latchkey -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem)", c.Listen)
@@ -49,7 +53,7 @@ func (c *Config) checkHTTP() error {
 		return errors.New("--issuer needs --http-listen")
 	case err != nil:
 		return fmt.Errorf("--http-listen %q: %w", c.HTTPListen, err)
-	case c.TLSCert == "" && !loopback:
+	case !c.encrypted() && !loopback:
 		return fmt.Errorf("--http-listen %s is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key", c.HTTPListen)
 	case c.Issuer == "" && !loopback:
 		return fmt.Errorf("--http-listen %s is not a loopback address: set --issuer to the URL under which others reach it", c.HTTPListen)
@@ -85,9 +89,9 @@ func (c *Config) checkPeers() error {
 			address = rest
 		}
 		host, _, err := splitAddress(address)
-		if peer != "" && c.TLSCert == "" && c.TLSCA == "" && (err != nil || !isLoopback(host)) {
+		if peer != "" && !c.encrypted() && c.TLSCA == "" && (err != nil || !isLoopback(host)) {
 			return fmt.Errorf("--peers %s is not a loopback address, and without TLS the service key would cross the network readable: "+
-				"set --tls-ca to the certificates that sign the peers' own", peer)
+				"set --peer-cert, --peer-key and --peer-ca, or --tls-ca to the certificates that sign the peers' own", peer)
 		}
 	}
 	if c.ServiceKey != "" {

@@ -43,12 +43,9 @@ func (c *check) Set(text string) error {
 func ask(ctx context.Context, c *Config) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	var cert *certificate
-	if c.TLSCert != "" {
-		var err error
-		if cert, err = loadCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
-			return err
-		}
+	certs, err := c.certificates(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
 	}
 	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
@@ -57,7 +54,7 @@ func ask(ctx context.Context, c *Config) error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	conn, err := grpc.NewClient(net.JoinHostPort(host, port), grpc.WithTransportCredentials(selfCredentials(cert)))
+	conn, err := grpc.NewClient(net.JoinHostPort(host, port), grpc.WithTransportCredentials(selfCredentials(certs)))
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	TLSCA          string
+	PeerCert       string
+	PeerKey        string
+	PeerCA         string
 	HTTPListen     string
 	Issuer         string
 	SealKeyFile    string
@@ -201,6 +204,9 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
 	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between; of one with replicas a name that leads to all (service=dns:///host:port), or each")
 	f.StringVar(&c.TLSCA, "tls-ca", "", "`file` with the certificates that sign those of --peers, PEM; by default the system's")
+	f.StringVar(&c.PeerCert, "peer-cert", "", "`file` with the certificate by which the suite's other processes know this one, PEM; read again when it changes; latchkey certs makes it; served to others too, if there is no --tls-cert")
+	f.StringVar(&c.PeerKey, "peer-key", "", "`file` with the key of --peer-cert, PEM")
+	f.StringVar(&c.PeerCA, "peer-ca", "", "`file` with the certificates of the authority that signs those of the suite's processes, PEM; read again when it changes; with it no service calls or is called that does not show its own")
 	f.StringVar(&c.ServiceKeyFile, "service-key-file", "", "`file` with the secret by which the suite's processes know each other, at least 32 characters; by default service.key in the store's folder, made if missing; needed with a database, unless all services are in one process")
 	f.StringVar(&c.ServiceKey, "service-key", "", "the `secret` itself, instead of a file; better set by environment, since others can read a flag")
 	f.StringVar(&c.SealKeyFile, "seal-key-file", "", "`file` with the secrets that encrypt what the suite must keep and read again, as signing keys, one a line of at least 32 characters; the first one encrypts, all decrypt; by default seal.key in the store's folder, made if missing; needed with a database")

@@ -52,6 +52,7 @@ type dialer struct {
 	pipe      *bufconn.Listener
 	peers     peers
 	peerCreds credentials.TransportCredentials
+	own       *peerIdentity // instead of peerCreds, if not nil
 	key       string
 	options   []grpc.DialOption // of all connections
 
@@ -121,7 +122,7 @@ func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
 		return nowhere(to)
 	}
 	d.weed()
-	options := append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+	options := append(slices.Clone(d.options), d.credentials(to))
 	if served := d.peers.name(to); served != "" && !d.plaintext {
 		options = append(options, grpc.WithAuthority(served))
 	}
@@ -131,6 +132,14 @@ func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
 	}
 	d.replicas[name] = c
 	return c
+}
+
+// credentials are those of a connection to a service in another process.
+func (d *dialer) credentials(service string) grpc.DialOption {
+	if d.own != nil {
+		return grpc.WithTransportCredentials(d.own.client(service))
+	}
+	return grpc.WithTransportCredentials(d.peerCreds)
 }
 
 // weed closes connections to replicas of which nothing is heard. d.mu is held.
@@ -152,7 +161,7 @@ func (d *dialer) target(service string) (string, []grpc.DialOption) {
 		return d.itself()
 	}
 	addresses := d.peers[service]
-	options := append(slices.Clone(d.options), grpc.WithTransportCredentials(d.peerCreds))
+	options := append(slices.Clone(d.options), d.credentials(service))
 	if len(addresses) < 2 {
 		return strings.Join(addresses, ""), options
 	}

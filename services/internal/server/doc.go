@@ -11,6 +11,9 @@
 //   - Every call passes, in this order: metrics, edge (time limit, log, what the
 //     caller may see of an error), recovery of panics, package authz's guard.
 //   - Plaintext is spoken on loopback only.
+//   - Where services have certificates (--peer-ca), no call of a service is taken that
+//     does not come over a connection on which it has shown its own, or from within the
+//     process; and none is made but to the service that shows its own.
 //   - Stop lets running calls finish, with the calls that they make, and closes the
 //     stores last.
 package server

@@ -49,8 +49,8 @@ func (c *Config) MakeServiceKey(folder string) (string, error) {
 
 // SelfCredentials are those by which the process with a certificate calls itself.
 func SelfCredentials(certFile, keyFile string) (credentials.TransportCredentials, error) {
-	c, err := loadCertificate(certFile, keyFile, slog.New(slog.DiscardHandler))
-	return selfCredentials(c), err
+	c, err := readCertificate("TLS certificate", "tls-cert", certFile, keyFile, slog.New(slog.DiscardHandler))
+	return selfCredentials(certificates{c}), err
 }
 
 // NewLog returns the log of a process.

@@ -13,6 +13,7 @@ import (
 var values = map[string]string{
 	"listen": "localhost:9000", "tls-cert": "cert.pem", "tls-key": "key.pem", "store": "bolt:elsewhere", "blobs": "file:///photos",
 	"demo": "true", "bootstrap-code": "twenty-characters-and-more", "peers": "identity=127.0.0.1:9001", "tls-ca": "ca.pem",
+	"peer-cert": "peer.pem", "peer-key": "peer-key.pem", "peer-ca": "ca.pem",
 	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "advertise": "localhost:9003", "log-level": "debug", "log-format": "json",
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
 	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
@@ -41,6 +42,10 @@ func TestEachFlag(t *testing.T) {
 			if strings.HasPrefix(name, "tls-") && name != "tls-ca" { // these two go together
 				args = []string{"--tls-cert=cert.pem", "--tls-key=key.pem"}
 				vars = map[string]string{"LATCHKEY_TLS_CERT": "cert.pem", "LATCHKEY_TLS_KEY": "key.pem"}
+			}
+			if strings.HasPrefix(name, "peer-") { // these three too
+				args = []string{"--peer-cert=peer.pem", "--peer-key=peer-key.pem", "--peer-ca=ca.pem"}
+				vars = map[string]string{"LATCHKEY_PEER_CERT": "peer.pem", "LATCHKEY_PEER_KEY": "peer-key.pem", "LATCHKEY_PEER_CA": "ca.pem"}
 			}
 			if name == "issuer" { // needs another
 				args = append(args, "--http-listen=127.0.0.1:9003")
@@ -109,6 +114,9 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"--listen", "example.org:8480"}, nil, "--listen example.org:8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
 		{[]string{"--tls-cert", "x"}, nil, "--tls-cert and --tls-key go together"},
 		{[]string{"--tls-key", "x"}, nil, "--tls-cert and --tls-key go together"},
+		{[]string{"--peer-cert", "x", "--peer-key", "x"}, nil, "--peer-cert, --peer-key and --peer-ca go together"},
+		{[]string{"--peer-ca", "x"}, nil, "--peer-cert, --peer-key and --peer-ca go together"},
+		{[]string{"--peer-cert", "x", "--peer-key", "x", "--peer-ca", "x", "--tls-ca", "x"}, nil, "--tls-ca and --peer-ca: the certificates of other processes are signed by the one or by the other"},
 		{[]string{"--http-listen", "9000"}, nil, `--http-listen "9000": expected HOST:PORT, for example 127.0.0.1:8480`},
 		{[]string{"--http-listen", ":9000"}, nil, "--http-listen :9000 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key"},
 		{[]string{"--http-listen", ":9000", "--tls-cert", "x", "--tls-key", "x"}, nil, "--http-listen :9000 is not a loopback address: set --issuer to the URL under which others reach it"},
@@ -123,7 +131,7 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"--blobs", "photos"}, nil, `--blobs "photos": expected a URL, for example file:///FOLDER`},
 		{[]string{"--peers", "identity"}, nil, `invalid value "identity" for flag --peers: expected SERVICE=HOST:PORT, got "identity"` + lists},
 		{[]string{"--peers", "identity=x"}, nil, `invalid value "identity=x" for flag --peers: expected SERVICE=HOST:PORT, got "identity=x"` + lists},
-		{[]string{"--peers", "identity=10.0.0.1:8480"}, nil, "--peers identity=10.0.0.1:8480 is not a loopback address, and without TLS the service key would cross the network readable: set --tls-ca to the certificates that sign the peers' own"},
+		{[]string{"--peers", "identity=10.0.0.1:8480"}, nil, "--peers identity=10.0.0.1:8480 is not a loopback address, and without TLS the service key would cross the network readable: set --peer-cert, --peer-key and --peer-ca, or --tls-ca to the certificates that sign the peers' own"},
 		{[]string{"--service-key", "short"}, nil, "the service key in --service-key is too short: expected at least 32 characters"},
 		{[]string{"--bootstrap-code", "short"}, nil, "--bootstrap-code: expected at least 20 characters"},
 		{[]string{"--metrics-listen", "9000"}, nil, `--metrics-listen "9000": expected HOST:PORT, for example 127.0.0.1:8480`},

@@ -15,7 +15,7 @@ var sections = []struct {
 	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer"}},
 	{"Where it keeps data", []string{"store", "blobs", "seal-key-file"}},
 	{"First start", []string{"demo", "bootstrap-code"}},
-	{"Services in other processes", []string{"peers", "tls-ca", "service-key-file", "service-key", "lease", "advertise"}},
+	{"Services in other processes", []string{"peers", "peer-cert", "peer-key", "peer-ca", "tls-ca", "service-key-file", "service-key", "lease", "advertise"}},
 	{"How it is doing", []string{"log-level", "log-format", "metrics-listen", "trace-endpoint", "check"}},
 	{"Bounds", []string{"call-timeout", "drain", "max-message", "max-streams"}},
 }

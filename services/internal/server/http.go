@@ -30,7 +30,7 @@ type HTTP struct {
 	edge     *edge
 	listener net.Listener
 	server   *http.Server
-	cert     *certificate
+	certs    certificates
 	draining <-chan struct{}
 }
 
@@ -82,7 +82,7 @@ func (p *Process) listenHTTP(ctx context.Context) error {
 	p.http = &HTTP{Issuer: p.config.Issuer, mux: http.NewServeMux(), listener: l, draining: p.draining}
 	if p.http.Issuer == "" {
 		p.http.Issuer = "http://" + l.Addr().String()
-		if p.config.TLSCert != "" {
+		if p.config.encrypted() {
 			p.http.Issuer = "https://" + l.Addr().String()
 		}
 	}
@@ -90,12 +90,12 @@ func (p *Process) listenHTTP(ctx context.Context) error {
 }
 
 // assembleHTTP makes the server of HTTP ready to be registered with.
-func (p *Process) assembleHTTP(cert *certificate) {
+func (p *Process) assembleHTTP(certs certificates) {
 	h := p.http
 	if h == nil {
 		return
 	}
-	h.edge, h.cert = p.edge, cert
+	h.edge, h.certs = p.edge, certs
 	h.server = &http.Server{
 		Handler:           p.edge.http(h.mux),
 		ReadHeaderTimeout: headerTime,
@@ -105,15 +105,15 @@ func (p *Process) assembleHTTP(cert *certificate) {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	if cert != nil {
-		h.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get}
+	if len(certs) > 0 {
+		h.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certs.get}
 	}
 }
 
 // run serves until the server is closed or drained.
 func (h *HTTP) run(context.Context) error {
 	var err error
-	if h.cert != nil {
+	if len(h.certs) > 0 {
 		err = h.server.ServeTLS(h.listener, "", "")
 	} else {
 		err = h.server.Serve(h.listener)

@@ -167,7 +167,7 @@ func TestHTTPDrains(t *testing.T) {
 
 func TestHTTPOverTLS(t *testing.T) {
 	c := config(t)
-	c.TLSCert, c.TLSKey = certify(t, t.TempDir(), 1)
+	c.TLSCert, c.TLSKey = selfSigned(t, t.TempDir(), 1)
 	p, _ := serveHTTP(t, c, func(*server.HTTP) {})
 	pool := x509.NewCertPool()
 	text, err := os.ReadFile(c.TLSCert)

@@ -23,7 +23,7 @@ import (
 
 // toStores are the flags by which a command finds the stores, and the processes that have
 // them open.
-var toStores = []string{"store", "listen", "peers", "tls-cert", "tls-key", "tls-ca", "service-key-file", "service-key"}
+var toStores = []string{"store", "listen", "peers", "tls-cert", "tls-key", "tls-ca", "peer-cert", "peer-key", "peer-ca", "service-key-file", "service-key"}
 
 // opened is a store that a command looks into: over its engine, or if it is in a file that
 // another process has open, over that process.
@@ -163,7 +163,7 @@ func (in *invocation) askFor(ctx context.Context, s *stores, service string) (*o
 		}
 		s.dialer = d
 	}
-	o := &opened{service: service, remote: operatorpb.NewOperatorServiceClient(s.dialer.conn("operator", service))}
+	o := &opened{service: service, remote: operatorpb.NewOperatorServiceClient(s.dialer.conn(operatorName, service))}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	_, err := o.remote.ReadPairs(ctx, &operatorpb.ReadPairsRequest{Service: service, Start: []byte{0}, End: []byte{1}})
@@ -186,13 +186,16 @@ func (in *invocation) newDialer() (*dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var cert *certificate
-	if c.TLSCert != "" {
-		if cert, err = loadCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
-			return nil, err
-		}
+	quiet := slog.New(slog.DiscardHandler)
+	certs, err := c.certificates(quiet)
+	if err != nil {
+		return nil, err
 	}
-	creds := selfCredentials(cert)
+	own, err := readPeerIdentity(c, certs, time.Now, quiet)
+	if err != nil {
+		return nil, err
+	}
+	creds := selfCredentials(certs)
 	if c.TLSCA != "" {
 		if creds, err = peerCredentials(true, c.TLSCA); err != nil {
 			return nil, err
@@ -212,7 +215,7 @@ func (in *invocation) newDialer() (*dialer, error) {
 		}
 	}
 	return &dialer{
-		self: map[string]bool{}, peers: at, peerCreds: creds, key: key, conns: map[string]*grpc.ClientConn{},
+		self: map[string]bool{}, peers: at, peerCreds: creds, own: own, key: key, conns: map[string]*grpc.ClientConn{},
 		options: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestPage))},
 	}, nil
 }

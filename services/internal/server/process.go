@@ -49,6 +49,7 @@ type Process struct {
 	grants   *lease.Cache[authz.Grants]
 	metrics  *metrics
 	tracing  *tracing
+	ends     []endOf // of certificates
 
 	decisions decisions
 	journals  map[string]*journal.Source // by part
@@ -143,19 +144,22 @@ func (p *Process) connect(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var cert *certificate
-	if p.config.TLSCert != "" {
-		if cert, err = loadCertificate(p.config.TLSCert, p.config.TLSKey, p.log); err != nil {
-			return err
-		}
+	certs, err := p.config.certificates(p.log)
+	if err != nil {
+		return err
 	}
-	peerCreds, err := peerCredentials(p.config.TLSCert != "" || p.config.TLSCA != "", p.config.TLSCA)
+	own, err := readPeerIdentity(&p.config, certs, p.now, p.log)
+	if err != nil {
+		return err
+	}
+	encrypted := p.config.encrypted() || p.config.TLSCA != ""
+	peerCreds, err := peerCredentials(encrypted, p.config.TLSCA)
 	if err != nil {
 		return err
 	}
 	p.dialer = &dialer{
-		self: map[string]bool{}, peers: p.config.Peers, peerCreds: peerCreds, key: key, conns: map[string]*grpc.ClientConn{},
-		advertised: p.advertised(), plaintext: p.config.TLSCert == "" && p.config.TLSCA == "", replicas: map[string]*grpc.ClientConn{},
+		self: map[string]bool{}, peers: p.config.Peers, peerCreds: peerCreds, own: own, key: key, conns: map[string]*grpc.ClientConn{},
+		advertised: p.advertised(), plaintext: !encrypted, replicas: map[string]*grpc.ClientConn{},
 	}
 	for _, part := range p.parts {
 		p.dialer.self[part.Name] = true
@@ -165,11 +169,17 @@ func (p *Process) connect(context.Context) error {
 		return err
 	}
 	p.dialer.options = append(p.tracing.dialOptions(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.config.MaxMessage)))
-	p.guard = authz.NewGuard(authz.Config{ServiceKey: key, Now: p.now, RequestID: requestID})
+	access := authz.Config{ServiceKey: key, Now: p.now, RequestID: requestID}
+	if own != nil {
+		access.Proves = own.proves
+	}
+	p.guard = authz.NewGuard(access)
 	unary, stream := p.interceptors()
-	p.grpc = newServers(&p.config, serverCredentials(cert), unary, stream, p.tracing)
+	p.grpc = newServers(&p.config, serverCredentials(certs, own), unary, stream, p.tracing)
 	p.dialer.pipe = p.grpc.pipe
-	p.assembleHTTP(cert)
+	p.assembleHTTP(certs)
+	p.ends = certs.ends(own)
+	p.showCertificates()
 	return nil
 }
 
@@ -266,6 +276,9 @@ func (p *Process) serve() {
 	if p.http != nil {
 		p.goWork("serve HTTP", p.http.run)
 	}
+	if len(p.ends) > 0 {
+		p.goWork("certificates", p.watchCertificates)
+	}
 	for part, r := range p.replicas {
 		p.goWork(part+": replicas", r.run)
 	}
@@ -302,13 +315,16 @@ func (p *Process) goWork(name string, run func(context.Context) error) {
 	})
 }
 
-// Name returns the parts' names, "identity", or "latchkey" for several.
+// Name returns the part's name, "identity", or "latchkey" for several.
 func (p *Process) Name() string {
 	if len(p.parts) == 1 {
 		return p.parts[0].Name
 	}
-	return "latchkey"
+	return wholeSuite
 }
+
+// wholeSuite is the name of a process that is several services.
+const wholeSuite = "latchkey"
 
 // Addr returns the address that the process listens on.
 func (p *Process) Addr() string { return p.listener.Addr().String() }

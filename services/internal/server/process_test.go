@@ -111,7 +111,7 @@ func TestTakenPort(t *testing.T) {
 }
 
 func TestUnknownHost(t *testing.T) {
-	cert, key := certify(t, t.TempDir(), 1)
+	cert, key := selfSigned(t, t.TempDir(), 1)
 	fails(t, `listen on nowhere\.invalid:1: .*\(choose another with --listen\)`, "--listen=nowhere.invalid:1", "--tls-cert="+cert, "--tls-key="+key)
 }
 
@@ -164,7 +164,7 @@ func TestUnusableFiles(t *testing.T) {
 	fails(t, `read the TLS certificate: stat nowhere: no such file or directory`, listen, "--tls-cert=nowhere", "--tls-key="+short)
 	fails(t, `read the TLS certificate: tls: failed to find any PEM data in certificate input`, listen, "--tls-cert="+short, "--tls-key="+short)
 	fails(t, `read --tls-ca: open nowhere: no such file or directory`, listen, "--tls-ca=nowhere")
-	fails(t, `--tls-ca .*/short holds no PEM certificate`, listen, "--tls-ca="+short)
+	fails(t, `read --tls-ca: .*/short holds no PEM certificate`, listen, "--tls-ca="+short)
 }
 
 // stop tells the process to stop and wants it to end well.

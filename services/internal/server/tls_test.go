@@ -22,8 +22,8 @@ import (
 	"latchkey.dev/services/internal/server"
 )
 
-// certify writes a new certificate with the serial number into the folder.
-func certify(t *testing.T, folder string, serial int64) (cert, key string) {
+// selfSigned writes a new certificate with the serial number into the folder.
+func selfSigned(t *testing.T, folder string, serial int64) (cert, key string) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -76,13 +76,13 @@ func trusting(t *testing.T, file string) credentials.TransportCredentials {
 
 func TestTLS(t *testing.T) {
 	c := config(t)
-	c.TLSCert, c.TLSKey = certify(t, t.TempDir(), 1)
+	c.TLSCert, c.TLSKey = selfSigned(t, t.TempDir(), 1)
 	s := newSuite()
 	p := start(t, c, s.parts()...) // it serves only if it reaches itself, for its leases
 	if err := getPart(s.signIn(t.Context()), dialWith(t, p.Addr(), trusting(t, c.TLSCert))); err != nil {
 		t.Errorf("who trusts its certificate: %v", err)
 	}
-	stranger, _ := certify(t, t.TempDir(), 2)
+	stranger, _ := selfSigned(t, t.TempDir(), 2)
 	for name, conn := range map[string]*grpc.ClientConn{
 		"who trusts another": dialWith(t, p.Addr(), trusting(t, stranger)),
 		"in plaintext":       dial(t, p.Addr()),
@@ -101,11 +101,11 @@ func TestTLS(t *testing.T) {
 func TestCertificateIsReloaded(t *testing.T) {
 	folder := t.TempDir()
 	c := config(t)
-	c.TLSCert, c.TLSKey = certify(t, folder, 1)
+	c.TLSCert, c.TLSKey = selfSigned(t, folder, 1)
 	s := newSuite()
 	p, j := startLogged(t, c, s.parts()...)
 	wantSerial(t, p, 1)
-	certify(t, folder, 2)
+	selfSigned(t, folder, 2)
 	wantSerial(t, p, 2)
 	if err := os.WriteFile(c.TLSCert, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSerial(t, p, 2)
-	certify(t, folder, 3)
+	selfSigned(t, folder, 3)
 	wantSerial(t, p, 3)
 	// The process still reaches itself, by new connections too.
 	if err := getPart(s.signIn(t.Context()), dialWith(t, p.Addr(), trusting(t, c.TLSCert))); err != nil {
@@ -142,8 +142,8 @@ func wantSerial(t *testing.T, p *server.Process, want int64) {
 
 // SECURITY: a process that calls itself sends the service key, to nobody but itself.
 func TestSelfConnectionIsPinned(t *testing.T) {
-	ownCert, ownKey := certify(t, t.TempDir(), 1)
-	otherCert, otherKey := certify(t, t.TempDir(), 1)
+	ownCert, ownKey := selfSigned(t, t.TempDir(), 1)
+	otherCert, otherKey := selfSigned(t, t.TempDir(), 1)
 	for name, c := range map[string]struct {
 		cert, key string
 		ok        bool
