@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
 )
@@ -242,5 +243,28 @@ func TestNoConnection(t *testing.T) {
 		c, _ := newTestCache(t, func() grpc.ClientConnInterface { return nil }, newFacts(), nil)
 		time.Sleep(10 * time.Second)
 		wantLost(t, c, "a")
+	})
+}
+
+// A pong is taken in even when the keeper is not there to hear of it, since he may be waiting
+// for what the pong's taker holds. Of several the newest counts.
+func TestPongsDoNotWaitForTheKeeper(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := newTestCache(t, newWire(t, newTestHub(t, nil)).dial, newFacts(), nil)
+		held(t, c)
+		s := &session[int]{cache: c, feed: c.feeds[""], ponged: make(chan time.Duration, 1)}
+		s.arm(time.Hour)
+		defer s.lapse.Stop()
+		for ping := range uint64(3) {
+			time.Sleep(time.Millisecond)
+			s.ping, s.sent = ping+1, c.config.Clock()-time.Duration(ping)*time.Millisecond
+			err := s.grant(&leasepb.WatchResponse{Pong: s.ping, LeaseDuration: durationpb.New(DefaultDuration)})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := <-s.ponged, DefaultDuration/pingsPerLease-2*time.Millisecond; got != want {
+			t.Errorf("the next ping is due in %v, want %v", got, want)
+		}
 	})
 }
