@@ -36,7 +36,7 @@ The code is good until it is used or this service starts again. With your own da
       "brand_name": "Harbour Group", "organization_name": "Harbour Homes",
       "time_zone": "Europe/Berlin", "currency_code": "EUR",
       "owner_email": "you@example.com", "owner_display_name": "Your Name",
-      "owner_password": "at least twelve characters"}' \
+      "owner_password": "fifteen characters or more"}' \
       %s latchkey.identity.v1.BootstrapService/ClaimOwnership
 
 `
@@ -157,7 +157,8 @@ func (s *service) newSuite(req *pb.ClaimOwnershipRequest) (suite, error) {
 	if err != nil {
 		return suite{}, err
 	}
-	if err := checkPassword("owner_password", req.GetOwnerPassword()); err != nil {
+	names := []string{email, req.GetOwnerDisplayName(), req.GetOrganizationName(), req.GetBrandName()}
+	if err := checkPassword("owner_password", req.GetOwnerPassword(), minAlone, names...); err != nil {
 		return suite{}, err
 	}
 	brand := &pb.Brand{Id: s.newID(), Name: req.GetBrandName()}
@@ -177,7 +178,7 @@ func (m suite) found(tx *store.Tx, claim *identitystorepb.Claim, phc string) (*p
 	if err := brands.Put(tx, m.brand); err != nil {
 		return nil, err
 	}
-	if err := putPerson(tx, m.owner, phc); err != nil {
+	if err := putPerson(tx, m.owner, &identitystorepb.Credential{PasswordHash: phc}); err != nil {
 		return nil, err
 	}
 	user, err := foundOrganization(tx, m.organization, m.owner, nil)

@@ -291,3 +291,18 @@ func GrantRefresh(ctx context.Context, session string) (string, error) {
 		return refreshTokens.Put(tx, &identitystorepb.RefreshToken{Id: tokenID(hash[:]), SessionId: session})
 	})
 }
+
+// KeptPassword returns the hash of somebody's password, and its kind if it was imported.
+func KeptPassword(ctx context.Context, user string) (hash, kind string) {
+	c, _ := read(ctx, last.Load(), func(tx *store.Tx) (*identitystorepb.Credential, error) {
+		c, _ := credentials.Get(tx, user)
+		return c, nil
+	})
+	return c.GetPasswordHash(), c.GetImportedKind()
+}
+
+// ImportedKinds tells how many kinds of imported hashes there are.
+func ImportedKinds(ctx context.Context) int {
+	kinds, _ := read(ctx, last.Load(), func(tx *store.Tx) ([]passwordHash, error) { return otherKinds(tx), nil })
+	return len(kinds)
+}

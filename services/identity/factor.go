@@ -114,6 +114,9 @@ func checkFactorsLeft(tx *store.Tx, user string) error {
 			return fault.Refused("an organization of yours demands a second factor: set up another one first")
 		}
 	}
+	if kept, _ := credentials.Get(tx, user); kept.GetShort() {
+		return shortAlone()
+	}
 	recoveryCodes.Delete(tx, user)
 	return nil
 }

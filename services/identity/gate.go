@@ -54,6 +54,7 @@ type subject struct {
 	actor        string // who acts in the user's name, in session, and calls by actorSession
 	actorSession string
 	password     []byte      // passwordMark of the hash that the password belonged to when it was checked
+	short        bool        // that password does not do alone
 	code         string      // one-time code of the suite
 	challenge    []byte      // id of the challenge that is answered
 	factor       pb.Factor   // that answers it
@@ -265,7 +266,7 @@ func factorRemoved(tx *store.Tx, s subject) bool {
 
 // secondFactorMissing holds when a password alone is shown and does not do.
 func secondFactorMissing(tx *store.Tx, s subject) bool {
-	return strengthOf(s.shown) != multiFactor && (hasSecondFactor(tx, s.user) || demandsSecondFactor(tx, s.organization))
+	return strengthOf(s.shown) != multiFactor && (s.short || hasSecondFactor(tx, s.user) || demandsSecondFactor(tx, s.organization))
 }
 
 // callerAsSubject is who asks for a credential with the session of a call.

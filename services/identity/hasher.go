@@ -40,25 +40,46 @@ func newHasher(p params, cores int, random io.Reader) *hasher {
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	var text string
 	err := h.admitted(ctx, func() {
+		h.done.Add(1)
 		text = hashPassword(h.params, password, h.bytes(saltSize)).String()
 	})
 	return text, err
 }
 
 // verify tells whether a password belongs to a hash, and whether the hash should be
-// made anew because it cost another price than new ones. The empty hash belongs to no
+// made anew because it is of another kind than new ones. The empty hash belongs to no
 // password.
 //
-// SECURITY: the work is the same whether or not there is a hash.
-func (h *hasher) verify(ctx context.Context, phc, password string) (ok, stale bool, err error) {
-	want := h.dummy
+// SECURITY: a password that is not the right one costs the same work whether or not there
+// is a hash, and of whichever kind that is: one hash as they are made here, and one of each
+// other kind that there is.
+func (h *hasher) verify(ctx context.Context, phc, password string, others ...passwordHash) (ok, stale bool, err error) {
+	var want passwordHash = h.dummy
 	if phc != "" {
-		if want, err = parseHash(phc); err != nil {
+		if want, err = parsePassword(phc); err != nil {
 			return false, false, fmt.Errorf("read password hash: %w", err)
 		}
 	}
-	err = h.admitted(ctx, func() { ok = want.matches(password) && phc != "" })
-	return ok, want.params != h.params, err
+	err = h.admitted(ctx, func() {
+		if ok = h.matches(want, password) && phc != ""; ok {
+			return
+		}
+		for _, other := range append(others, h.dummy) {
+			if other.kind() != want.kind() {
+				h.matches(other, password)
+			}
+		}
+	})
+	return ok, want.kind() != h.params.kind(), err
+}
+
+// matches tries each form of a password, to the last one, so that the work says nothing.
+func (h *hasher) matches(want passwordHash, password string) (ok bool) {
+	for _, form := range forms(password) {
+		h.done.Add(1)
+		ok = want.matches(form) || ok
+	}
+	return ok
 }
 
 // admitted runs work when a core is free. It fails with fault.Limit if too many wait
@@ -76,7 +97,6 @@ func (h *hasher) admitted(ctx context.Context, work func()) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait to check a password: %w", ctx.Err())
 	}
-	h.done.Add(1)
 	work()
 	return nil
 }

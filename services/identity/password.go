@@ -5,32 +5,35 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
-
-	"latchkey.dev/services/internal/fault"
 )
 
-// The length of a password in characters, after normalization. There are no rules of
-// composition: NIST SP 800-63B-4, 3.1.1.2.
-const (
-	minPassword = 12
-	maxPassword = 256
-)
+// forms returns the forms of a text in which somebody's password may have been hashed: here
+// in NFKC, the same for all ways in which a keyboard can write the same characters;
+// elsewhere in NFC, or as it was typed. As a rule that is one and the same.
+func forms(text string) []string {
+	found := []string{normalPassword(text)}
+	for _, other := range []string{norm.NFC.String(text), text} {
+		if !slices.Contains(found, other) {
+			found = append(found, other)
+		}
+	}
+	return found
+}
 
-// normalPassword returns the form in which a password is hashed: the same for all
-// ways in which a keyboard can write the same characters.
+// normalPassword returns the form in which a password is hashed.
 func normalPassword(text string) string { return norm.NFKC.String(text) }
 
-// checkPassword says what is wrong with a new password.
-func checkPassword(field, text string) error {
-	if n := utf8.RuneCountInString(normalPassword(text)); n < minPassword || n > maxPassword {
-		return fault.Invalid(field, "must have %d to %d characters, not %d", minPassword, maxPassword, n)
-	}
-	return nil
+// passwordHash is a kept hash of a password, made here or elsewhere.
+type passwordHash interface {
+	// matches repeats the work for one form of a password and compares in constant time.
+	matches(form string) bool
+	// kind names the algorithm with what it costs: hashes of a kind cost the same.
+	kind() string
 }
 
 // params are what argon2id costs.
@@ -60,10 +63,15 @@ func hashPassword(p params, password string, salt []byte) hashed {
 	return hashed{p, salt, argon2.IDKey([]byte(normalPassword(password)), salt, p.passes, p.memory, p.threads, keySize)}
 }
 
-// matches repeats the work and compares in constant time.
-func (h hashed) matches(password string) bool {
-	key := argon2.IDKey([]byte(normalPassword(password)), h.salt, h.passes, h.memory, h.threads, uint32(len(h.key)))
+func (h hashed) matches(form string) bool {
+	key := argon2.IDKey([]byte(form), h.salt, h.passes, h.memory, h.threads, uint32(len(h.key)))
 	return subtle.ConstantTimeCompare(key, h.key) == 1
+}
+
+func (h hashed) kind() string { return h.params.kind() }
+
+func (p params) kind() string {
+	return fmt.Sprintf("argon2id,m=%d,t=%d,p=%d", p.memory, p.passes, p.threads)
 }
 
 // String returns the hash in PHC string format.
@@ -78,8 +86,9 @@ var errPHC = errors.New("not an argon2id hash in PHC string format within bounds
 // Bounds of what parseHash accepts: of a hash that was made elsewhere, too much would
 // let one sign-in use up the machine.
 const (
-	maxMemory  = 1 << 20 // KiB: 1 GiB
+	maxMemory  = 1 << 18 // KiB: 256 MiB
 	maxPasses  = 16
+	maxFill    = 1 << 20 // KiB times passes
 	maxThreads = 16
 	minSalt    = 8
 	maxSalt    = 64
@@ -112,6 +121,6 @@ func parseHash(text string) (hashed, error) {
 
 func (h hashed) inBounds() bool {
 	return h.threads >= 1 && h.threads <= maxThreads && h.passes >= 1 && h.passes <= maxPasses &&
-		h.memory >= 8*uint32(h.threads) && h.memory <= maxMemory &&
+		h.memory >= 8*uint32(h.threads) && h.memory <= maxMemory && uint64(h.memory)*uint64(h.passes) <= maxFill &&
 		len(h.salt) >= minSalt && len(h.salt) <= maxSalt && len(h.key) >= minKey && len(h.key) <= maxKey
 }

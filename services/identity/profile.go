@@ -78,7 +78,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	if !caller.InPerson() { // and is not to guess passwords either
 		return nil, inPersonOnly()
 	}
-	if err := checkPassword("new_password", req.GetNewPassword()); err != nil {
+	if err := s.checkOwnPassword(ctx, "new_password", req.GetNewPassword()); err != nil {
 		return nil, err
 	}
 	known, err := s.proveForChange(ctx, caller.ID, req)
@@ -102,9 +102,9 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 				return nil, wrongPassword()
 			}
 			clearFailures(tx, sessionFailures(caller.ID), passwordFailures(caller.ID))
-			credential.PasswordHash, credential.PasswordTime = phc, timestamppb.New(tx.Now())
+			credential.PasswordTime = timestamppb.New(tx.Now())
 			endSessions(tx, caller.ID, func(session *pb.Session) bool { return session.GetId() != caller.SessionID })
-			return &pb.ChangePasswordResponse{}, credentials.Put(tx, credential)
+			return &pb.ChangePasswordResponse{}, replacePassword(tx, credential, phc, isShort(req.GetNewPassword()))
 		})
 		return err
 	}
@@ -112,6 +112,26 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 		return resp, errors.Join(change(ctx), s.uncount(ctx, sessionFailures(caller.ID)))
 	}
 	return resp, s.shutOut(ctx, change, userTag(caller.ID))
+}
+
+// checkOwnPassword says what is wrong with a new password of the caller.
+func (s *service) checkOwnPassword(ctx context.Context, field, password string) error {
+	caller := authz.Caller(ctx)
+	_, err := read(ctx, s, func(tx *store.Tx) (any, error) {
+		p, _ := profiles.Get(tx, caller.ID)
+		least := leastLength(tx, caller.ID, caller.Organization)
+		return nil, checkPassword(field, password, least, namesAround(tx, p, caller.Organization)...)
+	})
+	return err
+}
+
+// replacePassword keeps another hash of a person's password.
+func replacePassword(tx *store.Tx, c *identitystorepb.Credential, phc string, short bool) error {
+	if err := forgetImported(tx, c); err != nil {
+		return err
+	}
+	c.PasswordHash, c.Short = phc, short
+	return credentials.Put(tx, c)
 }
 
 // proveForChange returns the mark of the kept hash that current_password belongs to. A

@@ -26,7 +26,8 @@ var (
 	profileByEmail = profiles.Unique("email", func(p *pb.Profile) store.Key {
 		return store.Key{p.GetEmail()}
 	})
-	credentials = store.NewCollection("credential", (*identitystorepb.Credential).GetUserId)
+	credentials   = store.NewCollection("credential", (*identitystorepb.Credential).GetUserId)
+	importedKinds = store.NewCollection("imported_kind", (*identitystorepb.ImportedKind).GetId)
 
 	users = store.NewCollection("user", func(u *pb.User) string {
 		return userKey(u.GetOrganizationId(), u.GetId())
@@ -119,7 +120,7 @@ var (
 	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
 )
 
-var schema = store.NewSchema(brands, organizations, profiles, credentials, users, sessions, tokens,
+var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, devices, totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
@@ -177,6 +178,12 @@ func withoutSecrets(req proto.Message) proto.Message {
 	case *pb.CreateUserRequest:
 		r = proto.CloneOf(r)
 		r.InitialPassword = ""
+		return r
+	case *pb.ImportUsersRequest:
+		r = proto.CloneOf(r)
+		for _, u := range r.GetUsers() {
+			u.PasswordHash = ""
+		}
 		return r
 	case *pb.ChangePasswordRequest:
 		r = proto.CloneOf(r)

@@ -37,6 +37,7 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	from := placeOf(ctx)
 	who, err := read(ctx, s, func(tx *store.Tx) (person, error) {
 		who := findPerson(tx, email, req.GetOrganizationId())
+		who.otherKinds = otherKinds(tx)
 		who.device, who.guesses = s.guesses(tx, who, email, req.GetDeviceToken(), from)
 		return who, nil
 	})
@@ -58,7 +59,7 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	p := proven{
 		subject: subject{
 			organization: organization, user: who.profile.GetId(), shown: []pb.Factor{factorPassword},
-			password: passwordMark(who.credential.GetPasswordHash()),
+			password: passwordMark(who.credential.GetPasswordHash()), short: isShort(req.GetPassword()),
 		},
 		surface: req.GetSurface(), refreshable: req.GetWithRefresh(), guesses: who.guesses,
 		device: who.device, deviceName: req.GetDeviceName(), remember: req.GetRememberDevice(), from: from,
@@ -80,7 +81,7 @@ func (s *service) provePassword(ctx context.Context, who person, password string
 	if err := s.countFailure(ctx, who.guesses...); err != nil {
 		return false, err
 	}
-	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), password)
+	ok, stale, err := s.hasher.verify(ctx, who.credential.GetPasswordHash(), password, who.otherKinds...)
 	if err != nil {
 		return false, errors.Join(err, s.uncount(ctx, who.guesses...))
 	}
@@ -236,8 +237,7 @@ func keepRehashed(tx *store.Tx, p proven) ([]byte, error) {
 	if !ok {
 		return nil, signInFailed()
 	}
-	kept.PasswordHash = p.rehashed
-	return passwordMark(p.rehashed), credentials.Put(tx, kept)
+	return passwordMark(p.rehashed), replacePassword(tx, kept, p.rehashed, p.short)
 }
 
 // evictSessions makes room for one more session of a person, and returns the tags of
@@ -275,6 +275,8 @@ type person struct {
 	credential *identitystorepb.Credential
 	// member tells whether the person may be in the organization that was named.
 	member bool
+	// otherKinds are the kinds of hashes that there are beside those made here.
+	otherKinds []passwordHash
 	// device is the known one that the sign-in comes from, and guesses what a wrong
 	// password counts for.
 	device  string

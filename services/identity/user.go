@@ -26,16 +26,11 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	var phc string
-	if password := req.GetInitialPassword(); password != "" {
-		if err := checkPassword("initial_password", password); err != nil {
-			return nil, err
-		}
-		if phc, err = s.hasher.hash(ctx, password); err != nil {
-			return nil, err
-		}
-	}
 	newcomer := &pb.Profile{Id: s.newPersonID(), Email: email, DisplayName: req.GetDisplayName()}
+	fresh, err := s.firstPassword(ctx, newcomer, req.GetInitialPassword())
+	if err != nil {
+		return nil, err
+	}
 	who, err := read(ctx, s, func(tx *store.Tx) (*pb.Profile, error) { return personOr(tx, newcomer), nil })
 	if err != nil {
 		return nil, err
@@ -52,7 +47,7 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 			return nil, fault.RaceLost("user", email)
 		}
 		if who == newcomer {
-			if err := putPerson(tx, newcomer, phc); err != nil {
+			if err := putPerson(tx, newcomer, fresh); err != nil {
 				return nil, err
 			}
 		}
@@ -62,6 +57,23 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 		}
 		return &pb.CreateUserResponse{User: shown(ctx, u)}, nil
 	})
+}
+
+// firstPassword returns what proves somebody new, or nil without a password.
+func (s *service) firstPassword(ctx context.Context, newcomer *pb.Profile, password string) (*identitystorepb.Credential, error) {
+	if password == "" {
+		return nil, nil
+	}
+	organization := authz.Caller(ctx).Organization
+	_, err := read(ctx, s, func(tx *store.Tx) (any, error) {
+		least := leastLength(tx, newcomer.GetId(), organization)
+		return nil, checkPassword("initial_password", password, least, namesAround(tx, newcomer, organization)...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	phc, err := s.hasher.hash(ctx, password)
+	return &identitystorepb.Credential{PasswordHash: phc, Short: isShort(password)}, err
 }
 
 // forgetFormer has permissions forget what somebody could do who is no member now.
@@ -90,17 +102,13 @@ func personOr(tx *store.Tx, newcomer *pb.Profile) *pb.Profile {
 	return newcomer
 }
 
-// putPerson keeps somebody new. Without a hash the person has no password.
-func putPerson(tx *store.Tx, p *pb.Profile, phc string) error {
-	if err := profiles.Put(tx, p); err != nil {
+// putPerson keeps somebody new. Without a credential the person has no password.
+func putPerson(tx *store.Tx, p *pb.Profile, c *identitystorepb.Credential) error {
+	if err := profiles.Put(tx, p); err != nil || c == nil {
 		return err
 	}
-	if phc == "" {
-		return nil
-	}
-	return credentials.Put(tx, &identitystorepb.Credential{
-		UserId: p.GetId(), PasswordHash: phc, PasswordTime: timestamppb.New(tx.Now()),
-	})
+	c.UserId, c.PasswordTime = p.GetId(), timestamppb.New(tx.Now())
+	return credentials.Put(tx, c)
 }
 
 // addMember makes a person an active member of an organization, in place of what is

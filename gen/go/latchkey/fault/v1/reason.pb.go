@@ -46,9 +46,6 @@ const (
 	// UNAUTHENTICATED. The refresh token was exchanged before. Its session has ended: sign
 	// in anew, and find out who else may have the token.
 	Reason_REASON_REFRESH_REUSED Reason = 6
-	// UNAUTHENTICATED. A call of a service of the suite came over a connection on which it
-	// has not shown a certificate that is its own and valid. Metadata: `service`.
-	Reason_REASON_PEER_UNPROVEN Reason = 7
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -88,6 +85,11 @@ const (
 	Reason_REASON_PAGE_TOKEN_INVALID Reason = 22
 	// INVALID_ARGUMENT. The request id was used before for a different request.
 	Reason_REASON_REQUEST_ID_REUSED Reason = 23
+	// INVALID_ARGUMENT. The password is one that many would guess. Metadata: `field`; `why`:
+	// COMMON if it is made of common words, runs of keys and a few digits, CONTEXT if also of
+	// what the person, the organization or the suite is called, REPEATED if it is something
+	// too short again and again.
+	Reason_REASON_PASSWORD_GUESSABLE Reason = 24
 	// NOT_FOUND. There is no such record, or the caller may not see it. Metadata:
 	// `kind`, `id`.
 	Reason_REASON_RECORD_NOT_FOUND Reason = 30
@@ -165,7 +167,6 @@ var (
 		4:  "REASON_CHALLENGE_OVER",
 		5:  "REASON_PROOF_WRONG",
 		6:  "REASON_REFRESH_REUSED",
-		7:  "REASON_PEER_UNPROVEN",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -179,6 +180,7 @@ var (
 		21: "REASON_REQUEST_MALFORMED",
 		22: "REASON_PAGE_TOKEN_INVALID",
 		23: "REASON_REQUEST_ID_REUSED",
+		24: "REASON_PASSWORD_GUESSABLE",
 		30: "REASON_RECORD_NOT_FOUND",
 		31: "REASON_RECORD_EXISTS",
 		32: "REASON_ETAG_STALE",
@@ -210,7 +212,6 @@ var (
 		"REASON_CHALLENGE_OVER":      4,
 		"REASON_PROOF_WRONG":         5,
 		"REASON_REFRESH_REUSED":      6,
-		"REASON_PEER_UNPROVEN":       7,
 		"REASON_GRANT_MISSING":       10,
 		"REASON_SURFACE_CLOSED":      11,
 		"REASON_INTERNAL_ONLY":       12,
@@ -224,6 +225,7 @@ var (
 		"REASON_REQUEST_MALFORMED":   21,
 		"REASON_PAGE_TOKEN_INVALID":  22,
 		"REASON_REQUEST_ID_REUSED":   23,
+		"REASON_PASSWORD_GUESSABLE":  24,
 		"REASON_RECORD_NOT_FOUND":    30,
 		"REASON_RECORD_EXISTS":       31,
 		"REASON_ETAG_STALE":          32,
@@ -280,7 +282,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\x9d\t\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xa2\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -289,7 +291,6 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_CHALLENGE_OVER\x10\x04\x12\x16\n" +
 	"\x12REASON_PROOF_WRONG\x10\x05\x12\x19\n" +
 	"\x15REASON_REFRESH_REUSED\x10\x06\x12\x18\n" +
-	"\x14REASON_PEER_UNPROVEN\x10\a\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +
@@ -303,7 +304,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x14REASON_FIELD_INVALID\x10\x14\x12\x1c\n" +
 	"\x18REASON_REQUEST_MALFORMED\x10\x15\x12\x1d\n" +
 	"\x19REASON_PAGE_TOKEN_INVALID\x10\x16\x12\x1c\n" +
-	"\x18REASON_REQUEST_ID_REUSED\x10\x17\x12\x1b\n" +
+	"\x18REASON_REQUEST_ID_REUSED\x10\x17\x12\x1d\n" +
+	"\x19REASON_PASSWORD_GUESSABLE\x10\x18\x12\x1b\n" +
 	"\x17REASON_RECORD_NOT_FOUND\x10\x1e\x12\x18\n" +
 	"\x14REASON_RECORD_EXISTS\x10\x1f\x12\x15\n" +
 	"\x11REASON_ETAG_STALE\x10 \x12\x14\n" +

@@ -46,7 +46,7 @@ type ClaimOwnershipRequest struct {
 	OwnerEmail string `protobuf:"bytes,8,opt,name=owner_email,json=ownerEmail,proto3" json:"owner_email,omitempty"`
 	// See User.display_name.
 	OwnerDisplayName string `protobuf:"bytes,9,opt,name=owner_display_name,json=ownerDisplayName,proto3" json:"owner_display_name,omitempty"`
-	// The owner's password, 12 to 256 characters after Unicode normalization (NFKC).
+	// The owner's password, 15 to 256 characters after Unicode normalization (NFKC).
 	OwnerPassword string `protobuf:"bytes,10,opt,name=owner_password,json=ownerPassword,proto3" json:"owner_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

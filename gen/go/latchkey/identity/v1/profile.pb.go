@@ -330,7 +330,8 @@ type ChangePasswordRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The password so far.
 	CurrentPassword string `protobuf:"bytes,3,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
-	// The password from now on, 12 to 256 characters after Unicode normalization (NFKC).
+	// The password from now on, 15 to 256 characters after Unicode normalization (NFKC), or 8
+	// and more for whoever has a second factor or is in an organization that demands one.
 	NewPassword   string `protobuf:"bytes,4,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

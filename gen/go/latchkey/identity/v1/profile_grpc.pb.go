@@ -46,7 +46,8 @@ type ProfileServiceClient interface {
 	// Changes the caller's password and ends all other sessions of the caller. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with INVALID_ARGUMENT if current_password is not the caller's password
-	// or new_password is too short or too long, PERMISSION_DENIED and reason
+	// or new_password is too short or too long, and with reason PASSWORD_GUESSABLE if it is
+	// one that many would guess; PERMISSION_DENIED and reason
 	// IN_PERSON_ONLY if the caller is an API key or acts for another, UNAUTHENTICATED if
 	// the caller's session has ended meanwhile, and RESOURCE_EXHAUSTED after 10 wrong
 	// passwords in a minute and if too many passwords are checked at once.
@@ -112,7 +113,8 @@ type ProfileServiceServer interface {
 	// Changes the caller's password and ends all other sessions of the caller. When
 	// the call has returned, no service of the suite accepts them.
 	// Fails with INVALID_ARGUMENT if current_password is not the caller's password
-	// or new_password is too short or too long, PERMISSION_DENIED and reason
+	// or new_password is too short or too long, and with reason PASSWORD_GUESSABLE if it is
+	// one that many would guess; PERMISSION_DENIED and reason
 	// IN_PERSON_ONLY if the caller is an API key or acts for another, UNAUTHENTICATED if
 	// the caller's session has ended meanwhile, and RESOURCE_EXHAUSTED after 10 wrong
 	// passwords in a minute and if too many passwords are checked at once.

@@ -303,8 +303,9 @@ type CreateUserRequest struct {
 	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
 	// See User.display_name.
 	DisplayName string `protobuf:"bytes,4,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// A first password for somebody new to the suite, 12 to 256 characters after
-	// Unicode normalization (NFKC). Without it the person cannot sign in yet.
+	// A first password for somebody new to the suite, 15 to 256 characters after
+	// Unicode normalization (NFKC), or 8 and more if the organization demands a second
+	// factor. Without it the person cannot sign in yet.
 	InitialPassword string `protobuf:"bytes,5,opt,name=initial_password,json=initialPassword,proto3" json:"initial_password,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -421,6 +422,195 @@ func (x *CreateUserResponse) GetUser() *User {
 	return nil
 }
 
+// ImportedUser is somebody who has a password elsewhere.
+type ImportedUser struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// See CreateUserRequest.email.
+	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
+	// See User.display_name.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Hash of the password, at most 512 characters. In PHC string format:
+	// "$argon2id$v=19$m=65536,t=3,p=4$<salt>$<hash>" and "$argon2i$..." with up to 262144 KiB
+	// and m*t up to 1048576; "$scrypt$ln=15,r=8,p=1$<salt>$<hash>" with 2^ln*r*p up to 2097152;
+	// "$pbkdf2-sha256$i=600000$<salt>$<hash>", also "pbkdf2-sha1" and "pbkdf2-sha512", with up
+	// to 2000000 iterations; salt of 1 to 64 bytes and hash of 16 to 64 in base64 without
+	// padding. And of bcrypt "$2b$12$<53 characters>", also "$2a$" and "$2y$", with a cost of 4
+	// to 14. Without it the person cannot sign in yet.
+	PasswordHash  string `protobuf:"bytes,3,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportedUser) Reset() {
+	*x = ImportedUser{}
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportedUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportedUser) ProtoMessage() {}
+
+func (x *ImportedUser) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportedUser.ProtoReflect.Descriptor instead.
+func (*ImportedUser) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ImportedUser) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *ImportedUser) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ImportedUser) GetPasswordHash() string {
+	if x != nil {
+		return x.PasswordHash
+	}
+	return ""
+}
+
+// Request of UserService.ImportUsers.
+type ImportUsersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Who, at most 500, each address once.
+	Users         []*ImportedUser `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportUsersRequest) Reset() {
+	*x = ImportUsersRequest{}
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportUsersRequest) ProtoMessage() {}
+
+func (x *ImportUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportUsersRequest.ProtoReflect.Descriptor instead.
+func (*ImportUsersRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ImportUsersRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ImportUsersRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ImportUsersRequest) GetUsers() []*ImportedUser {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// Response of UserService.ImportUsers.
+type ImportUsersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The users, in the order of the request.
+	Users []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// How many of them were no members before.
+	Added         int32 `protobuf:"varint,2,opt,name=added,proto3" json:"added,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportUsersResponse) Reset() {
+	*x = ImportUsersResponse{}
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportUsersResponse) ProtoMessage() {}
+
+func (x *ImportUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportUsersResponse.ProtoReflect.Descriptor instead.
+func (*ImportUsersResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ImportUsersResponse) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *ImportUsersResponse) GetAdded() int32 {
+	if x != nil {
+		return x.Added
+	}
+	return 0
+}
+
 // Request of UserService.GetUser.
 type GetUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -432,7 +622,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +634,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +647,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetUserRequest) GetId() string {
@@ -478,7 +668,7 @@ type GetUserResponse struct {
 
 func (x *GetUserResponse) Reset() {
 	*x = GetUserResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +680,7 @@ func (x *GetUserResponse) String() string {
 func (*GetUserResponse) ProtoMessage() {}
 
 func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +693,7 @@ func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserResponse.ProtoReflect.Descriptor instead.
 func (*GetUserResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetUserResponse) GetUser() *User {
@@ -529,7 +719,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +731,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +744,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListUsersRequest) GetPageSize() int32 {
@@ -591,7 +781,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +793,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +806,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -650,7 +840,7 @@ type UpdateUserRequest struct {
 
 func (x *UpdateUserRequest) Reset() {
 	*x = UpdateUserRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +852,7 @@ func (x *UpdateUserRequest) String() string {
 func (*UpdateUserRequest) ProtoMessage() {}
 
 func (x *UpdateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +865,7 @@ func (x *UpdateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserRequest.ProtoReflect.Descriptor instead.
 func (*UpdateUserRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateUserRequest) GetRequestId() string {
@@ -717,7 +907,7 @@ type UpdateUserResponse struct {
 
 func (x *UpdateUserResponse) Reset() {
 	*x = UpdateUserResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +919,7 @@ func (x *UpdateUserResponse) String() string {
 func (*UpdateUserResponse) ProtoMessage() {}
 
 func (x *UpdateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +932,7 @@ func (x *UpdateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateUserResponse.ProtoReflect.Descriptor instead.
 func (*UpdateUserResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateUserResponse) GetUser() *User {
@@ -769,7 +959,7 @@ type DeactivateUserRequest struct {
 
 func (x *DeactivateUserRequest) Reset() {
 	*x = DeactivateUserRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +971,7 @@ func (x *DeactivateUserRequest) String() string {
 func (*DeactivateUserRequest) ProtoMessage() {}
 
 func (x *DeactivateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +984,7 @@ func (x *DeactivateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateUserRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateUserRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeactivateUserRequest) GetRequestId() string {
@@ -836,7 +1026,7 @@ type DeactivateUserResponse struct {
 
 func (x *DeactivateUserResponse) Reset() {
 	*x = DeactivateUserResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1038,7 @@ func (x *DeactivateUserResponse) String() string {
 func (*DeactivateUserResponse) ProtoMessage() {}
 
 func (x *DeactivateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1051,7 @@ func (x *DeactivateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateUserResponse.ProtoReflect.Descriptor instead.
 func (*DeactivateUserResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeactivateUserResponse) GetUser() *User {
@@ -888,7 +1078,7 @@ type ReactivateUserRequest struct {
 
 func (x *ReactivateUserRequest) Reset() {
 	*x = ReactivateUserRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1090,7 @@ func (x *ReactivateUserRequest) String() string {
 func (*ReactivateUserRequest) ProtoMessage() {}
 
 func (x *ReactivateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1103,7 @@ func (x *ReactivateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactivateUserRequest.ProtoReflect.Descriptor instead.
 func (*ReactivateUserRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReactivateUserRequest) GetRequestId() string {
@@ -955,7 +1145,7 @@ type ReactivateUserResponse struct {
 
 func (x *ReactivateUserResponse) Reset() {
 	*x = ReactivateUserResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1157,7 @@ func (x *ReactivateUserResponse) String() string {
 func (*ReactivateUserResponse) ProtoMessage() {}
 
 func (x *ReactivateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1170,7 @@ func (x *ReactivateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactivateUserResponse.ProtoReflect.Descriptor instead.
 func (*ReactivateUserResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReactivateUserResponse) GetUser() *User {
@@ -1007,7 +1197,7 @@ type EndMembershipRequest struct {
 
 func (x *EndMembershipRequest) Reset() {
 	*x = EndMembershipRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1209,7 @@ func (x *EndMembershipRequest) String() string {
 func (*EndMembershipRequest) ProtoMessage() {}
 
 func (x *EndMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1222,7 @@ func (x *EndMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMembershipRequest.ProtoReflect.Descriptor instead.
 func (*EndMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndMembershipRequest) GetRequestId() string {
@@ -1074,7 +1264,7 @@ type EndMembershipResponse struct {
 
 func (x *EndMembershipResponse) Reset() {
 	*x = EndMembershipResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1276,7 @@ func (x *EndMembershipResponse) String() string {
 func (*EndMembershipResponse) ProtoMessage() {}
 
 func (x *EndMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1289,7 @@ func (x *EndMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMembershipResponse.ProtoReflect.Descriptor instead.
 func (*EndMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EndMembershipResponse) GetUser() *User {
@@ -1125,7 +1315,7 @@ type LookupMembersRequest struct {
 
 func (x *LookupMembersRequest) Reset() {
 	*x = LookupMembersRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1327,7 @@ func (x *LookupMembersRequest) String() string {
 func (*LookupMembersRequest) ProtoMessage() {}
 
 func (x *LookupMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1340,7 @@ func (x *LookupMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMembersRequest.ProtoReflect.Descriptor instead.
 func (*LookupMembersRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LookupMembersRequest) GetUserIds() []string {
@@ -1186,7 +1376,7 @@ type LookupMembersResponse struct {
 
 func (x *LookupMembersResponse) Reset() {
 	*x = LookupMembersResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1388,7 @@ func (x *LookupMembersResponse) String() string {
 func (*LookupMembersResponse) ProtoMessage() {}
 
 func (x *LookupMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1401,7 @@ func (x *LookupMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMembersResponse.ProtoReflect.Descriptor instead.
 func (*LookupMembersResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LookupMembersResponse) GetMembers() []*Member {
@@ -1257,7 +1447,20 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x04 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\x126\n" +
 	"\x10initial_password\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80 \x80\x01\x01R\x0finitialPassword\"D\n" +
 	"\x12CreateUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"*\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x93\x01\n" +
+	"\fImportedUser\x12 \n" +
+	"\x05email\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xac\x02R\x05email\x12/\n" +
+	"\fdisplay_name\x18\x02 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\x120\n" +
+	"\rpassword_hash\x18\x03 \x01(\tB\v\xbaH\x05r\x03\x18\x80\x04\x80\x01\x01R\fpasswordHash\"\xac\x01\n" +
+	"\x12ImportUsersRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12E\n" +
+	"\x05users\x18\x03 \x03(\v2\".latchkey.identity.v1.ImportedUserB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x05users\"]\n" +
+	"\x13ImportUsersResponse\x120\n" +
+	"\x05users\x18\x01 \x03(\v2\x1a.latchkey.identity.v1.UserR\x05users\x12\x14\n" +
+	"\x05added\x18\x02 \x01(\x05R\x05added\"*\n" +
 	"\x0eGetUserRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"A\n" +
 	"\x0fGetUserResponse\x12.\n" +
@@ -1312,10 +1515,12 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\tUserState\x12\x1a\n" +
 	"\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11USER_STATE_ACTIVE\x10\x01\x12\x1a\n" +
-	"\x16USER_STATE_DEACTIVATED\x10\x022\xfb\a\n" +
+	"\x16USER_STATE_DEACTIVATED\x10\x022\xfa\b\n" +
 	"\vUserService\x12z\n" +
 	"\n" +
 	"CreateUser\x12'.latchkey.identity.v1.CreateUserRequest\x1a(.latchkey.identity.v1.CreateUserResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users\x12}\n" +
+	"\vImportUsers\x12(.latchkey.identity.v1.ImportUsersRequest\x1a).latchkey.identity.v1.ImportUsersResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12q\n" +
 	"\aGetUser\x12$.latchkey.identity.v1.GetUserRequest\x1a%.latchkey.identity.v1.GetUserResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12w\n" +
@@ -1345,70 +1550,77 @@ func file_latchkey_identity_v1_user_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_user_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_latchkey_identity_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_latchkey_identity_v1_user_proto_goTypes = []any{
 	(UserState)(0),                 // 0: latchkey.identity.v1.UserState
 	(*User)(nil),                   // 1: latchkey.identity.v1.User
 	(*Member)(nil),                 // 2: latchkey.identity.v1.Member
 	(*CreateUserRequest)(nil),      // 3: latchkey.identity.v1.CreateUserRequest
 	(*CreateUserResponse)(nil),     // 4: latchkey.identity.v1.CreateUserResponse
-	(*GetUserRequest)(nil),         // 5: latchkey.identity.v1.GetUserRequest
-	(*GetUserResponse)(nil),        // 6: latchkey.identity.v1.GetUserResponse
-	(*ListUsersRequest)(nil),       // 7: latchkey.identity.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),      // 8: latchkey.identity.v1.ListUsersResponse
-	(*UpdateUserRequest)(nil),      // 9: latchkey.identity.v1.UpdateUserRequest
-	(*UpdateUserResponse)(nil),     // 10: latchkey.identity.v1.UpdateUserResponse
-	(*DeactivateUserRequest)(nil),  // 11: latchkey.identity.v1.DeactivateUserRequest
-	(*DeactivateUserResponse)(nil), // 12: latchkey.identity.v1.DeactivateUserResponse
-	(*ReactivateUserRequest)(nil),  // 13: latchkey.identity.v1.ReactivateUserRequest
-	(*ReactivateUserResponse)(nil), // 14: latchkey.identity.v1.ReactivateUserResponse
-	(*EndMembershipRequest)(nil),   // 15: latchkey.identity.v1.EndMembershipRequest
-	(*EndMembershipResponse)(nil),  // 16: latchkey.identity.v1.EndMembershipResponse
-	(*LookupMembersRequest)(nil),   // 17: latchkey.identity.v1.LookupMembersRequest
-	(*LookupMembersResponse)(nil),  // 18: latchkey.identity.v1.LookupMembersResponse
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*v1.AvailableAction)(nil),     // 20: latchkey.type.v1.AvailableAction
-	(*fieldmaskpb.FieldMask)(nil),  // 21: google.protobuf.FieldMask
+	(*ImportedUser)(nil),           // 5: latchkey.identity.v1.ImportedUser
+	(*ImportUsersRequest)(nil),     // 6: latchkey.identity.v1.ImportUsersRequest
+	(*ImportUsersResponse)(nil),    // 7: latchkey.identity.v1.ImportUsersResponse
+	(*GetUserRequest)(nil),         // 8: latchkey.identity.v1.GetUserRequest
+	(*GetUserResponse)(nil),        // 9: latchkey.identity.v1.GetUserResponse
+	(*ListUsersRequest)(nil),       // 10: latchkey.identity.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),      // 11: latchkey.identity.v1.ListUsersResponse
+	(*UpdateUserRequest)(nil),      // 12: latchkey.identity.v1.UpdateUserRequest
+	(*UpdateUserResponse)(nil),     // 13: latchkey.identity.v1.UpdateUserResponse
+	(*DeactivateUserRequest)(nil),  // 14: latchkey.identity.v1.DeactivateUserRequest
+	(*DeactivateUserResponse)(nil), // 15: latchkey.identity.v1.DeactivateUserResponse
+	(*ReactivateUserRequest)(nil),  // 16: latchkey.identity.v1.ReactivateUserRequest
+	(*ReactivateUserResponse)(nil), // 17: latchkey.identity.v1.ReactivateUserResponse
+	(*EndMembershipRequest)(nil),   // 18: latchkey.identity.v1.EndMembershipRequest
+	(*EndMembershipResponse)(nil),  // 19: latchkey.identity.v1.EndMembershipResponse
+	(*LookupMembersRequest)(nil),   // 20: latchkey.identity.v1.LookupMembersRequest
+	(*LookupMembersResponse)(nil),  // 21: latchkey.identity.v1.LookupMembersResponse
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*v1.AvailableAction)(nil),     // 23: latchkey.type.v1.AvailableAction
+	(*fieldmaskpb.FieldMask)(nil),  // 24: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_user_proto_depIdxs = []int32{
-	19, // 0: latchkey.identity.v1.User.create_time:type_name -> google.protobuf.Timestamp
-	19, // 1: latchkey.identity.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	19, // 2: latchkey.identity.v1.User.delete_time:type_name -> google.protobuf.Timestamp
-	19, // 3: latchkey.identity.v1.User.purge_time:type_name -> google.protobuf.Timestamp
+	22, // 0: latchkey.identity.v1.User.create_time:type_name -> google.protobuf.Timestamp
+	22, // 1: latchkey.identity.v1.User.update_time:type_name -> google.protobuf.Timestamp
+	22, // 2: latchkey.identity.v1.User.delete_time:type_name -> google.protobuf.Timestamp
+	22, // 3: latchkey.identity.v1.User.purge_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: latchkey.identity.v1.User.state:type_name -> latchkey.identity.v1.UserState
-	20, // 5: latchkey.identity.v1.User.available_actions:type_name -> latchkey.type.v1.AvailableAction
+	23, // 5: latchkey.identity.v1.User.available_actions:type_name -> latchkey.type.v1.AvailableAction
 	0,  // 6: latchkey.identity.v1.Member.state:type_name -> latchkey.identity.v1.UserState
 	1,  // 7: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 8: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 9: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 10: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
-	21, // 11: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 12: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 13: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 14: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 15: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
-	2,  // 16: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
-	3,  // 17: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
-	5,  // 18: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
-	7,  // 19: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
-	9,  // 20: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
-	11, // 21: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
-	13, // 22: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
-	15, // 23: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
-	17, // 24: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
-	4,  // 25: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
-	6,  // 26: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
-	8,  // 27: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
-	10, // 28: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
-	12, // 29: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
-	14, // 30: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
-	16, // 31: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
-	18, // 32: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
-	25, // [25:33] is the sub-list for method output_type
-	17, // [17:25] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 8: latchkey.identity.v1.ImportUsersRequest.users:type_name -> latchkey.identity.v1.ImportedUser
+	1,  // 9: latchkey.identity.v1.ImportUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 10: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 11: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 12: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
+	24, // 13: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 14: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 15: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 16: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 17: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
+	2,  // 18: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
+	3,  // 19: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
+	6,  // 20: latchkey.identity.v1.UserService.ImportUsers:input_type -> latchkey.identity.v1.ImportUsersRequest
+	8,  // 21: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
+	10, // 22: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
+	12, // 23: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
+	14, // 24: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
+	16, // 25: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
+	18, // 26: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
+	20, // 27: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
+	4,  // 28: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
+	7,  // 29: latchkey.identity.v1.UserService.ImportUsers:output_type -> latchkey.identity.v1.ImportUsersResponse
+	9,  // 30: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
+	11, // 31: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
+	13, // 32: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
+	15, // 33: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
+	17, // 34: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
+	19, // 35: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
+	21, // 36: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_user_proto_init() }
@@ -1422,7 +1634,7 @@ func file_latchkey_identity_v1_user_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_user_proto_rawDesc), len(file_latchkey_identity_v1_user_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

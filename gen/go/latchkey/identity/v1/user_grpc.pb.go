@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	UserService_CreateUser_FullMethodName     = "/latchkey.identity.v1.UserService/CreateUser"
+	UserService_ImportUsers_FullMethodName    = "/latchkey.identity.v1.UserService/ImportUsers"
 	UserService_GetUser_FullMethodName        = "/latchkey.identity.v1.UserService/GetUser"
 	UserService_ListUsers_FullMethodName      = "/latchkey.identity.v1.UserService/ListUsers"
 	UserService_UpdateUser_FullMethodName     = "/latchkey.identity.v1.UserService/UpdateUser"
@@ -50,10 +51,24 @@ type UserServiceClient interface {
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
 	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
-	// come back with a key that the caller lacks, RESOURCE_EXHAUSTED if too many
+	// come back with a key that the caller lacks, INVALID_ARGUMENT and PASSWORD_GUESSABLE
+	// for a first password that many would guess, RESOURCE_EXHAUSTED if too many
 	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
+	// Makes people members of the caller's organization who had passwords elsewhere, all or
+	// none, each as CreateUser does. They sign in with their passwords as before; the first
+	// time each is hashed anew, in this suite's own way. A password of less than 15
+	// characters is good together with a second factor only: who has none sets one up at the
+	// first sign-in. Who is a member already stays as he is, so that an import can be
+	// repeated, and the passwords of people who are known to another organization stay theirs.
+	// Fails with INVALID_ARGUMENT for users and hashes that do not do, with each of them,
+	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
+	// that the caller lacks, FAILED_PRECONDITION if more than 4 kinds of hashes, which are
+	// algorithms with their parameters, would be there, and UNAVAILABLE if permissions
+	// cannot be reached.
+	// Example: {"users": [{"email": "grace@example.com", "display_name": "Grace Hopper", "password_hash": "$2b$10$abcdefghijklmnopqrstuuBPRhjf2ATS77/d43PQjZ40cOwibAlfK"}]}
+	ImportUsers(ctx context.Context, in *ImportUsersRequest, opts ...grpc.CallOption) (*ImportUsersResponse, error)
 	// Gets a user, active or not.
 	// Fails with NOT_FOUND if the organization has no such member.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
@@ -114,6 +129,16 @@ func (c *userServiceClient) CreateUser(ctx context.Context, in *CreateUserReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateUserResponse)
 	err := c.cc.Invoke(ctx, UserService_CreateUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *userServiceClient) ImportUsers(ctx context.Context, in *ImportUsersRequest, opts ...grpc.CallOption) (*ImportUsersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportUsersResponse)
+	err := c.cc.Invoke(ctx, UserService_ImportUsers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -209,10 +234,24 @@ type UserServiceServer interface {
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
 	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
-	// come back with a key that the caller lacks, RESOURCE_EXHAUSTED if too many
+	// come back with a key that the caller lacks, INVALID_ARGUMENT and PASSWORD_GUESSABLE
+	// for a first password that many would guess, RESOURCE_EXHAUSTED if too many
 	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
+	// Makes people members of the caller's organization who had passwords elsewhere, all or
+	// none, each as CreateUser does. They sign in with their passwords as before; the first
+	// time each is hashed anew, in this suite's own way. A password of less than 15
+	// characters is good together with a second factor only: who has none sets one up at the
+	// first sign-in. Who is a member already stays as he is, so that an import can be
+	// repeated, and the passwords of people who are known to another organization stay theirs.
+	// Fails with INVALID_ARGUMENT for users and hashes that do not do, with each of them,
+	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
+	// that the caller lacks, FAILED_PRECONDITION if more than 4 kinds of hashes, which are
+	// algorithms with their parameters, would be there, and UNAVAILABLE if permissions
+	// cannot be reached.
+	// Example: {"users": [{"email": "grace@example.com", "display_name": "Grace Hopper", "password_hash": "$2b$10$abcdefghijklmnopqrstuuBPRhjf2ATS77/d43PQjZ40cOwibAlfK"}]}
+	ImportUsers(context.Context, *ImportUsersRequest) (*ImportUsersResponse, error)
 	// Gets a user, active or not.
 	// Fails with NOT_FOUND if the organization has no such member.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
@@ -272,6 +311,9 @@ type UnimplementedUserServiceServer struct{}
 func (UnimplementedUserServiceServer) CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateUser not implemented")
 }
+func (UnimplementedUserServiceServer) ImportUsers(context.Context, *ImportUsersRequest) (*ImportUsersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportUsers not implemented")
+}
 func (UnimplementedUserServiceServer) GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetUser not implemented")
 }
@@ -328,6 +370,24 @@ func _UserService_CreateUser_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(UserServiceServer).CreateUser(ctx, req.(*CreateUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UserService_ImportUsers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportUsersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UserServiceServer).ImportUsers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UserService_ImportUsers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UserServiceServer).ImportUsers(ctx, req.(*ImportUsersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -468,6 +528,10 @@ var UserService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateUser",
 			Handler:    _UserService_CreateUser_Handler,
+		},
+		{
+			MethodName: "ImportUsers",
+			Handler:    _UserService_ImportUsers_Handler,
 		},
 		{
 			MethodName: "GetUser",

@@ -30,10 +30,16 @@ type Credential struct {
 	// The person: id of the profile.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Hash of the password in PHC string format,
-	// "$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>".
+	// "$argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>". Of a person who was imported it is of
+	// the kind that it was made as, until the first sign-in.
 	PasswordHash string `protobuf:"bytes,2,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
 	// When the password was last changed.
-	PasswordTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=password_time,json=passwordTime,proto3" json:"password_time,omitempty"`
+	PasswordTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=password_time,json=passwordTime,proto3" json:"password_time,omitempty"`
+	// Id of the ImportedKind that counts the hash; empty for one that was made here.
+	ImportedKind string `protobuf:"bytes,4,opt,name=imported_kind,json=importedKind,proto3" json:"imported_kind,omitempty"`
+	// Whether the password has less than 15 characters, and so does not do without a second
+	// factor.
+	Short         bool `protobuf:"varint,5,opt,name=short,proto3" json:"short,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +95,84 @@ func (x *Credential) GetPasswordTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Credential) GetImportedKind() string {
+	if x != nil {
+		return x.ImportedKind
+	}
+	return ""
+}
+
+func (x *Credential) GetShort() bool {
+	if x != nil {
+		return x.Short
+	}
+	return false
+}
+
+// ImportedKind is a kind of hashes that were imported and are still there.
+type ImportedKind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Algorithm and parameters: "bcrypt,12".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A hash of the kind that belongs to no password.
+	Example string `protobuf:"bytes,2,opt,name=example,proto3" json:"example,omitempty"`
+	// How many credentials have one.
+	Count         int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportedKind) Reset() {
+	*x = ImportedKind{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportedKind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportedKind) ProtoMessage() {}
+
+func (x *ImportedKind) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportedKind.ProtoReflect.Descriptor instead.
+func (*ImportedKind) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ImportedKind) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ImportedKind) GetExample() string {
+	if x != nil {
+		return x.Example
+	}
+	return ""
+}
+
+func (x *ImportedKind) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // SessionToken is a token that proves a session or an API key.
 type SessionToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -118,7 +202,7 @@ type SessionToken struct {
 
 func (x *SessionToken) Reset() {
 	*x = SessionToken{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[1]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +214,7 @@ func (x *SessionToken) String() string {
 func (*SessionToken) ProtoMessage() {}
 
 func (x *SessionToken) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[1]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +227,7 @@ func (x *SessionToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionToken.ProtoReflect.Descriptor instead.
 func (*SessionToken) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SessionToken) GetId() string {
@@ -233,7 +317,7 @@ type SessionRefresh struct {
 
 func (x *SessionRefresh) Reset() {
 	*x = SessionRefresh{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +329,7 @@ func (x *SessionRefresh) String() string {
 func (*SessionRefresh) ProtoMessage() {}
 
 func (x *SessionRefresh) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[2]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +342,7 @@ func (x *SessionRefresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRefresh.ProtoReflect.Descriptor instead.
 func (*SessionRefresh) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SessionRefresh) GetId() string {
@@ -324,7 +408,7 @@ type SessionUse struct {
 
 func (x *SessionUse) Reset() {
 	*x = SessionUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +420,7 @@ func (x *SessionUse) String() string {
 func (*SessionUse) ProtoMessage() {}
 
 func (x *SessionUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[3]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +433,7 @@ func (x *SessionUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
 func (*SessionUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SessionUse) GetId() string {
@@ -383,7 +467,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +479,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +492,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Device) GetId() string {
@@ -457,7 +541,7 @@ type Totp struct {
 
 func (x *Totp) Reset() {
 	*x = Totp{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +553,7 @@ func (x *Totp) String() string {
 func (*Totp) ProtoMessage() {}
 
 func (x *Totp) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +566,7 @@ func (x *Totp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totp.ProtoReflect.Descriptor instead.
 func (*Totp) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Totp) GetUserId() string {
@@ -529,7 +613,7 @@ type RecoveryCodes struct {
 
 func (x *RecoveryCodes) Reset() {
 	*x = RecoveryCodes{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +625,7 @@ func (x *RecoveryCodes) String() string {
 func (*RecoveryCodes) ProtoMessage() {}
 
 func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +638,7 @@ func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodes.ProtoReflect.Descriptor instead.
 func (*RecoveryCodes) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RecoveryCodes) GetUserId() string {
@@ -616,7 +700,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +712,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +725,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Challenge) GetId() []byte {
@@ -755,7 +839,7 @@ type SpentChallenge struct {
 
 func (x *SpentChallenge) Reset() {
 	*x = SpentChallenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +851,7 @@ func (x *SpentChallenge) String() string {
 func (*SpentChallenge) ProtoMessage() {}
 
 func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +864,7 @@ func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
 func (*SpentChallenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SpentChallenge) GetId() string {
@@ -814,7 +898,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +910,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +923,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failures) GetId() string {
@@ -883,7 +967,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +979,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +992,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Salt) GetId() string {
@@ -939,7 +1023,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1035,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1048,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -998,7 +1082,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1094,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1107,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -1068,7 +1152,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1164,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1177,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Claim) GetId() string {
@@ -1142,12 +1226,18 @@ var File_latchkey_identity_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"&latchkey/identity/store/v1/store.proto\x12\x1alatchkey.identity.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n" +
+	"&latchkey/identity/store/v1/store.proto\x12\x1alatchkey.identity.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n" +
 	"\n" +
 	"Credential\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12#\n" +
 	"\rpassword_hash\x18\x02 \x01(\tR\fpasswordHash\x12?\n" +
-	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\"\xd7\x02\n" +
+	"\rpassword_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fpasswordTime\x12#\n" +
+	"\rimported_kind\x18\x04 \x01(\tR\fimportedKind\x12\x14\n" +
+	"\x05short\x18\x05 \x01(\bR\x05short\"N\n" +
+	"\fImportedKind\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aexample\x18\x02 \x01(\tR\aexample\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\"\xd7\x02\n" +
 	"\fSessionToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1258,41 +1348,42 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
-	(*SessionToken)(nil),          // 1: latchkey.identity.store.v1.SessionToken
-	(*SessionRefresh)(nil),        // 2: latchkey.identity.store.v1.SessionRefresh
-	(*SessionUse)(nil),            // 3: latchkey.identity.store.v1.SessionUse
-	(*Device)(nil),                // 4: latchkey.identity.store.v1.Device
-	(*Totp)(nil),                  // 5: latchkey.identity.store.v1.Totp
-	(*RecoveryCodes)(nil),         // 6: latchkey.identity.store.v1.RecoveryCodes
-	(*Challenge)(nil),             // 7: latchkey.identity.store.v1.Challenge
-	(*SpentChallenge)(nil),        // 8: latchkey.identity.store.v1.SpentChallenge
-	(*Failures)(nil),              // 9: latchkey.identity.store.v1.Failures
-	(*Salt)(nil),                  // 10: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 11: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 12: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 13: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
+	(*SessionToken)(nil),          // 2: latchkey.identity.store.v1.SessionToken
+	(*SessionRefresh)(nil),        // 3: latchkey.identity.store.v1.SessionRefresh
+	(*SessionUse)(nil),            // 4: latchkey.identity.store.v1.SessionUse
+	(*Device)(nil),                // 5: latchkey.identity.store.v1.Device
+	(*Totp)(nil),                  // 6: latchkey.identity.store.v1.Totp
+	(*RecoveryCodes)(nil),         // 7: latchkey.identity.store.v1.RecoveryCodes
+	(*Challenge)(nil),             // 8: latchkey.identity.store.v1.Challenge
+	(*SpentChallenge)(nil),        // 9: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 10: latchkey.identity.store.v1.Failures
+	(*Salt)(nil),                  // 11: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 12: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 13: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 14: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	14, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	14, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	14, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	14, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	14, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	14, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	14, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	14, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	14, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 11: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 12: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	14, // 13: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	14, // 14: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	14, // 15: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	15, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	15, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	15, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	15, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	15, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	15, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	15, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	15, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	15, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 11: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 12: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	15, // 13: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	15, // 14: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	15, // 15: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
 	16, // [16:16] is the sub-list for method output_type
 	16, // [16:16] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
@@ -1305,15 +1396,15 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	if File_latchkey_identity_store_v1_store_proto != nil {
 		return
 	}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[1].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[12].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
