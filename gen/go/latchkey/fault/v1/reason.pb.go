@@ -46,6 +46,9 @@ const (
 	// UNAUTHENTICATED. The refresh token was exchanged before. Its session has ended: sign
 	// in anew, and find out who else may have the token.
 	Reason_REASON_REFRESH_REUSED Reason = 6
+	// UNAUTHENTICATED. A call of a service of the suite came over a connection on which it
+	// has not shown a certificate that is its own and valid. Metadata: `service`.
+	Reason_REASON_PEER_UNPROVEN Reason = 7
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -167,6 +170,7 @@ var (
 		4:  "REASON_CHALLENGE_OVER",
 		5:  "REASON_PROOF_WRONG",
 		6:  "REASON_REFRESH_REUSED",
+		7:  "REASON_PEER_UNPROVEN",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -212,6 +216,7 @@ var (
 		"REASON_CHALLENGE_OVER":      4,
 		"REASON_PROOF_WRONG":         5,
 		"REASON_REFRESH_REUSED":      6,
+		"REASON_PEER_UNPROVEN":       7,
 		"REASON_GRANT_MISSING":       10,
 		"REASON_SURFACE_CLOSED":      11,
 		"REASON_INTERNAL_ONLY":       12,
@@ -282,7 +287,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xa2\t\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xbc\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -291,6 +296,7 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_CHALLENGE_OVER\x10\x04\x12\x16\n" +
 	"\x12REASON_PROOF_WRONG\x10\x05\x12\x19\n" +
 	"\x15REASON_REFRESH_REUSED\x10\x06\x12\x18\n" +
+	"\x14REASON_PEER_UNPROVEN\x10\a\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +
