@@ -64,8 +64,8 @@ const (
 	latchkeyCode     = "setup-code-of-the-comparison"
 	latchkeyEmail    = "owner@example.com"
 	latchkeyPassword = "sturdy horse in a comparison"
-	// loaders is how many calls at once fill the suite.
-	loaders = 64
+	// joiners is how many users are made at once, importers how many files are imported.
+	joiners, importers = 64, 2
 )
 
 func startLatchkey(ctx context.Context, env *Env, d *catalog.Data) (*Instance, error) {
@@ -131,10 +131,10 @@ func (f *filler) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := atOnce(catalog.Users, f.addUser); err != nil {
+	if err := atOnce(joiners, catalog.Users, f.addUser); err != nil {
 		return err
 	}
-	return atOnce(catalog.Orgs, f.importAccess)
+	return atOnce(importers, catalog.Orgs, f.importAccess)
 }
 
 // signIn returns the context of calls in an organization, or in the only one.
@@ -235,12 +235,12 @@ func (f *filler) send(ctx context.Context, data []byte) error {
 	}
 }
 
-// atOnce does something for each number, many at once, until one fails.
-func atOnce(n int, do func(int) error) error {
+// atOnce does something for each number below n, so many at once, until one fails.
+func atOnce(many, n int, do func(int) error) error {
 	var workers sync.WaitGroup
 	next := make(chan int)
-	failed := make(chan error, loaders)
-	for range loaders {
+	failed := make(chan error, many)
+	for range many {
 		workers.Go(func() {
 			for i := range next {
 				if err := do(i); err != nil {
