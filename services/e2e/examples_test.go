@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"latchkey.dev/services/demo"
+	"latchkey.dev/services/internal/authenticator"
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/token"
 )
@@ -165,10 +166,11 @@ type exampler struct {
 	records  map[string]string // ids of what is current, by kind
 	secrets  map[string]string // what answers said last, by the name of the field
 	people   map[string]string // ids by name
+	browser  *authenticator.Device
 }
 
 func newExampler(t *testing.T) *exampler {
-	s := one(t)
+	s := one(t, "LATCHKEY_PASSKEY_DOMAIN=example.com")
 	key, err := os.ReadFile(filepath.Join(s.folder, "service.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +178,7 @@ func newExampler(t *testing.T) *exampler {
 	x := &exampler{
 		t: t, suite: s, company: s.fill(), key: strings.TrimSpace(string(key)), examples: readExamples(t),
 		ran: map[string]bool{}, records: map[string]string{}, secrets: map[string]string{}, people: map[string]string{},
+		browser: authenticator.New("https://example.com"),
 	}
 	x.records["organization"] = x.company.Organization
 	for _, p := range x.company.People {
@@ -301,6 +304,9 @@ func (x *exampler) settled(m method, fd protoreflect.FieldDescriptor, value stri
 	if strings.HasSuffix(value, "of the app...") {
 		return x.app()
 	}
+	if strings.HasSuffix(value, "of the passkey...") {
+		return x.passkey(name)
+	}
 	if strings.HasSuffix(value, "...") {
 		if name == "code" && x.secrets[name] == "" {
 			return code
@@ -364,6 +370,9 @@ func (x *exampler) learn(m method, resp proto.Message) {
 		case fd.Name() == "challenge" || fd.Name() == "totp_setup":
 			first := v.Message().Descriptor().Fields().ByNumber(1) // its secret, or its key
 			x.secrets[string(fd.Name())] = v.Message().Get(first).String()
+			if options := v.Message().Descriptor().Fields().ByName("passkey_options"); options != nil {
+				x.secrets["passkey_options"] = v.Message().Get(options).String()
+			}
 		case fd.Message() == nil || fd.IsMap():
 		case fd.IsList() && v.List().Len() > 0:
 			x.learnRecord(v.List().Get(0).Message(), true)
@@ -388,6 +397,20 @@ func (x *exampler) app() string {
 	sum := mac.Sum(nil)
 	n := binary.BigEndian.Uint32(sum[sum[19]&15:]) & 0x7fffffff
 	return fmt.Sprintf("%06d", n%1_000_000)
+}
+
+// passkey returns what a browser answers to the options that were shown last, of a setup
+// or of a challenge.
+func (x *exampler) passkey(field string) string {
+	act, options := x.browser.Get, x.secrets["passkey_options"]
+	if field == "response" {
+		act, options = x.browser.Create, x.secrets["creation_options"]
+	}
+	answer, err := act(options)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return answer
 }
 
 func (x *exampler) learnRecord(record protoreflect.Message, listed bool) {

@@ -17,6 +17,7 @@ var unshown = map[string]string{
 	"identity/seeding":             "work that a crash left unfinished",
 	"identity/claim":               "a hash of what makes an owner",
 	"identity/totp":                "a secret that proves who somebody is",
+	"identity/passkey_key":         "what a passkey is verified by",
 	"identity/recovery_codes":      "hashes of what proves who somebody is",
 	"identity/spent_challenge":     "what must not be answered twice",
 	"identity/failures":            "counts of what failed, for the next attempt",

@@ -75,9 +75,16 @@ func (s *service) openChallenge(secret string) (*identitystorepb.Challenge, erro
 }
 
 // shownChallenge returns what its answerer gets to see.
-func (s *service) shownChallenge(c *identitystorepb.Challenge) (*pb.Challenge, error) {
+func (s *service) shownChallenge(ctx context.Context, c *identitystorepb.Challenge) (*pb.Challenge, error) {
 	secret, err := s.sealChallenge(c)
-	return &pb.Challenge{Secret: secret, Factors: factorsOf(c.GetFactors()), ExpireTime: c.GetExpireTime()}, err
+	if err != nil {
+		return nil, err
+	}
+	shown := &pb.Challenge{Secret: secret, Factors: factorsOf(c.GetFactors()), ExpireTime: c.GetExpireTime()}
+	if slices.Contains(shown.GetFactors(), factorPasskey) {
+		shown.PasskeyOptions, err = s.requestOptions(ctx, c)
+	}
+	return shown, err
 }
 
 func factorsOf(numbers []int32) (factors []pb.Factor) {
@@ -109,7 +116,7 @@ func spendChallenge(tx *store.Tx, c *identitystorepb.Challenge) error {
 
 // use is what the right proof uses up, in the transaction that goes by it.
 type use struct {
-	counter counter // of wrong ones
+	counter counter // of wrong ones; none if they do not count
 	take    func(tx *store.Tx) error
 }
 
@@ -130,6 +137,18 @@ func (s *service) AnswerChallenge(ctx context.Context, req *pb.AnswerChallengeRe
 	factor := factorOf(req.GetProof())
 	if !slices.Contains(factorsOf(c.GetFactors()), factor) {
 		return nil, proofWrong()
+	}
+	resp, err := s.answerProof(ctx, req, c, factor)
+	if copied, ok := errors.AsType[*cloned](err); ok {
+		return nil, s.barPasskey(ctx, copied, req.GetValidateOnly())
+	}
+	return resp, err
+}
+
+// answerProof answers a challenge with a proof of a factor that it takes.
+func (s *service) answerProof(ctx context.Context, req *pb.AnswerChallengeRequest, c *identitystorepb.Challenge, factor pb.Factor) (*pb.AnswerChallengeResponse, error) {
+	if c.GetUserId() == "" {
+		return s.answerByPasskey(ctx, req, c)
 	}
 	// SECURITY: what the challenge rests on is looked at first, so that nobody who was
 	// shut out tries codes.
@@ -152,8 +171,11 @@ func (s *service) AnswerChallenge(ctx context.Context, req *pb.AnswerChallengeRe
 
 // answerPath is on which path a challenge is answered.
 func answerPath(c *identitystorepb.Challenge) path {
-	if c.GetSessionId() != "" {
+	switch {
+	case c.GetSessionId() != "":
 		return pathStepUp
+	case alone(c):
+		return pathPasskey
 	}
 	return pathAnswer
 }
@@ -176,12 +198,14 @@ func factorOf(p *pb.Proof) pb.Factor {
 		return factorTOTP
 	case *pb.Proof_RecoveryCode:
 		return factorRecovery
+	case *pb.Proof_Passkey:
+		return factorPasskey
 	}
 	return pb.Factor_FACTOR_UNSPECIFIED
 }
 
 // prove tells whether a proof is the right one, and returns what it uses up. That it is
-// wrong counts, before it is looked at.
+// wrong counts, before it is looked at; but not of a passkey, whose answer nobody guesses.
 func (s *service) prove(ctx context.Context, c *identitystorepb.Challenge, p *pb.Proof) (use, error) {
 	user := c.GetUserId()
 	switch p := p.GetProof().(type) {
@@ -193,6 +217,8 @@ func (s *service) prove(ctx context.Context, c *identitystorepb.Challenge, p *pb
 		hash := typedHash(user, p.RecoveryCode)
 		take := func(tx *store.Tx) error { return useRecoveryCode(tx, user, hash) }
 		return use{recoveryFailures(user), take}, s.countFailure(ctx, recoveryFailures(user))
+	case *pb.Proof_Passkey:
+		return s.provePasskey(ctx, c, p.Passkey)
 	}
 	return use{}, proofWrong()
 }
@@ -209,7 +235,7 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 	fresh := s.newOpening()
 	codes, kept := s.newRecoveryCodes(), false
 	resp, err := do(context.WithoutCancel(ctx), s, req, func(tx *store.Tx) (_ *pb.AnswerChallengeResponse, err error) {
-		if err := admit(tx, who, pathAnswer); err != nil {
+		if err := admit(tx, who, answerPath(c)); err != nil {
 			return nil, err
 		}
 		if err := use.in(tx); err != nil {

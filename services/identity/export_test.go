@@ -156,6 +156,9 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 	},
 	"factor removed": func(tx *store.Tx, w Whom) error {
 		totps.Delete(tx, w.User)
+		for _, p := range passkeysOf(tx, w.User) {
+			passkeys.Delete(tx, p.GetId())
+		}
 		recoveryCodes.Delete(tx, w.User)
 		return nil
 	},

@@ -34,11 +34,14 @@ func (s *service) box() (*seal.Box, error) {
 // secondFactors are what a person can prove beside the password: none if nothing was
 // set up.
 func secondFactors(tx *store.Tx, user string) (factors []pb.Factor) {
+	if !hasSecondFactor(tx, user) {
+		return nil
+	}
 	if totps.Has(tx, user) {
 		factors = append(factors, factorTOTP)
 	}
-	if len(factors) == 0 {
-		return nil
+	if len(usablePasskeys(tx, user)) > 0 {
+		factors = append(factors, factorPasskey)
 	}
 	if kept, _ := recoveryCodes.Get(tx, user); len(kept.GetHashes()) > 0 {
 		factors = append(factors, factorRecovery)
@@ -46,7 +49,13 @@ func secondFactors(tx *store.Tx, user string) (factors []pb.Factor) {
 	return factors
 }
 
-func hasSecondFactor(tx *store.Tx, user string) bool { return len(secondFactors(tx, user)) > 0 }
+// hasSecondFactor tells whether a password alone does not do.
+//
+// SECURITY: a passkey counts that proves nothing any more, or whoever has a copy of it
+// could take the second factor away by it.
+func hasSecondFactor(tx *store.Tx, user string) bool {
+	return totps.Has(tx, user) || len(passkeysOf(tx, user)) > 0
+}
 
 // demandsSecondFactor tells whether an organization lets nobody in with a password alone.
 func demandsSecondFactor(tx *store.Tx, organization string) bool {
@@ -74,7 +83,7 @@ func (s *service) GetFactors(ctx context.Context, _ *pb.GetFactorsRequest) (*pb.
 		totp, _ := totps.Get(tx, user)
 		codes, _ := recoveryCodes.Get(tx, user)
 		return &pb.GetFactorsResponse{
-			TotpTime: totp.GetCreateTime(), RecoveryCodesLeft: int32(len(codes.GetHashes())),
+			TotpTime: totp.GetCreateTime(), RecoveryCodesLeft: int32(len(codes.GetHashes())), Passkeys: int32(len(passkeysOf(tx, user))),
 		}, nil
 	})
 }

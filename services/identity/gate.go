@@ -21,13 +21,14 @@ const (
 	pathSignIn    path = "sign in with a password"         // CreateSession
 	pathChallenge path = "show a password for a challenge" // CreateSession
 	pathAnswer    path = "answer a challenge"              // AnswerChallenge
+	pathPasskey   path = "sign in with a passkey"          // AnswerChallenge
 	pathStepUp    path = "step up a session"               // AnswerChallenge
 	pathSession   path = "show a session's token"          // ResolveSession
 	pathRenew     path = "refresh a session"               // RefreshSession
 	pathKey       path = "show an API key's token"         // ResolveSession
 	pathPassword  path = "change the password"             // ChangePassword
 	pathFactor    path = "change a second factor"          // FactorService
-	pathConfirm   path = "confirm a second factor"         // ConfirmTotp
+	pathConfirm   path = "confirm a second factor"         // ConfirmTotp, CreatePasskey
 	pathNewKey    path = "make an API key"                 // CreateApiKey, RotateApiKey
 	pathAct       path = "act for another"                 // ImpersonateUser
 	pathActing    path = "show an actor's token"           // ResolveSession
@@ -81,7 +82,7 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
+	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
 	// issuing are those on which somebody signed in gets or changes a credential.
 	issuing = append([]path{pathPassword}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
@@ -90,7 +91,7 @@ var (
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
-	answering = []path{pathAnswer, pathStepUp, pathConfirm}
+	answering = []path{pathAnswer, pathPasskey, pathStepUp, pathConfirm}
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathKeyAsClient}
@@ -126,7 +127,7 @@ var blocks = []block{
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
 	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
 	{name: "challenge answered", on: answering, holds: challengeSpent},
-	{name: "factor removed", on: []path{pathAnswer, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
+	{name: "factor removed", on: []path{pathAnswer, pathPasskey, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
 	{name: "second factor not shown", on: []path{pathSignIn}, holds: secondFactorMissing},
 	{name: "second factor not shown in the session", on: issuing, holds: sessionWeak, refusal: stepUpWeak},
 	{name: "nothing proven lately", on: sensitive, holds: proofStale, refusal: stepUpStale},
@@ -137,6 +138,7 @@ var refusals = map[path]func() error{
 	pathSignIn:    signInFailed,
 	pathChallenge: signInFailed,
 	pathAnswer:    challengeOver,
+	pathPasskey:   challengeOver,
 	pathStepUp:    challengeOver,
 	pathSession:   credentialsInvalid,
 	pathRenew:     credentialsInvalid,
@@ -245,7 +247,7 @@ func actorShutOut(tx *store.Tx, s subject) bool {
 
 func passwordChanged(tx *store.Tx, s subject) bool {
 	if len(s.password) == 0 && len(s.shown) > 0 && s.shown[0] != factorPassword {
-		return false // a passkey alone opens the session
+		return false // nor was one shown
 	}
 	kept, ok := credentials.Get(tx, s.user)
 	return !ok || !bytes.Equal(passwordMark(kept.GetPasswordHash()), s.password)

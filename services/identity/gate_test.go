@@ -14,6 +14,7 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/authenticator"
 	"latchkey.dev/services/internal/servertest"
 )
 
@@ -36,7 +37,15 @@ var ways = map[string]func(*caller) error{
 		return err
 	},
 	"answer a challenge": func(c *caller) error { return c.strong.tryAnswer(c.strong.challenge) },
-	"step up a session":  func(c *caller) error { return c.strong.tryAnswer(c.strong.stepUp) },
+	"sign in with a passkey": func(c *caller) error {
+		answer, err := c.strong.passkeys.Get(c.strong.alone.GetPasskeyOptions())
+		mustNot(c.t, err)
+		_, err = c.sessions().AnswerChallenge(c.t.Context(), &pb.AnswerChallengeRequest{
+			Challenge: c.strong.alone.GetSecret(), Proof: passkey(answer), ValidateOnly: true,
+		})
+		return err
+	},
+	"step up a session": func(c *caller) error { return c.strong.tryAnswer(c.strong.stepUp) },
 	"change a second factor": func(c *caller) error {
 		_, err := c.factors().RenewRecoveryCodes(c.strong.ctx(), &pb.RenewRecoveryCodesRequest{ValidateOnly: true})
 		return err
@@ -146,6 +155,11 @@ var calls = map[string]func(owner, c *caller) error{
 	},
 	"factor removed": func(_, c *caller) error {
 		other := c.strong.signInBy(recovery(c.strong.codes[3]))
+		for _, id := range other.passkeyIDs() {
+			if _, err := other.factors().DeletePasskey(other.ctx(), &pb.DeletePasskeyRequest{Id: id}); err != nil {
+				return err
+			}
+		}
 		_, err := other.factors().DeleteTotp(other.ctx(), &pb.DeleteTotpRequest{})
 		return err
 	},
@@ -156,6 +170,7 @@ var calls = map[string]func(owner, c *caller) error{
 				return err
 			}
 		}
+		c.strong.signInAlone(c.strong.alone)
 		// Confirming ends the session that asks for the third, or uses up its setup.
 		return nil
 	},
@@ -194,8 +209,8 @@ var free = map[string][]string{
 	"key expired":             allBut("show an API key's token", "exchange an API key"),
 	"key not proven":          allBut("exchange an API key"),
 	"actor shut out":          allBut("show an actor's token"),
-	"challenge answered":      allBut("answer a challenge", "step up a session"),
-	"factor removed":          allBut("answer a challenge", "step up a session"),
+	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
+	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"second factor not shown": allBut("sign in with a password"),
 	"second factor not shown in the session": allBut("change the password", "change a second factor", "confirm a second factor",
 		"make an API key", "act for another", "make an OAuth client"),
@@ -214,7 +229,7 @@ var free = map[string][]string{
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"show an API key's token", "show an actor's token"}
+	"sign in with a passkey", "show an API key's token", "show an actor's token"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
@@ -284,7 +299,7 @@ func (c *caller) whom() identity.Whom {
 	return identity.Whom{
 		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID,
 		Client: c.machine.GetId(), Redirect: c.machine.GetRedirectUris()[0], Challenge: challenge(), ClientSession: c.personSession,
-		Challenges: []string{c.challenge, c.stepUp, c.setup},
+		Challenges: []string{c.challenge, c.stepUp, c.setup, c.alone.GetSecret()},
 	}
 }
 
@@ -388,6 +403,6 @@ func (c *caller) acted(name string) *caller {
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
 	// So that the next one can be acted for; the session goes on.
 	mustNot(c.t, identity.Forget(c.t.Context(), resp.GetImpersonation().GetId()))
-	u.strong = c.hire("strong-"+name, "OA").withApp().withKey("Organization").withChallenges()
+	u.strong = c.hire("strong-"+name, "OA").withApp().withPasskey(authenticator.New(origin)).withKey("Organization").withChallenges()
 	return u
 }

@@ -38,6 +38,7 @@ func showJournal(j *journal.Source) {
 			return i.GetUserId() == caller || i.GetActorId() == caller
 		}))
 	journal.Show(j, profiles, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*pb.Profile).GetId))
+	journal.Show(j, passkeys, pb.FactorService_ListPasskeys_FullMethodName, ofCaller((*pb.Passkey).GetUserId))
 	journal.ShowSecret(j, credentials, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*identitystorepb.Credential).GetUserId))
 }
 

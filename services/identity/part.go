@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
@@ -51,6 +52,9 @@ type service struct {
 	// sealError is why secrets cannot be sealed, and so second factors not be kept.
 	sealError error
 	salt      []byte // of unknown addresses
+	// relyingParty checks what passkeys answer; nil if there is a passkeyError.
+	relyingParty *webauthn.WebAuthn
+	passkeyError error
 
 	crossOrigin    *http.CrossOriginProtection
 	wrongUserCodes *limiter // of devices, by user
@@ -84,7 +88,9 @@ func (s *service) serve(env *server.Env) error {
 
 func newService(env *server.Env) *service {
 	sealer, sealError := env.Seal()
+	relyingParty, passkeyError := newRelyingParty(env.Passkeys)
 	return &service{
+		relyingParty: relyingParty, passkeyError: passkeyError,
 		sealer: sealer, sealError: sealError,
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
 		public: env.Public, crossOrigin: http.NewCrossOriginProtection(),

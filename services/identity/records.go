@@ -103,6 +103,15 @@ var (
 		return store.Key{i.GetPurgeTime().AsTime()}
 	})
 
+	passkeys       = store.NewCollection("passkey", (*pb.Passkey).GetId)
+	passkeysByUser = passkeys.Index("user", func(p *pb.Passkey) store.Key {
+		return store.Key{p.GetUserId(), store.Desc(p.GetCreateTime().AsTime())}
+	})
+	passkeyKeys      = store.NewCollection("passkey_key", (*identitystorepb.PasskeyKey).GetId)
+	passkeyKeyByUser = passkeyKeys.Index("user", func(k *identitystorepb.PasskeyKey) store.Key {
+		return store.Key{k.GetUserId(), k.GetPasskeyId()}
+	})
+
 	totps           = store.NewCollection("totp", (*identitystorepb.Totp).GetUserId)
 	recoveryCodes   = store.NewCollection("recovery_codes", (*identitystorepb.RecoveryCodes).GetUserId)
 	spentChallenges = store.NewCollection("spent_challenge", (*identitystorepb.SpentChallenge).GetId)
@@ -121,7 +130,7 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, devices, totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	refreshes, sessionUses, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
@@ -196,6 +205,10 @@ func withoutSecrets(req proto.Message) proto.Message {
 	case *pb.ConfirmTotpRequest:
 		r = proto.CloneOf(r)
 		r.Setup, r.Code = "", ""
+		return r
+	case *pb.CreatePasskeyRequest:
+		r = proto.CloneOf(r)
+		r.Setup, r.Response = "", ""
 		return r
 	case *pb.ClaimOwnershipRequest:
 		r = proto.CloneOf(r)

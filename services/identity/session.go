@@ -95,8 +95,9 @@ func (s *service) provePassword(ctx context.Context, who person, password string
 // does alone.
 func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Challenge, error) {
 	var factors []pb.Factor
+	first := false // has no second factor yet
 	missing, err := read(ctx, s, func(tx *store.Tx) (bool, error) {
-		factors = secondFactors(tx, p.user)
+		factors, first = secondFactors(tx, p.user), !hasSecondFactor(tx, p.user)
 		return secondFactorMissing(tx, p.subject), nil
 	})
 	if err != nil || !missing {
@@ -106,7 +107,7 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 	c.OrganizationId, c.Surface, c.Shown = p.organization, int32(p.surface), numbersOf(p.shown...)
 	c.Factors = numbersOf(factors...)
 	c.WithRefresh, c.DeviceName, c.RememberDevice, c.DeviceId = p.refreshable, p.deviceName, p.remember, p.device
-	if len(factors) == 0 {
+	if first {
 		c.TotpSecret, c.Factors = s.hasher.bytes(totpSecret), numbersOf(factorTOTP)
 	}
 	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
@@ -120,7 +121,7 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 	if err != nil {
 		return nil, err
 	}
-	shown, err := s.shownChallenge(c)
+	shown, err := s.shownChallenge(ctx, c)
 	if err == nil && len(c.GetTotpSecret()) > 0 {
 		shown.TotpSetup = totpSetup(c.GetTotpSecret(), email)
 	}
@@ -299,11 +300,17 @@ func findPerson(tx *store.Tx, email, organization string) person {
 	id := p.profile.GetId()
 	p.credential, _ = credentials.Get(tx, id)
 	who := subject{organization: organization, user: id, password: passwordMark(p.credential.GetPasswordHash())}
-	if organization != "" {
+	return findMemberships(tx, who, p)
+}
+
+// findMemberships adds where a person may be let in: whether to the organization of the
+// subject, or if that has none, to which.
+func findMemberships(tx *store.Tx, who subject, p person) person {
+	if who.organization != "" {
 		p.member = admit(tx, who, pathChallenge) == nil
 		return p
 	}
-	for u := range usersByPerson.Scan(tx, usersByPerson.Range(id)) {
+	for u := range usersByPerson.Scan(tx, usersByPerson.Range(who.user)) {
 		who.organization = u.GetOrganizationId()
 		if o, ok := organizations.Get(tx, who.organization); ok && admit(tx, who, pathChallenge) == nil {
 			p.choices = append(p.choices, o)

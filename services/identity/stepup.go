@@ -33,7 +33,7 @@ func (s *service) BeginStepUp(ctx context.Context, _ *pb.BeginStepUpRequest) (*p
 	}
 	c := s.newChallenge(caller.ID)
 	c.OrganizationId, c.SessionId, c.Factors = caller.Organization, caller.SessionID, numbersOf(factors...)
-	shown, err := s.shownChallenge(c)
+	shown, err := s.shownChallenge(ctx, c)
 	return &pb.BeginStepUpResponse{Challenge: shown}, err
 }
 

@@ -20,6 +20,7 @@ import (
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/identity"
+	"latchkey.dev/services/internal/authenticator"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/permissions"
@@ -56,6 +57,7 @@ func config(t testing.TB) server.Config {
 	c.BootstrapCode = code
 	c.Lease = 200 * time.Millisecond
 	c.HTTPListen, c.Issuer = "127.0.0.1:0", issuer
+	c.PasskeyDomain, c.PasskeyOrigins = "latchkey.example", []string{origin, "https://latchkey.example"}
 	return c
 }
 
@@ -110,6 +112,9 @@ type caller struct {
 	codes  []string // that recover
 	// challenge and stepUp are to be answered, and setup to be confirmed.
 	challenge, stepUp, setup string
+	// passkeys keeps the person's, and alone is to be answered with one of them.
+	passkeys *authenticator.Device
+	alone    *pb.Challenge
 }
 
 // ctx carries the caller's session.

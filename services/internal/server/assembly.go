@@ -29,8 +29,8 @@ func (p *Process) env(part Part) *Env {
 		AddHub:  func(h *lease.Hub) { p.addHub(part.Name, h) },
 		Journal: p.journals[part.Name],
 		HTTP:    p.http,
-		Seal:    p.openSeal,
-		Blobs:   func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
+		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()),
+		Blobs: func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
 	}
 	sources := map[string]bool{}
 	e.Consume = func(source string, handle EventHandler, types ...string) {

@@ -33,6 +33,8 @@ type Config struct {
 	PeerCA         string
 	HTTPListen     string
 	Issuer         string
+	PasskeyDomain  string
+	PasskeyOrigins origins
 	SealKeyFile    string
 	MetricsListen  string
 	TraceEndpoint  string
@@ -198,6 +200,8 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the key of --tls-cert, PEM")
 	f.StringVar(&c.HTTPListen, "http-listen", "", "`host:port` to serve HTTP on beside gRPC, for OAuth 2.0 and OpenID Connect, with the same certificate; off if left out; other than loopback needs --tls-cert, --tls-key and --issuer")
 	f.StringVar(&c.Issuer, "issuer", "", "`URL` under which others reach --http-listen, and that tokens name as who issued them, for example https://id.example.com; by default the address itself")
+	f.StringVar(&c.PasskeyDomain, "passkey-domain", "", "`domain` that passkeys are made for, for example example.com; whoever changes it makes all passkeys worthless; by default the host of --issuer")
+	f.Var(&c.PasskeyOrigins, "passkey-origins", "the `origins` of the pages and apps in which people show passkeys, with commas between: https://HOST in that domain, http://localhost:PORT for a test, android:apk-key-hash:HASH; by default --issuer, or else https:// and the domain")
 	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")

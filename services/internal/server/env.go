@@ -67,6 +67,8 @@ type Env struct {
 	// Seal opens the box that seals secrets before they are kept. It is the same for all
 	// parts and replicas. Its error says what the operator has to set.
 	Seal func() (*seal.Box, error)
+	// Passkeys says for whom passkeys are made; the zero value if the operator did not.
+	Passkeys Passkeys
 	// FirstStart tells whether the part's store was made by this start.
 	FirstStart bool
 	// Lease is how long a lease holds.

@@ -17,6 +17,7 @@ var values = map[string]string{
 	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "advertise": "localhost:9003", "log-level": "debug", "log-format": "json",
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
 	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
+	"passkey-domain": "example.com", "passkey-origins": "https://app.example.com,android:apk-key-hash:47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
 	"drain": "1s", "max-message": "65536", "max-streams": "7",
 }
 
@@ -50,6 +51,10 @@ func TestEachFlag(t *testing.T) {
 			if name == "issuer" { // needs another
 				args = append(args, "--http-listen=127.0.0.1:9003")
 				vars["LATCHKEY_HTTP_LISTEN"] = "127.0.0.1:9003"
+			}
+			if name == "passkey-origins" { // likewise
+				args = append(args, "--passkey-domain=example.com")
+				vars["LATCHKEY_PASSKEY_DOMAIN"] = "example.com"
 			}
 			byFlag, err := server.Parse(args, env(nil))
 			if err != nil {

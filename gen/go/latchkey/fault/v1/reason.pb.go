@@ -49,6 +49,9 @@ const (
 	// UNAUTHENTICATED. A call of a service of the suite came over a connection on which it
 	// has not shown a certificate that is its own and valid. Metadata: `service`.
 	Reason_REASON_PEER_UNPROVEN Reason = 7
+	// UNAUTHENTICATED. The passkey's counter went back, so somebody has a copy of it. It
+	// proves nothing any more: sign in otherwise, remove it, and register another.
+	Reason_REASON_PASSKEY_CLONED Reason = 8
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -171,6 +174,7 @@ var (
 		5:  "REASON_PROOF_WRONG",
 		6:  "REASON_REFRESH_REUSED",
 		7:  "REASON_PEER_UNPROVEN",
+		8:  "REASON_PASSKEY_CLONED",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -217,6 +221,7 @@ var (
 		"REASON_PROOF_WRONG":         5,
 		"REASON_REFRESH_REUSED":      6,
 		"REASON_PEER_UNPROVEN":       7,
+		"REASON_PASSKEY_CLONED":      8,
 		"REASON_GRANT_MISSING":       10,
 		"REASON_SURFACE_CLOSED":      11,
 		"REASON_INTERNAL_ONLY":       12,
@@ -287,7 +292,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xbc\t\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xd7\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -296,7 +301,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_CHALLENGE_OVER\x10\x04\x12\x16\n" +
 	"\x12REASON_PROOF_WRONG\x10\x05\x12\x19\n" +
 	"\x15REASON_REFRESH_REUSED\x10\x06\x12\x18\n" +
-	"\x14REASON_PEER_UNPROVEN\x10\a\x12\x18\n" +
+	"\x14REASON_PEER_UNPROVEN\x10\a\x12\x19\n" +
+	"\x15REASON_PASSKEY_CLONED\x10\b\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +

@@ -152,9 +152,13 @@ type Challenge struct {
 	// What to set up an authenticator app with: the organization demands a second factor
 	// and the person has none. A code of the app answers the challenge, and from then on
 	// is the person's second factor. Absent otherwise.
-	TotpSetup     *TotpSetup `protobuf:"bytes,4,opt,name=totp_setup,json=totpSetup,proto3" json:"totp_setup,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TotpSetup *TotpSetup `protobuf:"bytes,4,opt,name=totp_setup,json=totpSetup,proto3" json:"totp_setup,omitempty"`
+	// What a passkey answers by, if it can: a PublicKeyCredentialRequestOptionsJSON (Web
+	// Authentication Level 3, 5.1.9), for PublicKeyCredential.parseRequestOptionsFromJSON in
+	// a browser, or CredentialManager of Android as it is. Empty otherwise.
+	PasskeyOptions string `protobuf:"bytes,5,opt,name=passkey_options,json=passkeyOptions,proto3" json:"passkey_options,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Challenge) Reset() {
@@ -213,6 +217,13 @@ func (x *Challenge) GetTotpSetup() *TotpSetup {
 		return x.TotpSetup
 	}
 	return nil
+}
+
+func (x *Challenge) GetPasskeyOptions() string {
+	if x != nil {
+		return x.PasskeyOptions
+	}
+	return ""
 }
 
 // TotpSetup is what an authenticator app needs to know. It is shown once.
@@ -281,6 +292,7 @@ type Proof struct {
 	//	*Proof_Password
 	//	*Proof_TotpCode
 	//	*Proof_RecoveryCode
+	//	*Proof_Passkey
 	Proof         isProof_Proof `protobuf_oneof:"proof"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -350,6 +362,15 @@ func (x *Proof) GetRecoveryCode() string {
 	return ""
 }
 
+func (x *Proof) GetPasskey() string {
+	if x != nil {
+		if x, ok := x.Proof.(*Proof_Passkey); ok {
+			return x.Passkey
+		}
+	}
+	return ""
+}
+
 type isProof_Proof interface {
 	isProof_Proof()
 }
@@ -370,31 +391,41 @@ type Proof_RecoveryCode struct {
 	RecoveryCode string `protobuf:"bytes,3,opt,name=recovery_code,json=recoveryCode,proto3,oneof"`
 }
 
+type Proof_Passkey struct {
+	// The AuthenticationResponseJSON (Web Authentication Level 3, 5.1) of a passkey, that
+	// the credential's toJSON returns in a browser.
+	Passkey string `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
+}
+
 func (*Proof_Password) isProof_Proof() {}
 
 func (*Proof_TotpCode) isProof_Proof() {}
 
 func (*Proof_RecoveryCode) isProof_Proof() {}
 
+func (*Proof_Passkey) isProof_Proof() {}
+
 var File_latchkey_identity_v1_challenge_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_challenge_proto_rawDesc = "" +
 	"\n" +
-	"$latchkey/identity/v1/challenge.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n" +
+	"$latchkey/identity/v1/challenge.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n" +
 	"\tChallenge\x12\x1b\n" +
 	"\x06secret\x18\x01 \x01(\tB\x03\x80\x01\x01R\x06secret\x126\n" +
 	"\afactors\x18\x02 \x03(\x0e2\x1c.latchkey.identity.v1.FactorR\afactors\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12>\n" +
 	"\n" +
-	"totp_setup\x18\x04 \x01(\v2\x1f.latchkey.identity.v1.TotpSetupR\ttotpSetup\"9\n" +
+	"totp_setup\x18\x04 \x01(\v2\x1f.latchkey.identity.v1.TotpSetupR\ttotpSetup\x12'\n" +
+	"\x0fpasskey_options\x18\x05 \x01(\tR\x0epasskeyOptions\"9\n" +
 	"\tTotpSetup\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01R\x03key\x12\x15\n" +
-	"\x03uri\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03uri\"\xa6\x01\n" +
+	"\x03uri\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03uri\"\xd2\x01\n" +
 	"\x05Proof\x12+\n" +
 	"\bpassword\x18\x01 \x01(\tB\r\xbaH\ar\x05\x10\x01(\x80 \x80\x01\x01H\x00R\bpassword\x12+\n" +
 	"\ttotp_code\x18\x02 \x01(\tB\f\xbaH\x06r\x04\x10\x06\x18\x14\x80\x01\x01H\x00R\btotpCode\x123\n" +
-	"\rrecovery_code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18@\x80\x01\x01H\x00R\frecoveryCodeB\x0e\n" +
+	"\rrecovery_code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18@\x80\x01\x01H\x00R\frecoveryCode\x12*\n" +
+	"\apasskey\x18\x04 \x01(\tB\x0e\xbaH\br\x06\x10\x01(\x80\x80\x01\x80\x01\x01H\x00R\apasskeyB\x0e\n" +
 	"\x05proof\x12\x05\xbaH\x02\b\x01*t\n" +
 	"\x06Factor\x12\x16\n" +
 	"\x12FACTOR_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -449,6 +480,7 @@ func file_latchkey_identity_v1_challenge_proto_init() {
 		(*Proof_Password)(nil),
 		(*Proof_TotpCode)(nil),
 		(*Proof_RecoveryCode)(nil),
+		(*Proof_Passkey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -12,6 +12,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	_ "latchkey.dev/gen/go/latchkey/authz/v1"
 	reflect "reflect"
@@ -70,8 +71,10 @@ type GetFactorsResponse struct {
 	TotpTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=totp_time,json=totpTime,proto3" json:"totp_time,omitempty"`
 	// How many recovery codes are left.
 	RecoveryCodesLeft int32 `protobuf:"varint,2,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How many passkeys there are.
+	Passkeys      int32 `protobuf:"varint,3,opt,name=passkeys,proto3" json:"passkeys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetFactorsResponse) Reset() {
@@ -114,6 +117,13 @@ func (x *GetFactorsResponse) GetTotpTime() *timestamppb.Timestamp {
 func (x *GetFactorsResponse) GetRecoveryCodesLeft() int32 {
 	if x != nil {
 		return x.RecoveryCodesLeft
+	}
+	return 0
+}
+
+func (x *GetFactorsResponse) GetPasskeys() int32 {
+	if x != nil {
+		return x.Passkeys
 	}
 	return 0
 }
@@ -525,15 +535,744 @@ func (x *RenewRecoveryCodesResponse) GetRecoveryCodes() []string {
 	return nil
 }
 
+// Passkey is a key pair of a person, of which the private key never leaves what keeps it:
+// a phone, a computer, a security key, or the account that these share.
+type Passkey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID, given by the server.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Changes with every change of the record.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When the passkey was registered.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When the record last changed.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Whose it is: id of the profile.
+	UserId string `protobuf:"bytes,5,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// What the person calls it; 1 to 100 characters, not all blank.
+	Name string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	// UUID of the model of what keeps it (AAGUID); zeros if that does not tell.
+	Aaguid string `protobuf:"bytes,7,opt,name=aaguid,proto3" json:"aaguid,omitempty"`
+	// How it can be reached, as the browser told: "internal", "hybrid", "usb", "nfc", "ble".
+	Transports []string `protobuf:"bytes,8,rep,name=transports,proto3" json:"transports,omitempty"`
+	// Whether it can be on several devices by way of an account. That never changes.
+	BackupEligible bool `protobuf:"varint,9,opt,name=backup_eligible,json=backupEligible,proto3" json:"backup_eligible,omitempty"`
+	// Whether it is, as it told last: such a passkey outlives the loss of a device.
+	BackedUp bool `protobuf:"varint,10,opt,name=backed_up,json=backedUp,proto3" json:"backed_up,omitempty"`
+	// Whether it is kept where it is found without the person's address, so that it signs in
+	// by itself; absent if the browser did not tell.
+	Discoverable *bool `protobuf:"varint,11,opt,name=discoverable,proto3,oneof" json:"discoverable,omitempty"`
+	// When it last proved something, absent if it never has. Only in lists.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// When its counter went back, absent if it never has: somebody has a copy. It proves
+	// nothing since; remove it, and register another.
+	CloneTime     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=clone_time,json=cloneTime,proto3" json:"clone_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Passkey) Reset() {
+	*x = Passkey{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Passkey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Passkey) ProtoMessage() {}
+
+func (x *Passkey) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Passkey.ProtoReflect.Descriptor instead.
+func (*Passkey) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Passkey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Passkey) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Passkey) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Passkey) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Passkey) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Passkey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Passkey) GetAaguid() string {
+	if x != nil {
+		return x.Aaguid
+	}
+	return ""
+}
+
+func (x *Passkey) GetTransports() []string {
+	if x != nil {
+		return x.Transports
+	}
+	return nil
+}
+
+func (x *Passkey) GetBackupEligible() bool {
+	if x != nil {
+		return x.BackupEligible
+	}
+	return false
+}
+
+func (x *Passkey) GetBackedUp() bool {
+	if x != nil {
+		return x.BackedUp
+	}
+	return false
+}
+
+func (x *Passkey) GetDiscoverable() bool {
+	if x != nil && x.Discoverable != nil {
+		return *x.Discoverable
+	}
+	return false
+}
+
+func (x *Passkey) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *Passkey) GetCloneTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CloneTime
+	}
+	return nil
+}
+
+// Request of FactorService.BeginPasskey.
+type BeginPasskeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginPasskeyRequest) Reset() {
+	*x = BeginPasskeyRequest{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginPasskeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginPasskeyRequest) ProtoMessage() {}
+
+func (x *BeginPasskeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginPasskeyRequest.ProtoReflect.Descriptor instead.
+func (*BeginPasskeyRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{11}
+}
+
+// Response of FactorService.BeginPasskey.
+type BeginPasskeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A PublicKeyCredentialCreationOptionsJSON (Web Authentication Level 3, 5.1.8), for
+	// PublicKeyCredential.parseCreationOptionsFromJSON in a browser, or CredentialManager
+	// of Android as it is.
+	CreationOptions string `protobuf:"bytes,1,opt,name=creation_options,json=creationOptions,proto3" json:"creation_options,omitempty"`
+	// What CreatePasskey finds the setup by; good for 5 minutes.
+	Setup         string `protobuf:"bytes,2,opt,name=setup,proto3" json:"setup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginPasskeyResponse) Reset() {
+	*x = BeginPasskeyResponse{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginPasskeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginPasskeyResponse) ProtoMessage() {}
+
+func (x *BeginPasskeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginPasskeyResponse.ProtoReflect.Descriptor instead.
+func (*BeginPasskeyResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BeginPasskeyResponse) GetCreationOptions() string {
+	if x != nil {
+		return x.CreationOptions
+	}
+	return ""
+}
+
+func (x *BeginPasskeyResponse) GetSetup() string {
+	if x != nil {
+		return x.Setup
+	}
+	return ""
+}
+
+// Request of FactorService.CreatePasskey.
+type CreatePasskeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller. A repeat gets the first answer, but without the codes.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but without codes, and changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// BeginPasskeyResponse.setup.
+	Setup string `protobuf:"bytes,3,opt,name=setup,proto3" json:"setup,omitempty"`
+	// The RegistrationResponseJSON (Web Authentication Level 3, 5.1) that the credential's
+	// toJSON returns in a browser; at most 32768 bytes.
+	Response string `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`
+	// See Passkey.name.
+	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePasskeyRequest) Reset() {
+	*x = CreatePasskeyRequest{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePasskeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePasskeyRequest) ProtoMessage() {}
+
+func (x *CreatePasskeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePasskeyRequest.ProtoReflect.Descriptor instead.
+func (*CreatePasskeyRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CreatePasskeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreatePasskeyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *CreatePasskeyRequest) GetSetup() string {
+	if x != nil {
+		return x.Setup
+	}
+	return ""
+}
+
+func (x *CreatePasskeyRequest) GetResponse() string {
+	if x != nil {
+		return x.Response
+	}
+	return ""
+}
+
+func (x *CreatePasskeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of FactorService.CreatePasskey.
+type CreatePasskeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The passkey.
+	Passkey *Passkey `protobuf:"bytes,1,opt,name=passkey,proto3" json:"passkey,omitempty"`
+	// See ConfirmTotpResponse.recovery_codes.
+	RecoveryCodes []string `protobuf:"bytes,2,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePasskeyResponse) Reset() {
+	*x = CreatePasskeyResponse{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePasskeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePasskeyResponse) ProtoMessage() {}
+
+func (x *CreatePasskeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePasskeyResponse.ProtoReflect.Descriptor instead.
+func (*CreatePasskeyResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CreatePasskeyResponse) GetPasskey() *Passkey {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+func (x *CreatePasskeyResponse) GetRecoveryCodes() []string {
+	if x != nil {
+		return x.RecoveryCodes
+	}
+	return nil
+}
+
+// Request of FactorService.ListPasskeys.
+type ListPasskeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most, 50 if 0, never more than 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPasskeysRequest) Reset() {
+	*x = ListPasskeysRequest{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPasskeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPasskeysRequest) ProtoMessage() {}
+
+func (x *ListPasskeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPasskeysRequest.ProtoReflect.Descriptor instead.
+func (*ListPasskeysRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListPasskeysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPasskeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of FactorService.ListPasskeys.
+type ListPasskeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The passkeys of this page.
+	Passkeys []*Passkey `protobuf:"bytes,1,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPasskeysResponse) Reset() {
+	*x = ListPasskeysResponse{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPasskeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPasskeysResponse) ProtoMessage() {}
+
+func (x *ListPasskeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPasskeysResponse.ProtoReflect.Descriptor instead.
+func (*ListPasskeysResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListPasskeysResponse) GetPasskeys() []*Passkey {
+	if x != nil {
+		return x.Passkeys
+	}
+	return nil
+}
+
+func (x *ListPasskeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of FactorService.UpdatePasskey.
+type UpdatePasskeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The passkey: its id, its etag if only that version is to change, and its new name.
+	Passkey *Passkey `protobuf:"bytes,3,opt,name=passkey,proto3" json:"passkey,omitempty"`
+	// Which fields to change: name. Left out, that.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePasskeyRequest) Reset() {
+	*x = UpdatePasskeyRequest{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePasskeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePasskeyRequest) ProtoMessage() {}
+
+func (x *UpdatePasskeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePasskeyRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePasskeyRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpdatePasskeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UpdatePasskeyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpdatePasskeyRequest) GetPasskey() *Passkey {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+func (x *UpdatePasskeyRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// Response of FactorService.UpdatePasskey.
+type UpdatePasskeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The passkey as it is now.
+	Passkey       *Passkey `protobuf:"bytes,1,opt,name=passkey,proto3" json:"passkey,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePasskeyResponse) Reset() {
+	*x = UpdatePasskeyResponse{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePasskeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePasskeyResponse) ProtoMessage() {}
+
+func (x *UpdatePasskeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePasskeyResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePasskeyResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdatePasskeyResponse) GetPasskey() *Passkey {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+// Request of FactorService.DeletePasskey.
+type DeletePasskeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the passkey must have; any if left out.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePasskeyRequest) Reset() {
+	*x = DeletePasskeyRequest{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePasskeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePasskeyRequest) ProtoMessage() {}
+
+func (x *DeletePasskeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePasskeyRequest.ProtoReflect.Descriptor instead.
+func (*DeletePasskeyRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeletePasskeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeletePasskeyRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *DeletePasskeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeletePasskeyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of FactorService.DeletePasskey.
+type DeletePasskeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePasskeyResponse) Reset() {
+	*x = DeletePasskeyResponse{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePasskeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePasskeyResponse) ProtoMessage() {}
+
+func (x *DeletePasskeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePasskeyResponse.ProtoReflect.Descriptor instead.
+func (*DeletePasskeyResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{20}
+}
+
 var File_latchkey_identity_v1_factor_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_factor_proto_rawDesc = "" +
 	"\n" +
-	"!latchkey/identity/v1/factor.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\x13\n" +
-	"\x11GetFactorsRequest\"}\n" +
+	"!latchkey/identity/v1/factor.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\x13\n" +
+	"\x11GetFactorsRequest\"\x99\x01\n" +
 	"\x12GetFactorsResponse\x127\n" +
 	"\ttotp_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\btotpTime\x12.\n" +
-	"\x13recovery_codes_left\x18\x02 \x01(\x05R\x11recoveryCodesLeft\"\x12\n" +
+	"\x13recovery_codes_left\x18\x02 \x01(\x05R\x11recoveryCodesLeft\x12\x1a\n" +
+	"\bpasskeys\x18\x03 \x01(\x05R\bpasskeys\"\x12\n" +
 	"\x10BeginTotpRequest\"n\n" +
 	"\x11BeginTotpResponse\x12>\n" +
 	"\n" +
@@ -557,7 +1296,65 @@ const file_latchkey_identity_v1_factor_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"H\n" +
 	"\x1aRenewRecoveryCodesResponse\x12*\n" +
-	"\x0erecovery_codes\x18\x01 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes2\xb4\x04\n" +
+	"\x0erecovery_codes\x18\x01 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes\"\x97\x04\n" +
+	"\aPasskey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x17\n" +
+	"\auser_id\x18\x05 \x01(\tR\x06userId\x12\"\n" +
+	"\x04name\x18\x06 \x01(\tB\x0e\xbaH\v\xd8\x01\x01r\x06\x18d2\x02\\SR\x04name\x12\x16\n" +
+	"\x06aaguid\x18\a \x01(\tR\x06aaguid\x12\x1e\n" +
+	"\n" +
+	"transports\x18\b \x03(\tR\n" +
+	"transports\x12'\n" +
+	"\x0fbackup_eligible\x18\t \x01(\bR\x0ebackupEligible\x12\x1b\n" +
+	"\tbacked_up\x18\n" +
+	" \x01(\bR\bbackedUp\x12'\n" +
+	"\fdiscoverable\x18\v \x01(\bH\x00R\fdiscoverable\x88\x01\x01\x12>\n" +
+	"\rlast_use_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x129\n" +
+	"\n" +
+	"clone_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tcloneTimeB\x0f\n" +
+	"\r_discoverable\"\x15\n" +
+	"\x13BeginPasskeyRequest\"\\\n" +
+	"\x14BeginPasskeyResponse\x12)\n" +
+	"\x10creation_options\x18\x01 \x01(\tR\x0fcreationOptions\x12\x19\n" +
+	"\x05setup\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05setup\"\xd6\x01\n" +
+	"\x14CreatePasskeyRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12#\n" +
+	"\x05setup\x18\x03 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xa0\x1f\x80\x01\x01R\x05setup\x12'\n" +
+	"\bresponse\x18\x04 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x02R\bresponse\x12\x1f\n" +
+	"\x04name\x18\x05 \x01(\tB\v\xbaH\br\x06\x18d2\x02\\SR\x04name\"|\n" +
+	"\x15CreatePasskeyResponse\x127\n" +
+	"\apasskey\x18\x01 \x01(\v2\x1d.latchkey.identity.v1.PasskeyR\apasskey\x12*\n" +
+	"\x0erecovery_codes\x18\x02 \x03(\tB\x03\x80\x01\x01R\rrecoveryCodes\"d\n" +
+	"\x13ListPasskeysRequest\x12$\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"y\n" +
+	"\x14ListPasskeysResponse\x129\n" +
+	"\bpasskeys\x18\x01 \x03(\v2\x1d.latchkey.identity.v1.PasskeyR\bpasskeys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x01\n" +
+	"\x14UpdatePasskeyRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12?\n" +
+	"\apasskey\x18\x03 \x01(\v2\x1d.latchkey.identity.v1.PasskeyB\x06\xbaH\x03\xc8\x01\x01R\apasskey\x12;\n" +
+	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"P\n" +
+	"\x15UpdatePasskeyResponse\x127\n" +
+	"\apasskey\x18\x01 \x01(\v2\x1d.latchkey.identity.v1.PasskeyR\apasskey\"\x9e\x01\n" +
+	"\x14DeletePasskeyRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\x17\n" +
+	"\x15DeletePasskeyResponse2\xe8\b\n" +
 	"\rFactorService\x12g\n" +
 	"\n" +
 	"GetFactors\x12'.latchkey.identity.v1.GetFactorsRequest\x1a(.latchkey.identity.v1.GetFactorsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12d\n" +
@@ -565,7 +1362,12 @@ const file_latchkey_identity_v1_factor_proto_rawDesc = "" +
 	"\vConfirmTotp\x12(.latchkey.identity.v1.ConfirmTotpRequest\x1a).latchkey.identity.v1.ConfirmTotpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12g\n" +
 	"\n" +
 	"DeleteTotp\x12'.latchkey.identity.v1.DeleteTotpRequest\x1a(.latchkey.identity.v1.DeleteTotpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x7f\n" +
-	"\x12RenewRecoveryCodes\x12/.latchkey.identity.v1.RenewRecoveryCodesRequest\x1a0.latchkey.identity.v1.RenewRecoveryCodesResponse\"\x06\x8a\xb5\x18\x02 \x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\x12RenewRecoveryCodes\x12/.latchkey.identity.v1.RenewRecoveryCodesRequest\x1a0.latchkey.identity.v1.RenewRecoveryCodesResponse\"\x06\x8a\xb5\x18\x02 \x01\x12m\n" +
+	"\fBeginPasskey\x12).latchkey.identity.v1.BeginPasskeyRequest\x1a*.latchkey.identity.v1.BeginPasskeyResponse\"\x06\x8a\xb5\x18\x02 \x01\x12p\n" +
+	"\rCreatePasskey\x12*.latchkey.identity.v1.CreatePasskeyRequest\x1a+.latchkey.identity.v1.CreatePasskeyResponse\"\x06\x8a\xb5\x18\x02 \x01\x12m\n" +
+	"\fListPasskeys\x12).latchkey.identity.v1.ListPasskeysRequest\x1a*.latchkey.identity.v1.ListPasskeysResponse\"\x06\x8a\xb5\x18\x02 \x01\x12p\n" +
+	"\rUpdatePasskey\x12*.latchkey.identity.v1.UpdatePasskeyRequest\x1a+.latchkey.identity.v1.UpdatePasskeyResponse\"\x06\x8a\xb5\x18\x02 \x01\x12p\n" +
+	"\rDeletePasskey\x12*.latchkey.identity.v1.DeletePasskeyRequest\x1a+.latchkey.identity.v1.DeletePasskeyResponse\"\x06\x8a\xb5\x18\x02 \x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_factor_proto_rawDescOnce sync.Once
@@ -579,7 +1381,7 @@ func file_latchkey_identity_v1_factor_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_factor_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_factor_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_latchkey_identity_v1_factor_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_latchkey_identity_v1_factor_proto_goTypes = []any{
 	(*GetFactorsRequest)(nil),          // 0: latchkey.identity.v1.GetFactorsRequest
 	(*GetFactorsResponse)(nil),         // 1: latchkey.identity.v1.GetFactorsResponse
@@ -591,27 +1393,58 @@ var file_latchkey_identity_v1_factor_proto_goTypes = []any{
 	(*DeleteTotpResponse)(nil),         // 7: latchkey.identity.v1.DeleteTotpResponse
 	(*RenewRecoveryCodesRequest)(nil),  // 8: latchkey.identity.v1.RenewRecoveryCodesRequest
 	(*RenewRecoveryCodesResponse)(nil), // 9: latchkey.identity.v1.RenewRecoveryCodesResponse
-	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
-	(*TotpSetup)(nil),                  // 11: latchkey.identity.v1.TotpSetup
+	(*Passkey)(nil),                    // 10: latchkey.identity.v1.Passkey
+	(*BeginPasskeyRequest)(nil),        // 11: latchkey.identity.v1.BeginPasskeyRequest
+	(*BeginPasskeyResponse)(nil),       // 12: latchkey.identity.v1.BeginPasskeyResponse
+	(*CreatePasskeyRequest)(nil),       // 13: latchkey.identity.v1.CreatePasskeyRequest
+	(*CreatePasskeyResponse)(nil),      // 14: latchkey.identity.v1.CreatePasskeyResponse
+	(*ListPasskeysRequest)(nil),        // 15: latchkey.identity.v1.ListPasskeysRequest
+	(*ListPasskeysResponse)(nil),       // 16: latchkey.identity.v1.ListPasskeysResponse
+	(*UpdatePasskeyRequest)(nil),       // 17: latchkey.identity.v1.UpdatePasskeyRequest
+	(*UpdatePasskeyResponse)(nil),      // 18: latchkey.identity.v1.UpdatePasskeyResponse
+	(*DeletePasskeyRequest)(nil),       // 19: latchkey.identity.v1.DeletePasskeyRequest
+	(*DeletePasskeyResponse)(nil),      // 20: latchkey.identity.v1.DeletePasskeyResponse
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*TotpSetup)(nil),                  // 22: latchkey.identity.v1.TotpSetup
+	(*fieldmaskpb.FieldMask)(nil),      // 23: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_factor_proto_depIdxs = []int32{
-	10, // 0: latchkey.identity.v1.GetFactorsResponse.totp_time:type_name -> google.protobuf.Timestamp
-	11, // 1: latchkey.identity.v1.BeginTotpResponse.totp_setup:type_name -> latchkey.identity.v1.TotpSetup
-	0,  // 2: latchkey.identity.v1.FactorService.GetFactors:input_type -> latchkey.identity.v1.GetFactorsRequest
-	2,  // 3: latchkey.identity.v1.FactorService.BeginTotp:input_type -> latchkey.identity.v1.BeginTotpRequest
-	4,  // 4: latchkey.identity.v1.FactorService.ConfirmTotp:input_type -> latchkey.identity.v1.ConfirmTotpRequest
-	6,  // 5: latchkey.identity.v1.FactorService.DeleteTotp:input_type -> latchkey.identity.v1.DeleteTotpRequest
-	8,  // 6: latchkey.identity.v1.FactorService.RenewRecoveryCodes:input_type -> latchkey.identity.v1.RenewRecoveryCodesRequest
-	1,  // 7: latchkey.identity.v1.FactorService.GetFactors:output_type -> latchkey.identity.v1.GetFactorsResponse
-	3,  // 8: latchkey.identity.v1.FactorService.BeginTotp:output_type -> latchkey.identity.v1.BeginTotpResponse
-	5,  // 9: latchkey.identity.v1.FactorService.ConfirmTotp:output_type -> latchkey.identity.v1.ConfirmTotpResponse
-	7,  // 10: latchkey.identity.v1.FactorService.DeleteTotp:output_type -> latchkey.identity.v1.DeleteTotpResponse
-	9,  // 11: latchkey.identity.v1.FactorService.RenewRecoveryCodes:output_type -> latchkey.identity.v1.RenewRecoveryCodesResponse
-	7,  // [7:12] is the sub-list for method output_type
-	2,  // [2:7] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	21, // 0: latchkey.identity.v1.GetFactorsResponse.totp_time:type_name -> google.protobuf.Timestamp
+	22, // 1: latchkey.identity.v1.BeginTotpResponse.totp_setup:type_name -> latchkey.identity.v1.TotpSetup
+	21, // 2: latchkey.identity.v1.Passkey.create_time:type_name -> google.protobuf.Timestamp
+	21, // 3: latchkey.identity.v1.Passkey.update_time:type_name -> google.protobuf.Timestamp
+	21, // 4: latchkey.identity.v1.Passkey.last_use_time:type_name -> google.protobuf.Timestamp
+	21, // 5: latchkey.identity.v1.Passkey.clone_time:type_name -> google.protobuf.Timestamp
+	10, // 6: latchkey.identity.v1.CreatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
+	10, // 7: latchkey.identity.v1.ListPasskeysResponse.passkeys:type_name -> latchkey.identity.v1.Passkey
+	10, // 8: latchkey.identity.v1.UpdatePasskeyRequest.passkey:type_name -> latchkey.identity.v1.Passkey
+	23, // 9: latchkey.identity.v1.UpdatePasskeyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 10: latchkey.identity.v1.UpdatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
+	0,  // 11: latchkey.identity.v1.FactorService.GetFactors:input_type -> latchkey.identity.v1.GetFactorsRequest
+	2,  // 12: latchkey.identity.v1.FactorService.BeginTotp:input_type -> latchkey.identity.v1.BeginTotpRequest
+	4,  // 13: latchkey.identity.v1.FactorService.ConfirmTotp:input_type -> latchkey.identity.v1.ConfirmTotpRequest
+	6,  // 14: latchkey.identity.v1.FactorService.DeleteTotp:input_type -> latchkey.identity.v1.DeleteTotpRequest
+	8,  // 15: latchkey.identity.v1.FactorService.RenewRecoveryCodes:input_type -> latchkey.identity.v1.RenewRecoveryCodesRequest
+	11, // 16: latchkey.identity.v1.FactorService.BeginPasskey:input_type -> latchkey.identity.v1.BeginPasskeyRequest
+	13, // 17: latchkey.identity.v1.FactorService.CreatePasskey:input_type -> latchkey.identity.v1.CreatePasskeyRequest
+	15, // 18: latchkey.identity.v1.FactorService.ListPasskeys:input_type -> latchkey.identity.v1.ListPasskeysRequest
+	17, // 19: latchkey.identity.v1.FactorService.UpdatePasskey:input_type -> latchkey.identity.v1.UpdatePasskeyRequest
+	19, // 20: latchkey.identity.v1.FactorService.DeletePasskey:input_type -> latchkey.identity.v1.DeletePasskeyRequest
+	1,  // 21: latchkey.identity.v1.FactorService.GetFactors:output_type -> latchkey.identity.v1.GetFactorsResponse
+	3,  // 22: latchkey.identity.v1.FactorService.BeginTotp:output_type -> latchkey.identity.v1.BeginTotpResponse
+	5,  // 23: latchkey.identity.v1.FactorService.ConfirmTotp:output_type -> latchkey.identity.v1.ConfirmTotpResponse
+	7,  // 24: latchkey.identity.v1.FactorService.DeleteTotp:output_type -> latchkey.identity.v1.DeleteTotpResponse
+	9,  // 25: latchkey.identity.v1.FactorService.RenewRecoveryCodes:output_type -> latchkey.identity.v1.RenewRecoveryCodesResponse
+	12, // 26: latchkey.identity.v1.FactorService.BeginPasskey:output_type -> latchkey.identity.v1.BeginPasskeyResponse
+	14, // 27: latchkey.identity.v1.FactorService.CreatePasskey:output_type -> latchkey.identity.v1.CreatePasskeyResponse
+	16, // 28: latchkey.identity.v1.FactorService.ListPasskeys:output_type -> latchkey.identity.v1.ListPasskeysResponse
+	18, // 29: latchkey.identity.v1.FactorService.UpdatePasskey:output_type -> latchkey.identity.v1.UpdatePasskeyResponse
+	20, // 30: latchkey.identity.v1.FactorService.DeletePasskey:output_type -> latchkey.identity.v1.DeletePasskeyResponse
+	21, // [21:31] is the sub-list for method output_type
+	11, // [11:21] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_factor_proto_init() }
@@ -620,13 +1453,14 @@ func file_latchkey_identity_v1_factor_proto_init() {
 		return
 	}
 	file_latchkey_identity_v1_challenge_proto_init()
+	file_latchkey_identity_v1_factor_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_factor_proto_rawDesc), len(file_latchkey_identity_v1_factor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,11 @@ const (
 	FactorService_ConfirmTotp_FullMethodName        = "/latchkey.identity.v1.FactorService/ConfirmTotp"
 	FactorService_DeleteTotp_FullMethodName         = "/latchkey.identity.v1.FactorService/DeleteTotp"
 	FactorService_RenewRecoveryCodes_FullMethodName = "/latchkey.identity.v1.FactorService/RenewRecoveryCodes"
+	FactorService_BeginPasskey_FullMethodName       = "/latchkey.identity.v1.FactorService/BeginPasskey"
+	FactorService_CreatePasskey_FullMethodName      = "/latchkey.identity.v1.FactorService/CreatePasskey"
+	FactorService_ListPasskeys_FullMethodName       = "/latchkey.identity.v1.FactorService/ListPasskeys"
+	FactorService_UpdatePasskey_FullMethodName      = "/latchkey.identity.v1.FactorService/UpdatePasskey"
+	FactorService_DeletePasskey_FullMethodName      = "/latchkey.identity.v1.FactorService/DeletePasskey"
 )
 
 // FactorServiceClient is the client API for FactorService service.
@@ -33,11 +38,12 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // FactorService lets people keep what proves who they are beside the password, without
-// any key. Every change ends all other sessions of the person, and each method but
-// GetFactors fails with FAILED_PRECONDITION and reason STEP_UP_NEEDED unless the caller
-// proved who he is within the last 10 minutes, with the second factor if he has one;
-// with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or acts
-// for another; and with UNAUTHENTICATED if the caller's session has ended meanwhile.
+// any key. Every change but that of a name ends all other sessions of the person, and
+// each method but GetFactors and ListPasskeys fails with FAILED_PRECONDITION and reason
+// STEP_UP_NEEDED unless the caller proved who he is within the last 10 minutes, with the
+// second factor if he has one; with PERMISSION_DENIED and reason IN_PERSON_ONLY if the
+// caller is an API key or acts for another; and with UNAUTHENTICATED if the caller's
+// session has ended meanwhile.
 type FactorServiceClient interface {
 	// Gets what the caller can prove himself with beside the password.
 	// Fails with nothing of its own.
@@ -66,6 +72,39 @@ type FactorServiceClient interface {
 	// Fails with FAILED_PRECONDITION if the caller has no second factor.
 	// Example: {}
 	RenewRecoveryCodes(ctx context.Context, in *RenewRecoveryCodesRequest, opts ...grpc.CallOption) (*RenewRecoveryCodesResponse, error)
+	// Begins to register a passkey (Web Authentication Level 3): answers with what the
+	// browser or the app makes one by, whose answer CreatePasskey takes. Nothing is kept
+	// until then.
+	// Fails with FAILED_PRECONDITION if whoever runs the suite has not said of which domain
+	// passkeys are, or where the key is that secrets are encrypted with; and
+	// RESOURCE_EXHAUSTED if the caller has 20 passkeys.
+	// Example: {}
+	BeginPasskey(ctx context.Context, in *BeginPasskeyRequest, opts ...grpc.CallOption) (*BeginPasskeyResponse, error)
+	// Registers a passkey of the caller. From then on it is a second factor, and signs in
+	// by itself where it makes sure of the person. Answers with recovery codes if the
+	// caller has none left.
+	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the setup has expired or was
+	// used, and PROOF_WRONG if the response is no answer to it: to another challenge, from
+	// another origin, for another domain, or not signed by the key; ALREADY_EXISTS if the
+	// passkey is registered; and RESOURCE_EXHAUSTED if the caller has 20 passkeys.
+	// Example: {"setup": "lkc_...", "response": "of the passkey...", "name": "Work phone"}
+	CreatePasskey(ctx context.Context, in *CreatePasskeyRequest, opts ...grpc.CallOption) (*CreatePasskeyResponse, error)
+	// Lists the caller's passkeys, the newest first.
+	// Fails with INVALID_ARGUMENT for a page token of another request.
+	// Example: {"page_size": 20}
+	ListPasskeys(ctx context.Context, in *ListPasskeysRequest, opts ...grpc.CallOption) (*ListPasskeysResponse, error)
+	// Changes the name of a passkey of the caller.
+	// Fails with NOT_FOUND if the caller has no such passkey, ABORTED if the etag is not the
+	// current one, and INVALID_ARGUMENT if the mask names another field or the name is
+	// blank.
+	// Example: {"passkey": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a31", "name": "Old phone"}, "update_mask": "name"}
+	UpdatePasskey(ctx context.Context, in *UpdatePasskeyRequest, opts ...grpc.CallOption) (*UpdatePasskeyResponse, error)
+	// Removes a passkey of the caller. Recovery codes go with the last second factor.
+	// Fails with NOT_FOUND if the caller has no such passkey, ABORTED if the etag is not the
+	// current one, and FAILED_PRECONDITION if it is the last second factor and the password
+	// is too short to stand alone, or an organization of the caller's demands one.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a31"}
+	DeletePasskey(ctx context.Context, in *DeletePasskeyRequest, opts ...grpc.CallOption) (*DeletePasskeyResponse, error)
 }
 
 type factorServiceClient struct {
@@ -126,16 +165,67 @@ func (c *factorServiceClient) RenewRecoveryCodes(ctx context.Context, in *RenewR
 	return out, nil
 }
 
+func (c *factorServiceClient) BeginPasskey(ctx context.Context, in *BeginPasskeyRequest, opts ...grpc.CallOption) (*BeginPasskeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginPasskeyResponse)
+	err := c.cc.Invoke(ctx, FactorService_BeginPasskey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *factorServiceClient) CreatePasskey(ctx context.Context, in *CreatePasskeyRequest, opts ...grpc.CallOption) (*CreatePasskeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreatePasskeyResponse)
+	err := c.cc.Invoke(ctx, FactorService_CreatePasskey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *factorServiceClient) ListPasskeys(ctx context.Context, in *ListPasskeysRequest, opts ...grpc.CallOption) (*ListPasskeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPasskeysResponse)
+	err := c.cc.Invoke(ctx, FactorService_ListPasskeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *factorServiceClient) UpdatePasskey(ctx context.Context, in *UpdatePasskeyRequest, opts ...grpc.CallOption) (*UpdatePasskeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdatePasskeyResponse)
+	err := c.cc.Invoke(ctx, FactorService_UpdatePasskey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *factorServiceClient) DeletePasskey(ctx context.Context, in *DeletePasskeyRequest, opts ...grpc.CallOption) (*DeletePasskeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePasskeyResponse)
+	err := c.cc.Invoke(ctx, FactorService_DeletePasskey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FactorServiceServer is the server API for FactorService service.
 // All implementations must embed UnimplementedFactorServiceServer
 // for forward compatibility.
 //
 // FactorService lets people keep what proves who they are beside the password, without
-// any key. Every change ends all other sessions of the person, and each method but
-// GetFactors fails with FAILED_PRECONDITION and reason STEP_UP_NEEDED unless the caller
-// proved who he is within the last 10 minutes, with the second factor if he has one;
-// with PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an API key or acts
-// for another; and with UNAUTHENTICATED if the caller's session has ended meanwhile.
+// any key. Every change but that of a name ends all other sessions of the person, and
+// each method but GetFactors and ListPasskeys fails with FAILED_PRECONDITION and reason
+// STEP_UP_NEEDED unless the caller proved who he is within the last 10 minutes, with the
+// second factor if he has one; with PERMISSION_DENIED and reason IN_PERSON_ONLY if the
+// caller is an API key or acts for another; and with UNAUTHENTICATED if the caller's
+// session has ended meanwhile.
 type FactorServiceServer interface {
 	// Gets what the caller can prove himself with beside the password.
 	// Fails with nothing of its own.
@@ -164,6 +254,39 @@ type FactorServiceServer interface {
 	// Fails with FAILED_PRECONDITION if the caller has no second factor.
 	// Example: {}
 	RenewRecoveryCodes(context.Context, *RenewRecoveryCodesRequest) (*RenewRecoveryCodesResponse, error)
+	// Begins to register a passkey (Web Authentication Level 3): answers with what the
+	// browser or the app makes one by, whose answer CreatePasskey takes. Nothing is kept
+	// until then.
+	// Fails with FAILED_PRECONDITION if whoever runs the suite has not said of which domain
+	// passkeys are, or where the key is that secrets are encrypted with; and
+	// RESOURCE_EXHAUSTED if the caller has 20 passkeys.
+	// Example: {}
+	BeginPasskey(context.Context, *BeginPasskeyRequest) (*BeginPasskeyResponse, error)
+	// Registers a passkey of the caller. From then on it is a second factor, and signs in
+	// by itself where it makes sure of the person. Answers with recovery codes if the
+	// caller has none left.
+	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the setup has expired or was
+	// used, and PROOF_WRONG if the response is no answer to it: to another challenge, from
+	// another origin, for another domain, or not signed by the key; ALREADY_EXISTS if the
+	// passkey is registered; and RESOURCE_EXHAUSTED if the caller has 20 passkeys.
+	// Example: {"setup": "lkc_...", "response": "of the passkey...", "name": "Work phone"}
+	CreatePasskey(context.Context, *CreatePasskeyRequest) (*CreatePasskeyResponse, error)
+	// Lists the caller's passkeys, the newest first.
+	// Fails with INVALID_ARGUMENT for a page token of another request.
+	// Example: {"page_size": 20}
+	ListPasskeys(context.Context, *ListPasskeysRequest) (*ListPasskeysResponse, error)
+	// Changes the name of a passkey of the caller.
+	// Fails with NOT_FOUND if the caller has no such passkey, ABORTED if the etag is not the
+	// current one, and INVALID_ARGUMENT if the mask names another field or the name is
+	// blank.
+	// Example: {"passkey": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a31", "name": "Old phone"}, "update_mask": "name"}
+	UpdatePasskey(context.Context, *UpdatePasskeyRequest) (*UpdatePasskeyResponse, error)
+	// Removes a passkey of the caller. Recovery codes go with the last second factor.
+	// Fails with NOT_FOUND if the caller has no such passkey, ABORTED if the etag is not the
+	// current one, and FAILED_PRECONDITION if it is the last second factor and the password
+	// is too short to stand alone, or an organization of the caller's demands one.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a31"}
+	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
 	mustEmbedUnimplementedFactorServiceServer()
 }
 
@@ -188,6 +311,21 @@ func (UnimplementedFactorServiceServer) DeleteTotp(context.Context, *DeleteTotpR
 }
 func (UnimplementedFactorServiceServer) RenewRecoveryCodes(context.Context, *RenewRecoveryCodesRequest) (*RenewRecoveryCodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewRecoveryCodes not implemented")
+}
+func (UnimplementedFactorServiceServer) BeginPasskey(context.Context, *BeginPasskeyRequest) (*BeginPasskeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginPasskey not implemented")
+}
+func (UnimplementedFactorServiceServer) CreatePasskey(context.Context, *CreatePasskeyRequest) (*CreatePasskeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreatePasskey not implemented")
+}
+func (UnimplementedFactorServiceServer) ListPasskeys(context.Context, *ListPasskeysRequest) (*ListPasskeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPasskeys not implemented")
+}
+func (UnimplementedFactorServiceServer) UpdatePasskey(context.Context, *UpdatePasskeyRequest) (*UpdatePasskeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdatePasskey not implemented")
+}
+func (UnimplementedFactorServiceServer) DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePasskey not implemented")
 }
 func (UnimplementedFactorServiceServer) mustEmbedUnimplementedFactorServiceServer() {}
 func (UnimplementedFactorServiceServer) testEmbeddedByValue()                       {}
@@ -300,6 +438,96 @@ func _FactorService_RenewRecoveryCodes_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FactorService_BeginPasskey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginPasskeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FactorServiceServer).BeginPasskey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FactorService_BeginPasskey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FactorServiceServer).BeginPasskey(ctx, req.(*BeginPasskeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FactorService_CreatePasskey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreatePasskeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FactorServiceServer).CreatePasskey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FactorService_CreatePasskey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FactorServiceServer).CreatePasskey(ctx, req.(*CreatePasskeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FactorService_ListPasskeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPasskeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FactorServiceServer).ListPasskeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FactorService_ListPasskeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FactorServiceServer).ListPasskeys(ctx, req.(*ListPasskeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FactorService_UpdatePasskey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdatePasskeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FactorServiceServer).UpdatePasskey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FactorService_UpdatePasskey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FactorServiceServer).UpdatePasskey(ctx, req.(*UpdatePasskeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FactorService_DeletePasskey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePasskeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FactorServiceServer).DeletePasskey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FactorService_DeletePasskey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FactorServiceServer).DeletePasskey(ctx, req.(*DeletePasskeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FactorService_ServiceDesc is the grpc.ServiceDesc for FactorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -326,6 +554,26 @@ var FactorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RenewRecoveryCodes",
 			Handler:    _FactorService_RenewRecoveryCodes_Handler,
+		},
+		{
+			MethodName: "BeginPasskey",
+			Handler:    _FactorService_BeginPasskey_Handler,
+		},
+		{
+			MethodName: "CreatePasskey",
+			Handler:    _FactorService_CreatePasskey_Handler,
+		},
+		{
+			MethodName: "ListPasskeys",
+			Handler:    _FactorService_ListPasskeys_Handler,
+		},
+		{
+			MethodName: "UpdatePasskey",
+			Handler:    _FactorService_UpdatePasskey_Handler,
+		},
+		{
+			MethodName: "DeletePasskey",
+			Handler:    _FactorService_DeletePasskey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -626,6 +626,134 @@ func (x *CreateSessionResponse) GetDeviceToken() string {
 	return ""
 }
 
+// Request of SessionService.BeginPasskeySignIn.
+type BeginPasskeySignInRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the person uses.
+	Surface Surface `protobuf:"varint,1,opt,name=surface,proto3,enum=latchkey.identity.v1.Surface" json:"surface,omitempty"`
+	// See CreateSessionRequest.organization_id.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// See CreateSessionRequest.with_refresh.
+	WithRefresh bool `protobuf:"varint,3,opt,name=with_refresh,json=withRefresh,proto3" json:"with_refresh,omitempty"`
+	// See CreateSessionRequest.device_name.
+	DeviceName string `protobuf:"bytes,4,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	// See CreateSessionRequest.remember_device.
+	RememberDevice bool `protobuf:"varint,5,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BeginPasskeySignInRequest) Reset() {
+	*x = BeginPasskeySignInRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginPasskeySignInRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginPasskeySignInRequest) ProtoMessage() {}
+
+func (x *BeginPasskeySignInRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginPasskeySignInRequest.ProtoReflect.Descriptor instead.
+func (*BeginPasskeySignInRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BeginPasskeySignInRequest) GetSurface() Surface {
+	if x != nil {
+		return x.Surface
+	}
+	return Surface_SURFACE_UNSPECIFIED
+}
+
+func (x *BeginPasskeySignInRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *BeginPasskeySignInRequest) GetWithRefresh() bool {
+	if x != nil {
+		return x.WithRefresh
+	}
+	return false
+}
+
+func (x *BeginPasskeySignInRequest) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *BeginPasskeySignInRequest) GetRememberDevice() bool {
+	if x != nil {
+		return x.RememberDevice
+	}
+	return false
+}
+
+// Response of SessionService.BeginPasskeySignIn.
+type BeginPasskeySignInResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What a passkey is to answer.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginPasskeySignInResponse) Reset() {
+	*x = BeginPasskeySignInResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginPasskeySignInResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginPasskeySignInResponse) ProtoMessage() {}
+
+func (x *BeginPasskeySignInResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginPasskeySignInResponse.ProtoReflect.Descriptor instead.
+func (*BeginPasskeySignInResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BeginPasskeySignInResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // Request of SessionService.AnswerChallenge.
 type AnswerChallengeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -645,7 +773,7 @@ type AnswerChallengeRequest struct {
 
 func (x *AnswerChallengeRequest) Reset() {
 	*x = AnswerChallengeRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +785,7 @@ func (x *AnswerChallengeRequest) String() string {
 func (*AnswerChallengeRequest) ProtoMessage() {}
 
 func (x *AnswerChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +798,7 @@ func (x *AnswerChallengeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerChallengeRequest.ProtoReflect.Descriptor instead.
 func (*AnswerChallengeRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AnswerChallengeRequest) GetRequestId() string {
@@ -723,7 +851,7 @@ type AnswerChallengeResponse struct {
 
 func (x *AnswerChallengeResponse) Reset() {
 	*x = AnswerChallengeResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +863,7 @@ func (x *AnswerChallengeResponse) String() string {
 func (*AnswerChallengeResponse) ProtoMessage() {}
 
 func (x *AnswerChallengeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +876,7 @@ func (x *AnswerChallengeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerChallengeResponse.ProtoReflect.Descriptor instead.
 func (*AnswerChallengeResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AnswerChallengeResponse) GetToken() string {
@@ -802,7 +930,7 @@ type BeginStepUpRequest struct {
 
 func (x *BeginStepUpRequest) Reset() {
 	*x = BeginStepUpRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +942,7 @@ func (x *BeginStepUpRequest) String() string {
 func (*BeginStepUpRequest) ProtoMessage() {}
 
 func (x *BeginStepUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +955,7 @@ func (x *BeginStepUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginStepUpRequest.ProtoReflect.Descriptor instead.
 func (*BeginStepUpRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 // Response of SessionService.BeginStepUp.
@@ -841,7 +969,7 @@ type BeginStepUpResponse struct {
 
 func (x *BeginStepUpResponse) Reset() {
 	*x = BeginStepUpResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +981,7 @@ func (x *BeginStepUpResponse) String() string {
 func (*BeginStepUpResponse) ProtoMessage() {}
 
 func (x *BeginStepUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +994,7 @@ func (x *BeginStepUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginStepUpResponse.ProtoReflect.Descriptor instead.
 func (*BeginStepUpResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BeginStepUpResponse) GetChallenge() *Challenge {
@@ -892,7 +1020,7 @@ type RefreshSessionRequest struct {
 
 func (x *RefreshSessionRequest) Reset() {
 	*x = RefreshSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1032,7 @@ func (x *RefreshSessionRequest) String() string {
 func (*RefreshSessionRequest) ProtoMessage() {}
 
 func (x *RefreshSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1045,7 @@ func (x *RefreshSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshSessionRequest.ProtoReflect.Descriptor instead.
 func (*RefreshSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RefreshSessionRequest) GetRequestId() string {
@@ -958,7 +1086,7 @@ type RefreshSessionResponse struct {
 
 func (x *RefreshSessionResponse) Reset() {
 	*x = RefreshSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1098,7 @@ func (x *RefreshSessionResponse) String() string {
 func (*RefreshSessionResponse) ProtoMessage() {}
 
 func (x *RefreshSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1111,7 @@ func (x *RefreshSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshSessionResponse.ProtoReflect.Descriptor instead.
 func (*RefreshSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RefreshSessionResponse) GetToken() string {
@@ -1027,7 +1155,7 @@ type EndOtherSessionsRequest struct {
 
 func (x *EndOtherSessionsRequest) Reset() {
 	*x = EndOtherSessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1167,7 @@ func (x *EndOtherSessionsRequest) String() string {
 func (*EndOtherSessionsRequest) ProtoMessage() {}
 
 func (x *EndOtherSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1180,7 @@ func (x *EndOtherSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndOtherSessionsRequest.ProtoReflect.Descriptor instead.
 func (*EndOtherSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EndOtherSessionsRequest) GetRequestId() string {
@@ -1080,7 +1208,7 @@ type EndOtherSessionsResponse struct {
 
 func (x *EndOtherSessionsResponse) Reset() {
 	*x = EndOtherSessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1220,7 @@ func (x *EndOtherSessionsResponse) String() string {
 func (*EndOtherSessionsResponse) ProtoMessage() {}
 
 func (x *EndOtherSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1233,7 @@ func (x *EndOtherSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndOtherSessionsResponse.ProtoReflect.Descriptor instead.
 func (*EndOtherSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EndOtherSessionsResponse) GetEnded() int32 {
@@ -1130,7 +1258,7 @@ type ListUserSessionsRequest struct {
 
 func (x *ListUserSessionsRequest) Reset() {
 	*x = ListUserSessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1270,7 @@ func (x *ListUserSessionsRequest) String() string {
 func (*ListUserSessionsRequest) ProtoMessage() {}
 
 func (x *ListUserSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1283,7 @@ func (x *ListUserSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListUserSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListUserSessionsRequest) GetUserId() string {
@@ -1192,7 +1320,7 @@ type ListUserSessionsResponse struct {
 
 func (x *ListUserSessionsResponse) Reset() {
 	*x = ListUserSessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1332,7 @@ func (x *ListUserSessionsResponse) String() string {
 func (*ListUserSessionsResponse) ProtoMessage() {}
 
 func (x *ListUserSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1345,7 @@ func (x *ListUserSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUserSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListUserSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListUserSessionsResponse) GetSessions() []*Session {
@@ -1251,7 +1379,7 @@ type EndUserSessionsRequest struct {
 
 func (x *EndUserSessionsRequest) Reset() {
 	*x = EndUserSessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1391,7 @@ func (x *EndUserSessionsRequest) String() string {
 func (*EndUserSessionsRequest) ProtoMessage() {}
 
 func (x *EndUserSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1404,7 @@ func (x *EndUserSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndUserSessionsRequest.ProtoReflect.Descriptor instead.
 func (*EndUserSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EndUserSessionsRequest) GetRequestId() string {
@@ -1318,7 +1446,7 @@ type EndUserSessionsResponse struct {
 
 func (x *EndUserSessionsResponse) Reset() {
 	*x = EndUserSessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1458,7 @@ func (x *EndUserSessionsResponse) String() string {
 func (*EndUserSessionsResponse) ProtoMessage() {}
 
 func (x *EndUserSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1471,7 @@ func (x *EndUserSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndUserSessionsResponse.ProtoReflect.Descriptor instead.
 func (*EndUserSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndUserSessionsResponse) GetEnded() int32 {
@@ -1371,7 +1499,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1511,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1524,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EndSessionRequest) GetRequestId() string {
@@ -1436,7 +1564,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1576,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1589,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 // Request of SessionService.ListMySessions.
@@ -1477,7 +1605,7 @@ type ListMySessionsRequest struct {
 
 func (x *ListMySessionsRequest) Reset() {
 	*x = ListMySessionsRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1617,7 @@ func (x *ListMySessionsRequest) String() string {
 func (*ListMySessionsRequest) ProtoMessage() {}
 
 func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[18]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1630,7 @@ func (x *ListMySessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMySessionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMySessionsRequest) GetPageSize() int32 {
@@ -1532,7 +1660,7 @@ type ListMySessionsResponse struct {
 
 func (x *ListMySessionsResponse) Reset() {
 	*x = ListMySessionsResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1672,7 @@ func (x *ListMySessionsResponse) String() string {
 func (*ListMySessionsResponse) ProtoMessage() {}
 
 func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1685,7 @@ func (x *ListMySessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMySessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMySessionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMySessionsResponse) GetSessions() []*Session {
@@ -1585,7 +1713,7 @@ type ResolveSessionRequest struct {
 
 func (x *ResolveSessionRequest) Reset() {
 	*x = ResolveSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1725,7 @@ func (x *ResolveSessionRequest) String() string {
 func (*ResolveSessionRequest) ProtoMessage() {}
 
 func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1738,7 @@ func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResolveSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResolveSessionRequest) GetTokenHash() []byte {
@@ -1631,7 +1759,7 @@ type ResolveSessionResponse struct {
 
 func (x *ResolveSessionResponse) Reset() {
 	*x = ResolveSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1771,7 @@ func (x *ResolveSessionResponse) String() string {
 func (*ResolveSessionResponse) ProtoMessage() {}
 
 func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[21]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1784,7 @@ func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionResponse.ProtoReflect.Descriptor instead.
 func (*ResolveSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResolveSessionResponse) GetSession() *SessionFacts {
@@ -1731,7 +1859,17 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\tchallenge\x18\x03 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\x12(\n" +
 	"\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\frefreshToken\x12F\n" +
 	"\x11token_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\x12&\n" +
-	"\fdevice_token\x18\x06 \x01(\tB\x03\x80\x01\x01R\vdeviceToken\"\xd1\x01\n" +
+	"\fdevice_token\x18\x06 \x01(\tB\x03\x80\x01\x01R\vdeviceToken\"\x8c\x02\n" +
+	"\x19BeginPasskeySignInRequest\x12C\n" +
+	"\asurface\x18\x01 \x01(\x0e2\x1d.latchkey.identity.v1.SurfaceB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x124\n" +
+	"\x0forganization_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\x12!\n" +
+	"\fwith_refresh\x18\x03 \x01(\bR\vwithRefresh\x12(\n" +
+	"\vdevice_name\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18dR\n" +
+	"deviceName\x12'\n" +
+	"\x0fremember_device\x18\x05 \x01(\bR\x0erememberDevice\"[\n" +
+	"\x1aBeginPasskeySignInResponse\x12=\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x1f.latchkey.identity.v1.ChallengeR\tchallenge\"\xd1\x01\n" +
 	"\x16AnswerChallengeRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1804,9 +1942,11 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSURFACE_WEB\x10\x01\x12\x0f\n" +
 	"\vSURFACE_APP\x10\x02\x12\x0f\n" +
-	"\vSURFACE_API\x10\x032\xc4\t\n" +
+	"\vSURFACE_API\x10\x032\xc5\n" +
+	"\n" +
 	"\x0eSessionService\x12p\n" +
-	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12v\n" +
+	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12\x7f\n" +
+	"\x12BeginPasskeySignIn\x12/.latchkey.identity.v1.BeginPasskeySignInRequest\x1a0.latchkey.identity.v1.BeginPasskeySignInResponse\"\x06\x8a\xb5\x18\x020\x01\x12v\n" +
 	"\x0fAnswerChallenge\x12,.latchkey.identity.v1.AnswerChallengeRequest\x1a-.latchkey.identity.v1.AnswerChallengeResponse\"\x06\x8a\xb5\x18\x020\x01\x12j\n" +
 	"\vBeginStepUp\x12(.latchkey.identity.v1.BeginStepUpRequest\x1a).latchkey.identity.v1.BeginStepUpResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
 	"\x0eRefreshSession\x12+.latchkey.identity.v1.RefreshSessionRequest\x1a,.latchkey.identity.v1.RefreshSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12y\n" +
@@ -1833,86 +1973,92 @@ func file_latchkey_identity_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_latchkey_identity_v1_session_proto_goTypes = []any{
-	(Surface)(0),                     // 0: latchkey.identity.v1.Surface
-	(*Session)(nil),                  // 1: latchkey.identity.v1.Session
-	(*SessionFacts)(nil),             // 2: latchkey.identity.v1.SessionFacts
-	(*CreateSessionRequest)(nil),     // 3: latchkey.identity.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil),    // 4: latchkey.identity.v1.CreateSessionResponse
-	(*AnswerChallengeRequest)(nil),   // 5: latchkey.identity.v1.AnswerChallengeRequest
-	(*AnswerChallengeResponse)(nil),  // 6: latchkey.identity.v1.AnswerChallengeResponse
-	(*BeginStepUpRequest)(nil),       // 7: latchkey.identity.v1.BeginStepUpRequest
-	(*BeginStepUpResponse)(nil),      // 8: latchkey.identity.v1.BeginStepUpResponse
-	(*RefreshSessionRequest)(nil),    // 9: latchkey.identity.v1.RefreshSessionRequest
-	(*RefreshSessionResponse)(nil),   // 10: latchkey.identity.v1.RefreshSessionResponse
-	(*EndOtherSessionsRequest)(nil),  // 11: latchkey.identity.v1.EndOtherSessionsRequest
-	(*EndOtherSessionsResponse)(nil), // 12: latchkey.identity.v1.EndOtherSessionsResponse
-	(*ListUserSessionsRequest)(nil),  // 13: latchkey.identity.v1.ListUserSessionsRequest
-	(*ListUserSessionsResponse)(nil), // 14: latchkey.identity.v1.ListUserSessionsResponse
-	(*EndUserSessionsRequest)(nil),   // 15: latchkey.identity.v1.EndUserSessionsRequest
-	(*EndUserSessionsResponse)(nil),  // 16: latchkey.identity.v1.EndUserSessionsResponse
-	(*EndSessionRequest)(nil),        // 17: latchkey.identity.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),       // 18: latchkey.identity.v1.EndSessionResponse
-	(*ListMySessionsRequest)(nil),    // 19: latchkey.identity.v1.ListMySessionsRequest
-	(*ListMySessionsResponse)(nil),   // 20: latchkey.identity.v1.ListMySessionsResponse
-	(*ResolveSessionRequest)(nil),    // 21: latchkey.identity.v1.ResolveSessionRequest
-	(*ResolveSessionResponse)(nil),   // 22: latchkey.identity.v1.ResolveSessionResponse
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
-	(Factor)(0),                      // 24: latchkey.identity.v1.Factor
-	(Strength)(0),                    // 25: latchkey.identity.v1.Strength
-	(*Challenge)(nil),                // 26: latchkey.identity.v1.Challenge
-	(*Proof)(nil),                    // 27: latchkey.identity.v1.Proof
+	(Surface)(0),                       // 0: latchkey.identity.v1.Surface
+	(*Session)(nil),                    // 1: latchkey.identity.v1.Session
+	(*SessionFacts)(nil),               // 2: latchkey.identity.v1.SessionFacts
+	(*CreateSessionRequest)(nil),       // 3: latchkey.identity.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),      // 4: latchkey.identity.v1.CreateSessionResponse
+	(*BeginPasskeySignInRequest)(nil),  // 5: latchkey.identity.v1.BeginPasskeySignInRequest
+	(*BeginPasskeySignInResponse)(nil), // 6: latchkey.identity.v1.BeginPasskeySignInResponse
+	(*AnswerChallengeRequest)(nil),     // 7: latchkey.identity.v1.AnswerChallengeRequest
+	(*AnswerChallengeResponse)(nil),    // 8: latchkey.identity.v1.AnswerChallengeResponse
+	(*BeginStepUpRequest)(nil),         // 9: latchkey.identity.v1.BeginStepUpRequest
+	(*BeginStepUpResponse)(nil),        // 10: latchkey.identity.v1.BeginStepUpResponse
+	(*RefreshSessionRequest)(nil),      // 11: latchkey.identity.v1.RefreshSessionRequest
+	(*RefreshSessionResponse)(nil),     // 12: latchkey.identity.v1.RefreshSessionResponse
+	(*EndOtherSessionsRequest)(nil),    // 13: latchkey.identity.v1.EndOtherSessionsRequest
+	(*EndOtherSessionsResponse)(nil),   // 14: latchkey.identity.v1.EndOtherSessionsResponse
+	(*ListUserSessionsRequest)(nil),    // 15: latchkey.identity.v1.ListUserSessionsRequest
+	(*ListUserSessionsResponse)(nil),   // 16: latchkey.identity.v1.ListUserSessionsResponse
+	(*EndUserSessionsRequest)(nil),     // 17: latchkey.identity.v1.EndUserSessionsRequest
+	(*EndUserSessionsResponse)(nil),    // 18: latchkey.identity.v1.EndUserSessionsResponse
+	(*EndSessionRequest)(nil),          // 19: latchkey.identity.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),         // 20: latchkey.identity.v1.EndSessionResponse
+	(*ListMySessionsRequest)(nil),      // 21: latchkey.identity.v1.ListMySessionsRequest
+	(*ListMySessionsResponse)(nil),     // 22: latchkey.identity.v1.ListMySessionsResponse
+	(*ResolveSessionRequest)(nil),      // 23: latchkey.identity.v1.ResolveSessionRequest
+	(*ResolveSessionResponse)(nil),     // 24: latchkey.identity.v1.ResolveSessionResponse
+	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
+	(Factor)(0),                        // 26: latchkey.identity.v1.Factor
+	(Strength)(0),                      // 27: latchkey.identity.v1.Strength
+	(*Challenge)(nil),                  // 28: latchkey.identity.v1.Challenge
+	(*Proof)(nil),                      // 29: latchkey.identity.v1.Proof
 }
 var file_latchkey_identity_v1_session_proto_depIdxs = []int32{
-	23, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	23, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	25, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	25, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: latchkey.identity.v1.Session.surface:type_name -> latchkey.identity.v1.Surface
-	23, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
-	25, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
-	23, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
-	23, // 7: latchkey.identity.v1.Session.last_seen_time:type_name -> google.protobuf.Timestamp
+	25, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
+	27, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
+	25, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
+	25, // 7: latchkey.identity.v1.Session.last_seen_time:type_name -> google.protobuf.Timestamp
 	0,  // 8: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
-	23, // 9: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 9: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 10: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
 	1,  // 11: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	26, // 12: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	23, // 13: latchkey.identity.v1.CreateSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
-	27, // 14: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
-	1,  // 15: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
-	23, // 16: latchkey.identity.v1.AnswerChallengeResponse.token_expire_time:type_name -> google.protobuf.Timestamp
-	26, // 17: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	1,  // 18: latchkey.identity.v1.RefreshSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	23, // 19: latchkey.identity.v1.RefreshSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 20: latchkey.identity.v1.ListUserSessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
-	1,  // 21: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
-	2,  // 22: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
-	3,  // 23: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
-	5,  // 24: latchkey.identity.v1.SessionService.AnswerChallenge:input_type -> latchkey.identity.v1.AnswerChallengeRequest
-	7,  // 25: latchkey.identity.v1.SessionService.BeginStepUp:input_type -> latchkey.identity.v1.BeginStepUpRequest
-	9,  // 26: latchkey.identity.v1.SessionService.RefreshSession:input_type -> latchkey.identity.v1.RefreshSessionRequest
-	11, // 27: latchkey.identity.v1.SessionService.EndOtherSessions:input_type -> latchkey.identity.v1.EndOtherSessionsRequest
-	13, // 28: latchkey.identity.v1.SessionService.ListUserSessions:input_type -> latchkey.identity.v1.ListUserSessionsRequest
-	15, // 29: latchkey.identity.v1.SessionService.EndUserSessions:input_type -> latchkey.identity.v1.EndUserSessionsRequest
-	17, // 30: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
-	19, // 31: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
-	21, // 32: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
-	4,  // 33: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
-	6,  // 34: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
-	8,  // 35: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
-	10, // 36: latchkey.identity.v1.SessionService.RefreshSession:output_type -> latchkey.identity.v1.RefreshSessionResponse
-	12, // 37: latchkey.identity.v1.SessionService.EndOtherSessions:output_type -> latchkey.identity.v1.EndOtherSessionsResponse
-	14, // 38: latchkey.identity.v1.SessionService.ListUserSessions:output_type -> latchkey.identity.v1.ListUserSessionsResponse
-	16, // 39: latchkey.identity.v1.SessionService.EndUserSessions:output_type -> latchkey.identity.v1.EndUserSessionsResponse
-	18, // 40: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
-	20, // 41: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
-	22, // 42: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
-	33, // [33:43] is the sub-list for method output_type
-	23, // [23:33] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	28, // 12: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	25, // 13: latchkey.identity.v1.CreateSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: latchkey.identity.v1.BeginPasskeySignInRequest.surface:type_name -> latchkey.identity.v1.Surface
+	28, // 15: latchkey.identity.v1.BeginPasskeySignInResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	29, // 16: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
+	1,  // 17: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
+	25, // 18: latchkey.identity.v1.AnswerChallengeResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	28, // 19: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	1,  // 20: latchkey.identity.v1.RefreshSessionResponse.session:type_name -> latchkey.identity.v1.Session
+	25, // 21: latchkey.identity.v1.RefreshSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 22: latchkey.identity.v1.ListUserSessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
+	1,  // 23: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
+	2,  // 24: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
+	3,  // 25: latchkey.identity.v1.SessionService.CreateSession:input_type -> latchkey.identity.v1.CreateSessionRequest
+	5,  // 26: latchkey.identity.v1.SessionService.BeginPasskeySignIn:input_type -> latchkey.identity.v1.BeginPasskeySignInRequest
+	7,  // 27: latchkey.identity.v1.SessionService.AnswerChallenge:input_type -> latchkey.identity.v1.AnswerChallengeRequest
+	9,  // 28: latchkey.identity.v1.SessionService.BeginStepUp:input_type -> latchkey.identity.v1.BeginStepUpRequest
+	11, // 29: latchkey.identity.v1.SessionService.RefreshSession:input_type -> latchkey.identity.v1.RefreshSessionRequest
+	13, // 30: latchkey.identity.v1.SessionService.EndOtherSessions:input_type -> latchkey.identity.v1.EndOtherSessionsRequest
+	15, // 31: latchkey.identity.v1.SessionService.ListUserSessions:input_type -> latchkey.identity.v1.ListUserSessionsRequest
+	17, // 32: latchkey.identity.v1.SessionService.EndUserSessions:input_type -> latchkey.identity.v1.EndUserSessionsRequest
+	19, // 33: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
+	21, // 34: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
+	23, // 35: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
+	4,  // 36: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
+	6,  // 37: latchkey.identity.v1.SessionService.BeginPasskeySignIn:output_type -> latchkey.identity.v1.BeginPasskeySignInResponse
+	8,  // 38: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
+	10, // 39: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
+	12, // 40: latchkey.identity.v1.SessionService.RefreshSession:output_type -> latchkey.identity.v1.RefreshSessionResponse
+	14, // 41: latchkey.identity.v1.SessionService.EndOtherSessions:output_type -> latchkey.identity.v1.EndOtherSessionsResponse
+	16, // 42: latchkey.identity.v1.SessionService.ListUserSessions:output_type -> latchkey.identity.v1.ListUserSessionsResponse
+	18, // 43: latchkey.identity.v1.SessionService.EndUserSessions:output_type -> latchkey.identity.v1.EndUserSessionsResponse
+	20, // 44: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
+	22, // 45: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
+	24, // 46: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
+	36, // [36:47] is the sub-list for method output_type
+	25, // [25:36] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_session_proto_init() }
@@ -1928,7 +2074,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_session_proto_rawDesc), len(file_latchkey_identity_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,16 +21,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SessionService_CreateSession_FullMethodName    = "/latchkey.identity.v1.SessionService/CreateSession"
-	SessionService_AnswerChallenge_FullMethodName  = "/latchkey.identity.v1.SessionService/AnswerChallenge"
-	SessionService_BeginStepUp_FullMethodName      = "/latchkey.identity.v1.SessionService/BeginStepUp"
-	SessionService_RefreshSession_FullMethodName   = "/latchkey.identity.v1.SessionService/RefreshSession"
-	SessionService_EndOtherSessions_FullMethodName = "/latchkey.identity.v1.SessionService/EndOtherSessions"
-	SessionService_ListUserSessions_FullMethodName = "/latchkey.identity.v1.SessionService/ListUserSessions"
-	SessionService_EndUserSessions_FullMethodName  = "/latchkey.identity.v1.SessionService/EndUserSessions"
-	SessionService_EndSession_FullMethodName       = "/latchkey.identity.v1.SessionService/EndSession"
-	SessionService_ListMySessions_FullMethodName   = "/latchkey.identity.v1.SessionService/ListMySessions"
-	SessionService_ResolveSession_FullMethodName   = "/latchkey.identity.v1.SessionService/ResolveSession"
+	SessionService_CreateSession_FullMethodName      = "/latchkey.identity.v1.SessionService/CreateSession"
+	SessionService_BeginPasskeySignIn_FullMethodName = "/latchkey.identity.v1.SessionService/BeginPasskeySignIn"
+	SessionService_AnswerChallenge_FullMethodName    = "/latchkey.identity.v1.SessionService/AnswerChallenge"
+	SessionService_BeginStepUp_FullMethodName        = "/latchkey.identity.v1.SessionService/BeginStepUp"
+	SessionService_RefreshSession_FullMethodName     = "/latchkey.identity.v1.SessionService/RefreshSession"
+	SessionService_EndOtherSessions_FullMethodName   = "/latchkey.identity.v1.SessionService/EndOtherSessions"
+	SessionService_ListUserSessions_FullMethodName   = "/latchkey.identity.v1.SessionService/ListUserSessions"
+	SessionService_EndUserSessions_FullMethodName    = "/latchkey.identity.v1.SessionService/EndUserSessions"
+	SessionService_EndSession_FullMethodName         = "/latchkey.identity.v1.SessionService/EndSession"
+	SessionService_ListMySessions_FullMethodName     = "/latchkey.identity.v1.SessionService/ListMySessions"
+	SessionService_ResolveSession_FullMethodName     = "/latchkey.identity.v1.SessionService/ResolveSession"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -52,15 +53,30 @@ type SessionServiceClient interface {
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
-	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
-	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
+	// Begins to sign in with a passkey alone: answers with a challenge that any passkey
+	// answers which is found without an address and makes sure of its person, by a
+	// fingerprint, a face or a PIN. AnswerChallenge exchanges the answer for the token.
+	// Fails with FAILED_PRECONDITION if whoever runs the suite has not said of which domain
+	// passkeys are, or where the key is that secrets are encrypted with.
+	// Example: {"surface": "SURFACE_WEB"}
+	BeginPasskeySignIn(ctx context.Context, in *BeginPasskeySignInRequest, opts ...grpc.CallOption) (*BeginPasskeySignInResponse, error)
+	// Answers a challenge of CreateSession, BeginPasskeySignIn or BeginStepUp. That of a
+	// sign-in opens the session. That of a step-up makes the caller's session stronger or fresher: it gets a
 	// new token, and when the call has returned, no service of the suite accepts the old.
 	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the challenge has expired,
 	// was answered, or rests on what does not hold any more, as a password that was
 	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
-	// one, was used before, or its factor is not among those of the challenge; and
-	// RESOURCE_EXHAUSTED after too many wrong ones.
+	// one, was used before, or its factor is not among those of the challenge;
+	// PASSKEY_CLONED if the passkey's counter went back, so that somebody has a copy: it
+	// proves nothing from then on, and when the call has returned, no service accepts any
+	// session of the person from before; and RESOURCE_EXHAUSTED after too many
+	// wrong ones. That of a passkey alone fails as well with
+	// UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of the
+	// organization, INVALID_ARGUMENT if the person is a member of several and
+	// BeginPasskeySignIn named none, PERMISSION_DENIED and SURFACE_CLOSED if the person
+	// holds no key for the surface, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
+	// Example: {"challenge": "lkc_...", "proof": {"passkey": "of the passkey..."}}
 	AnswerChallenge(ctx context.Context, in *AnswerChallengeRequest, opts ...grpc.CallOption) (*AnswerChallengeResponse, error)
 	// Begins to prove anew who the caller is, as calls demand that fail with reason
 	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
@@ -134,6 +150,16 @@ func (c *sessionServiceClient) CreateSession(ctx context.Context, in *CreateSess
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateSessionResponse)
 	err := c.cc.Invoke(ctx, SessionService_CreateSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) BeginPasskeySignIn(ctx context.Context, in *BeginPasskeySignInRequest, opts ...grpc.CallOption) (*BeginPasskeySignInResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginPasskeySignInResponse)
+	err := c.cc.Invoke(ctx, SessionService_BeginPasskeySignIn_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -249,15 +275,30 @@ type SessionServiceServer interface {
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
-	// Answers a challenge of CreateSession or BeginStepUp. That of a sign-in opens the
-	// session. That of a step-up makes the caller's session stronger or fresher: it gets a
+	// Begins to sign in with a passkey alone: answers with a challenge that any passkey
+	// answers which is found without an address and makes sure of its person, by a
+	// fingerprint, a face or a PIN. AnswerChallenge exchanges the answer for the token.
+	// Fails with FAILED_PRECONDITION if whoever runs the suite has not said of which domain
+	// passkeys are, or where the key is that secrets are encrypted with.
+	// Example: {"surface": "SURFACE_WEB"}
+	BeginPasskeySignIn(context.Context, *BeginPasskeySignInRequest) (*BeginPasskeySignInResponse, error)
+	// Answers a challenge of CreateSession, BeginPasskeySignIn or BeginStepUp. That of a
+	// sign-in opens the session. That of a step-up makes the caller's session stronger or fresher: it gets a
 	// new token, and when the call has returned, no service of the suite accepts the old.
 	// Fails with UNAUTHENTICATED and reason CHALLENGE_OVER if the challenge has expired,
 	// was answered, or rests on what does not hold any more, as a password that was
 	// changed or a membership that ended; PROOF_WRONG if the proof is not the right
-	// one, was used before, or its factor is not among those of the challenge; and
-	// RESOURCE_EXHAUSTED after too many wrong ones.
+	// one, was used before, or its factor is not among those of the challenge;
+	// PASSKEY_CLONED if the passkey's counter went back, so that somebody has a copy: it
+	// proves nothing from then on, and when the call has returned, no service accepts any
+	// session of the person from before; and RESOURCE_EXHAUSTED after too many
+	// wrong ones. That of a passkey alone fails as well with
+	// UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of the
+	// organization, INVALID_ARGUMENT if the person is a member of several and
+	// BeginPasskeySignIn named none, PERMISSION_DENIED and SURFACE_CLOSED if the person
+	// holds no key for the surface, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
+	// Example: {"challenge": "lkc_...", "proof": {"passkey": "of the passkey..."}}
 	AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error)
 	// Begins to prove anew who the caller is, as calls demand that fail with reason
 	// STEP_UP_NEEDED (RFC 9470). Whoever has a second factor proves that, others the
@@ -330,6 +371,9 @@ type UnimplementedSessionServiceServer struct{}
 func (UnimplementedSessionServiceServer) CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSession not implemented")
 }
+func (UnimplementedSessionServiceServer) BeginPasskeySignIn(context.Context, *BeginPasskeySignInRequest) (*BeginPasskeySignInResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginPasskeySignIn not implemented")
+}
 func (UnimplementedSessionServiceServer) AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AnswerChallenge not implemented")
 }
@@ -392,6 +436,24 @@ func _SessionService_CreateSession_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SessionServiceServer).CreateSession(ctx, req.(*CreateSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_BeginPasskeySignIn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginPasskeySignInRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).BeginPasskeySignIn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_BeginPasskeySignIn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).BeginPasskeySignIn(ctx, req.(*BeginPasskeySignInRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -568,6 +630,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateSession",
 			Handler:    _SessionService_CreateSession_Handler,
+		},
+		{
+			MethodName: "BeginPasskeySignIn",
+			Handler:    _SessionService_BeginPasskeySignIn_Handler,
 		},
 		{
 			MethodName: "AnswerChallenge",

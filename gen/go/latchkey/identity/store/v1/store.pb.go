@@ -693,7 +693,9 @@ type Challenge struct {
 	// As in CreateSessionRequest.
 	RememberDevice bool `protobuf:"varint,13,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
 	// The known device that the password was shown on; empty if it was not known.
-	DeviceId      string `protobuf:"bytes,14,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	DeviceId string `protobuf:"bytes,14,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Whether it is the setup of a passkey.
+	PasskeySetup  bool `protobuf:"varint,15,opt,name=passkey_setup,json=passkeySetup,proto3" json:"passkey_setup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -826,6 +828,113 @@ func (x *Challenge) GetDeviceId() string {
 	return ""
 }
 
+func (x *Challenge) GetPasskeySetup() bool {
+	if x != nil {
+		return x.PasskeySetup
+	}
+	return false
+}
+
+// PasskeyKey is what a passkey is verified by.
+type PasskeyKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the credential id (Web Authentication Level 3, 4), in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The passkey.
+	PasskeyId string `protobuf:"bytes,2,opt,name=passkey_id,json=passkeyId,proto3" json:"passkey_id,omitempty"`
+	// Whose: id of the profile.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The credential id, at most 1023 bytes.
+	CredentialId []byte `protobuf:"bytes,4,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
+	// The public key, as COSE_Key (RFC 9052 7).
+	PublicKey []byte `protobuf:"bytes,5,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The signature counter that it showed last; 0 if it does not count.
+	SignCount uint32 `protobuf:"varint,6,opt,name=sign_count,json=signCount,proto3" json:"sign_count,omitempty"`
+	// When it last proved something.
+	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasskeyKey) Reset() {
+	*x = PasskeyKey{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasskeyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasskeyKey) ProtoMessage() {}
+
+func (x *PasskeyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasskeyKey.ProtoReflect.Descriptor instead.
+func (*PasskeyKey) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PasskeyKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PasskeyKey) GetPasskeyId() string {
+	if x != nil {
+		return x.PasskeyId
+	}
+	return ""
+}
+
+func (x *PasskeyKey) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PasskeyKey) GetCredentialId() []byte {
+	if x != nil {
+		return x.CredentialId
+	}
+	return nil
+}
+
+func (x *PasskeyKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *PasskeyKey) GetSignCount() uint32 {
+	if x != nil {
+		return x.SignCount
+	}
+	return 0
+}
+
+func (x *PasskeyKey) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
 // SpentChallenge is a challenge that was answered. It is kept until that expires.
 type SpentChallenge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -839,7 +948,7 @@ type SpentChallenge struct {
 
 func (x *SpentChallenge) Reset() {
 	*x = SpentChallenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +960,7 @@ func (x *SpentChallenge) String() string {
 func (*SpentChallenge) ProtoMessage() {}
 
 func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +973,7 @@ func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
 func (*SpentChallenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SpentChallenge) GetId() string {
@@ -898,7 +1007,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1019,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1032,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Failures) GetId() string {
@@ -967,7 +1076,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1088,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1101,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Salt) GetId() string {
@@ -1023,7 +1132,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1144,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1157,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -1082,7 +1191,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1203,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1216,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -1152,7 +1261,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1273,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1286,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Claim) GetId() string {
@@ -1284,7 +1393,7 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xd7\x03\n" +
+	"createTime\"\xfc\x03\n" +
 	"\tChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12'\n" +
@@ -1304,7 +1413,20 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\vdevice_name\x18\f \x01(\tR\n" +
 	"deviceName\x12'\n" +
 	"\x0fremember_device\x18\r \x01(\bR\x0erememberDevice\x12\x1b\n" +
-	"\tdevice_id\x18\x0e \x01(\tR\bdeviceId\"]\n" +
+	"\tdevice_id\x18\x0e \x01(\tR\bdeviceId\x12#\n" +
+	"\rpasskey_setup\x18\x0f \x01(\bR\fpasskeySetup\"\xf7\x01\n" +
+	"\n" +
+	"PasskeyKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"passkey_id\x18\x02 \x01(\tR\tpasskeyId\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\x12#\n" +
+	"\rcredential_id\x18\x04 \x01(\fR\fcredentialId\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x05 \x01(\fR\tpublicKey\x12\x1d\n" +
+	"\n" +
+	"sign_count\x18\x06 \x01(\rR\tsignCount\x12>\n" +
+	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"]\n" +
 	"\x0eSpentChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1348,7 +1470,7 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
@@ -1359,36 +1481,38 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Totp)(nil),                  // 6: latchkey.identity.store.v1.Totp
 	(*RecoveryCodes)(nil),         // 7: latchkey.identity.store.v1.RecoveryCodes
 	(*Challenge)(nil),             // 8: latchkey.identity.store.v1.Challenge
-	(*SpentChallenge)(nil),        // 9: latchkey.identity.store.v1.SpentChallenge
-	(*Failures)(nil),              // 10: latchkey.identity.store.v1.Failures
-	(*Salt)(nil),                  // 11: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 12: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 13: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 14: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*PasskeyKey)(nil),            // 9: latchkey.identity.store.v1.PasskeyKey
+	(*SpentChallenge)(nil),        // 10: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 11: latchkey.identity.store.v1.Failures
+	(*Salt)(nil),                  // 12: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 13: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 14: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 15: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	15, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	15, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	15, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	15, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	15, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	15, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	15, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	15, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	15, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 11: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 12: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	15, // 13: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	15, // 14: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	15, // 15: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	16, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	16, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	16, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	16, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	16, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	16, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	16, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	16, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	16, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 11: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	16, // 12: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 13: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	16, // 14: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	16, // 15: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	16, // 16: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1397,14 +1521,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 		return
 	}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[13].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
