@@ -146,7 +146,10 @@ func (p *peerIdentity) proves(ctx context.Context, service string) error {
 	if ok && from.Addr.Network() == pipeNetwork {
 		return nil
 	}
-	s, _ := from.AuthInfo.(shown)
+	var s shown
+	if ok {
+		s, _ = from.AuthInfo.(shown)
+	}
 	c := s.certificate
 	switch {
 	case c == nil:
