@@ -39,7 +39,7 @@ var unshown = map[string]string{
 }
 
 // TestJournalsShowEveryCollection holds what the journals show against what there is: each
-// collection is shown or on the list, and the guards of what is shown are known.
+// collection is shown by the rule of a method, or on the list.
 func TestJournalsShowEveryCollection(t *testing.T) {
 	var parts []server.Part
 	for _, name := range names {
@@ -64,11 +64,6 @@ func TestJournalsShowEveryCollection(t *testing.T) {
 		for collection, get := range shown {
 			if !p.Rules().Has(get) {
 				t.Errorf("%s/%s is shown to those who may call %s, which is no method", name, collection, get)
-			}
-		}
-		for _, m := range src.Messages() {
-			if !p.Rules().Reaches(m) {
-				t.Errorf("%s shows %s, whose guards nobody knows", name, m.ProtoReflect().Descriptor().FullName())
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -61,6 +62,7 @@ type feature struct {
 type Rules struct {
 	methods map[string]*method
 	shapes  map[protoreflect.FullName]*shape // of all messages that the methods reach
+	others  sync.Map                         // of further ones, once they were asked for
 }
 
 // open are the services that carry no rules of ours and that anyone may call:

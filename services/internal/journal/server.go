@@ -23,15 +23,20 @@ type Server struct {
 	journalpb.UnimplementedJournalServiceServer
 	sources   map[string]*Source // by service
 	now       func() time.Time
+	draining  context.Context // ends when watches have to
+	watches   watches
 	verifying chan struct{} // holds a token for each that is at it
 }
 
 // maxVerifying is how many journals are verified at once.
 const maxVerifying = 2
 
-// NewServer returns a server of the journals.
-func NewServer(sources map[string]*Source, now func() time.Time) *Server {
-	return &Server{sources: sources, now: now, verifying: make(chan struct{}, maxVerifying)}
+// NewServer returns a server of the journals, whose watches end with draining.
+func NewServer(draining context.Context, sources map[string]*Source, now func() time.Time) *Server {
+	return &Server{
+		sources: sources, now: now, draining: draining,
+		watches: watches{of: map[string]int{}}, verifying: make(chan struct{}, maxVerifying),
+	}
 }
 
 func (s *Server) source(name string) (*Source, error) {
@@ -231,13 +236,18 @@ func revisionOf(tx *store.Tx, req *journalpb.GetRecordAtRequest) (int64, error) 
 		}
 		return tx.RevisionAt(at.AsTime()), nil
 	}
-	if head := tx.Revision(); req.GetRevision() > head {
-		return 0, fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_REVISION_AHEAD,
-			fmt.Sprintf("revision %d is still to come: the last is %d", req.GetRevision(), head), map[string]string{
-				"min_revision": strconv.FormatInt(req.GetRevision(), 10), "revision": strconv.FormatInt(head, 10),
-			})
+	return req.GetRevision(), notAhead(req.GetRevision(), tx.Revision())
+}
+
+// notAhead refuses a revision that is still to come.
+func notAhead(revision, head int64) error {
+	if revision <= head {
+		return nil
 	}
-	return req.GetRevision(), nil
+	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_REVISION_AHEAD,
+		fmt.Sprintf("revision %d is still to come: the last is %d", revision, head), map[string]string{
+			"min_revision": strconv.FormatInt(revision, 10), "revision": strconv.FormatInt(head, 10),
+		})
 }
 
 func instant(t *timestamppb.Timestamp) time.Time {

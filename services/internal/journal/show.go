@@ -30,6 +30,7 @@ type wanted struct {
 	collection, id string // any if empty
 	kind           journalpb.Kind
 	event          string
+	changes        bool // and no events
 }
 
 func (w wanted) change(c *storepb.Change) bool {
@@ -39,7 +40,7 @@ func (w wanted) change(c *storepb.Change) bool {
 
 func (w wanted) told(e *storepb.Event) bool {
 	if w.event == "" {
-		return w.collection == "" && w.kind == 0
+		return w.collection == "" && w.kind == 0 && !w.changes
 	}
 	return w.event == e.GetType()
 }

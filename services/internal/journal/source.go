@@ -42,22 +42,20 @@ type sight struct {
 
 // collection is what is shown of one collection.
 type collection struct {
-	name    string
-	get     string // the method that such a record is got by
-	secret  bool
-	message proto.Message // an empty record
-	decode  func([]byte) (proto.Message, error)
-	at      func(tx *store.Tx, id string, revision int64) (proto.Message, bool)
-	sight   func(context.Context) (sight, error)
+	name   string
+	get    string // the method that such a record is got by
+	secret bool
+	decode func([]byte) (proto.Message, error)
+	at     func(tx *store.Tx, id string, revision int64) (proto.Message, bool)
+	sight  func(context.Context) (sight, error)
 }
 
 // Show shows the changes of a collection to those whom the rule of the method get lets in,
 // as far as the records exist for them. What sight returns is asked in transactions, and
 // sight itself before them, for one look at the caller.
 func Show[T proto.Message](s *Source, c *store.Collection[T], get string, of func(context.Context) (Sight[T], error)) {
-	var none T
 	s.collections[c.Name()] = &collection{
-		name: c.Name(), get: get, message: none.ProtoReflect().New().Interface(),
+		name: c.Name(), get: get,
 		decode: func(b []byte) (proto.Message, error) { return c.Decode(b) },
 		at:     func(tx *store.Tx, id string, revision int64) (proto.Message, bool) { return c.At(tx, id, revision) },
 		sight: func(ctx context.Context) (sight, error) {
@@ -97,9 +95,8 @@ func lastKnown[T proto.Message](tx *store.Tx, c *store.Collection[T], id string,
 
 // event is what is shown of one type of event.
 type event struct {
-	get     string
-	message proto.Message
-	sees    func(ctx context.Context, payload []byte) (proto.Message, bool, error)
+	get  string
+	sees func(ctx context.Context, payload []byte) (proto.Message, bool, error)
 }
 
 // ShowEvent shows the events of a type to those whom the rule of the method get lets in, as
@@ -108,7 +105,7 @@ func ShowEvent[T proto.Message](s *Source, get string, sees func(context.Context
 	var none T
 	typ := none.ProtoReflect()
 	s.events[string(typ.Descriptor().FullName())] = &event{
-		get: get, message: typ.New().Interface(),
+		get: get,
 		sees: func(ctx context.Context, payload []byte) (proto.Message, bool, error) {
 			v := typ.New().Interface().(T)
 			if err := proto.Unmarshal(payload, v); err != nil {
@@ -122,19 +119,6 @@ func ShowEvent[T proto.Message](s *Source, get string, sees func(context.Context
 // Everyone is the sight of records that exist for whoever may get them at all.
 func Everyone[T proto.Message](context.Context) (Sight[T], error) {
 	return func(*store.Tx, T) bool { return true }, nil
-}
-
-// Messages returns an empty message of each kind whose values are shown.
-func (s *Source) Messages() (all []proto.Message) {
-	for _, c := range s.collections {
-		if !c.secret {
-			all = append(all, c.message)
-		}
-	}
-	for _, e := range s.events {
-		all = append(all, e.message)
-	}
-	return all
 }
 
 // Collections returns the names of the collections that are shown, each with the method

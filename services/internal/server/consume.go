@@ -139,6 +139,11 @@ func (c *consumer) handleRevision(ctx context.Context, revision []*eventpb.Watch
 			return nil
 		}
 		for _, e := range revision {
+			if e.GetLost() {
+				c.env.Log.ErrorContext(ctx, "events are lost: they were removed before they were handled", "source", c.source,
+					"tenant", e.GetTenant(), "revision", e.GetRevision(), "position", tx.Position(c.source))
+				continue
+			}
 			if err := c.handleOne(ctx, tx, e); err != nil {
 				return fmt.Errorf("handle %s: %w", e.GetType(), err)
 			}

@@ -31,18 +31,11 @@ func (s *events) WatchEvents(req *eventpb.WatchEventsRequest, stream grpc.Server
 	}
 	ctx, cancel := until(stream.Context(), s.draining)
 	defer cancel()
-	changed := db.Changed()
-	defer changed.Stop()
-	w := &watch{db: db, types: req.GetTypes(), positions: req.GetPositions(), stream: stream}
+	w := &watch{db: db, types: req.GetTypes(), positions: req.GetPositions(), stream: stream, begun: map[string]bool{}}
 	if w.positions == nil {
 		w.positions = map[string]int64{}
 	}
-	tenants, err := db.Tenants(ctx)
-	for err == nil {
-		if err = w.sendAll(ctx, tenants); err == nil {
-			tenants, err = changed.Next(ctx)
-		}
-	}
+	err := db.Follow(ctx, 0, db.Tenants, w.sendAll)
 	if stream.Context().Err() == nil && (ctx.Err() != nil || errors.Is(err, store.ErrClosed)) {
 		return fault.Unreachable(req.GetSource()) // draining: the consumer comes again
 	}
@@ -67,11 +60,15 @@ type watch struct {
 	db        *store.DB
 	types     []string
 	positions map[string]int64
+	begun     map[string]bool // tenants of which the consumer knows what it lost
 	stream    grpc.ServerStreamingServer[eventpb.WatchEventsResponse]
 }
 
 func (w *watch) sendAll(ctx context.Context, tenants []string) error {
 	for _, tenant := range tenants {
+		if err := w.sendLost(ctx, tenant); err != nil {
+			return err
+		}
 		for {
 			n, err := w.sendSome(ctx, tenant)
 			if err != nil {
@@ -83,6 +80,21 @@ func (w *watch) sendAll(ctx context.Context, tenants []string) error {
 		}
 	}
 	return nil
+}
+
+// sendLost tells, once, up to which revision events were removed that the consumer has not
+// handled.
+func (w *watch) sendLost(ctx context.Context, tenant string) error {
+	if w.begun[tenant] {
+		return nil
+	}
+	w.begun[tenant] = true
+	lost, err := w.db.Lost(ctx, tenant, w.types, w.positions[tenant])
+	if err != nil || lost == 0 {
+		return err
+	}
+	w.positions[tenant] = lost
+	return w.stream.Send(&eventpb.WatchEventsResponse{Tenant: tenant, Revision: lost, Lost: true, Last: true})
 }
 
 // sendSome sends the tenant's next events and returns how many it read.

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	journalpb "latchkey.dev/gen/go/latchkey/journal/v1"
 
 	"latchkey.dev/services/internal/journal"
@@ -11,11 +13,17 @@ import (
 func (p *Process) openJournals() {
 	p.journals = map[string]*journal.Source{}
 	for _, part := range p.parts {
-		if db, ok := p.stores[part.Name]; ok {
-			p.journals[part.Name] = journal.NewSource(part.Name, db)
+		db, ok := p.stores[part.Name]
+		if !ok {
+			continue
 		}
+		src := journal.NewSource(part.Name, db)
+		journal.ShowEvent(src, journalpb.JournalService_GetRetention_FullMethodName, func(context.Context, *journalpb.RetentionChanged) bool { return true })
+		p.journals[part.Name] = src
+		p.goAlone(part.Name, "journal", src.CompactForever(p.log.With("service", part.Name)))
 	}
-	journalpb.RegisterJournalServiceServer(p.grpc, journal.NewServer(p.journals, p.now))
+	draining, _ := until(p.ctx, p.draining)
+	journalpb.RegisterJournalServiceServer(p.grpc, journal.NewServer(draining, p.journals, p.now))
 }
 
 // Journals returns the journals of the parts, by name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -31,6 +32,21 @@ func (db *DB) base(ctx context.Context, tenant string) (base *storepb.Base, err 
 // BaseRevision returns the revision after which the tenant's journal begins: 0, unless
 // it was compacted.
 func (tx *Tx) BaseRevision() int64 { return tx.journalBase().GetRevision() }
+
+// Retention returns how long the tenant's journal is kept.
+func (tx *Tx) Retention() Retention {
+	base := tx.journalBase()
+	return Retention{Values: time.Duration(base.GetKeepValuesDays()) * day, Entries: time.Duration(base.GetKeepEntriesDays()) * day}
+}
+
+// SetRetention says how long the tenant's journal is kept, in whole days. It takes no
+// revision by itself.
+func (tx *Tx) SetRetention(keep Retention) {
+	tx.mustWrite()
+	base := tx.journalBase()
+	base.KeepValuesDays, base.KeepEntriesDays = int32(keep.Values/day), int32(keep.Entries/day)
+	tx.save(tx.row(spaceBase), base)
+}
 
 // checkKept returns an error if entries after the revision were removed.
 func (tx *Tx) checkKept(revision int64) error {

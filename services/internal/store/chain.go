@@ -34,8 +34,13 @@ func (db *DB) VerifyJournal(ctx context.Context, tenant string) error {
 // is compacted meanwhile is passed over.
 func (db *DB) VerifyChain(ctx context.Context, tenant string, visit func(Link) error) error {
 	for {
-		err := db.verifyChain(ctx, tenant, visit)
-		if f, ok := errors.AsType[*fault.Error](err); !ok || f.Reason != faultpb.Reason_REASON_JOURNAL_COMPACTED {
+		var stopped error
+		err := db.verifyChain(ctx, tenant, func(l Link) error {
+			stopped = visit(l)
+			return stopped
+		})
+		f, ok := errors.AsType[*fault.Error](err)
+		if stopped != nil || !ok || f.Reason != faultpb.Reason_REASON_JOURNAL_COMPACTED {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 )
@@ -13,6 +14,18 @@ func (tx *Tx) Position(source string) int64 {
 	p := &storepb.Position{}
 	tx.load(tx.row(spacePosition, source), p)
 	return p.GetRevision()
+}
+
+// CountPositions returns how many sources with such a beginning of their names have a
+// position.
+func (tx *Tx) CountPositions(prefix string) (n int) {
+	lo, hi := tx.rows(spacePosition)
+	for p := range tx.scan(lo, hi, false) {
+		if source, _, ok := cutString(p.Key[len(lo):]); ok && strings.HasPrefix(source, prefix) {
+			n++
+		}
+	}
+	return n
 }
 
 // SetPosition says that the source's events of this tenant have been handled up to

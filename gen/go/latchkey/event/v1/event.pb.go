@@ -111,7 +111,10 @@ type WatchEventsResponse struct {
 	Caller string `protobuf:"bytes,7,opt,name=caller,proto3" json:"caller,omitempty"`
 	// Whether no further event of this revision follows, so that the revision can be
 	// kept as the position.
-	Last          bool `protobuf:"varint,8,opt,name=last,proto3" json:"last,omitempty"`
+	Last bool `protobuf:"varint,8,opt,name=last,proto3" json:"last,omitempty"`
+	// Whether this is no event, and tells that events of the types wanted, up to and with
+	// this revision, were removed from the journal before the consumer had handled them.
+	Lost          bool `protobuf:"varint,9,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +205,13 @@ func (x *WatchEventsResponse) GetLast() bool {
 	return false
 }
 
+func (x *WatchEventsResponse) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_latchkey_event_v1_event_proto protoreflect.FileDescriptor
 
 const file_latchkey_event_v1_event_proto_rawDesc = "" +
@@ -213,7 +223,7 @@ const file_latchkey_event_v1_event_proto_rawDesc = "" +
 	"\tpositions\x18\x03 \x03(\v24.latchkey.event.v1.WatchEventsRequest.PositionsEntryR\tpositions\x1a<\n" +
 	"\x0ePositionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf6\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x8a\x02\n" +
 	"\x13WatchEventsResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x14\n" +
@@ -223,7 +233,8 @@ const file_latchkey_event_v1_event_proto_rawDesc = "" +
 	"\x04type\x18\x05 \x01(\tR\x04type\x12\x18\n" +
 	"\apayload\x18\x06 \x01(\fR\apayload\x12\x16\n" +
 	"\x06caller\x18\a \x01(\tR\x06caller\x12\x12\n" +
-	"\x04last\x18\b \x01(\bR\x04last2v\n" +
+	"\x04last\x18\b \x01(\bR\x04last\x12\x12\n" +
+	"\x04lost\x18\t \x01(\bR\x04lost2v\n" +
 	"\fEventService\x12f\n" +
 	"\vWatchEvents\x12%.latchkey.event.v1.WatchEventsRequest\x1a&.latchkey.event.v1.WatchEventsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B/Z-latchkey.dev/gen/go/latchkey/event/v1;eventpbb\x06proto3"
 

@@ -1021,6 +1021,699 @@ func (x *GetRecordAtResponse) GetRevision() int64 {
 	return 0
 }
 
+// Request of JournalService.WatchJournal.
+type WatchJournalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service, for example "invoicing".
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Where to begin; after 0 if left out.
+	//
+	// Types that are valid to be assigned to Start:
+	//
+	//	*WatchJournalRequest_AfterRevision
+	//	*WatchJournalRequest_Consumer
+	Start isWatchJournalRequest_Start `protobuf_oneof:"start"`
+	// Only changes of such records: "invoice"; if left out all, and events too.
+	Collections   []string `protobuf:"bytes,4,rep,name=collections,proto3" json:"collections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchJournalRequest) Reset() {
+	*x = WatchJournalRequest{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJournalRequest) ProtoMessage() {}
+
+func (x *WatchJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJournalRequest.ProtoReflect.Descriptor instead.
+func (*WatchJournalRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchJournalRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *WatchJournalRequest) GetStart() isWatchJournalRequest_Start {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *WatchJournalRequest) GetAfterRevision() int64 {
+	if x != nil {
+		if x, ok := x.Start.(*WatchJournalRequest_AfterRevision); ok {
+			return x.AfterRevision
+		}
+	}
+	return 0
+}
+
+func (x *WatchJournalRequest) GetConsumer() string {
+	if x != nil {
+		if x, ok := x.Start.(*WatchJournalRequest_Consumer); ok {
+			return x.Consumer
+		}
+	}
+	return ""
+}
+
+func (x *WatchJournalRequest) GetCollections() []string {
+	if x != nil {
+		return x.Collections
+	}
+	return nil
+}
+
+type isWatchJournalRequest_Start interface {
+	isWatchJournalRequest_Start()
+}
+
+type WatchJournalRequest_AfterRevision struct {
+	// After this revision: 0 is the beginning.
+	AfterRevision int64 `protobuf:"varint,2,opt,name=after_revision,json=afterRevision,proto3,oneof"`
+}
+
+type WatchJournalRequest_Consumer struct {
+	// After what this consumer acknowledged last, or where the journal begins if it never
+	// did. Lower case letters, digits and hyphens.
+	Consumer string `protobuf:"bytes,3,opt,name=consumer,proto3,oneof"`
+}
+
+func (*WatchJournalRequest_AfterRevision) isWatchJournalRequest_Start() {}
+
+func (*WatchJournalRequest_Consumer) isWatchJournalRequest_Start() {}
+
+// Response of JournalService.WatchJournal.
+type WatchJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry of `revision`; absent if there was nothing to send up to there.
+	Entry *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The revision up to which everything was sent: the position to go on from.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the message before, or that after which the watch began.
+	PreviousRevision int64 `protobuf:"varint,3,opt,name=previous_revision,json=previousRevision,proto3" json:"previous_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *WatchJournalResponse) Reset() {
+	*x = WatchJournalResponse{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJournalResponse) ProtoMessage() {}
+
+func (x *WatchJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJournalResponse.ProtoReflect.Descriptor instead.
+func (*WatchJournalResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchJournalResponse) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *WatchJournalResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchJournalResponse) GetPreviousRevision() int64 {
+	if x != nil {
+		return x.PreviousRevision
+	}
+	return 0
+}
+
+// Request of JournalService.AcknowledgeJournal.
+type AcknowledgeJournalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service, for example "invoicing".
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// The name of the consumer. Lower case letters, digits and hyphens.
+	Consumer string `protobuf:"bytes,2,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// The revision of the last message that it has handled.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeJournalRequest) Reset() {
+	*x = AcknowledgeJournalRequest{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeJournalRequest) ProtoMessage() {}
+
+func (x *AcknowledgeJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeJournalRequest.ProtoReflect.Descriptor instead.
+func (*AcknowledgeJournalRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AcknowledgeJournalRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AcknowledgeJournalRequest) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *AcknowledgeJournalRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Response of JournalService.AcknowledgeJournal.
+type AcknowledgeJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far the consumer is.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeJournalResponse) Reset() {
+	*x = AcknowledgeJournalResponse{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeJournalResponse) ProtoMessage() {}
+
+func (x *AcknowledgeJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeJournalResponse.ProtoReflect.Descriptor instead.
+func (*AcknowledgeJournalResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AcknowledgeJournalResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Request of JournalService.GetRetention.
+type GetRetentionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service, for example "invoicing".
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRetentionRequest) Reset() {
+	*x = GetRetentionRequest{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRetentionRequest) ProtoMessage() {}
+
+func (x *GetRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRetentionRequest.ProtoReflect.Descriptor instead.
+func (*GetRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetRetentionRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// Response of JournalService.GetRetention.
+type GetRetentionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many days values are kept, records before and after a change; 0 is for ever.
+	KeepValuesDays int32 `protobuf:"varint,1,opt,name=keep_values_days,json=keepValuesDays,proto3" json:"keep_values_days,omitempty"`
+	// How many days entries are kept; 0 is for ever.
+	KeepEntriesDays int32 `protobuf:"varint,2,opt,name=keep_entries_days,json=keepEntriesDays,proto3" json:"keep_entries_days,omitempty"`
+	// The revision after which the journal begins; 0 if all of it is kept.
+	BaseRevision  int64 `protobuf:"varint,3,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRetentionResponse) Reset() {
+	*x = GetRetentionResponse{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRetentionResponse) ProtoMessage() {}
+
+func (x *GetRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRetentionResponse.ProtoReflect.Descriptor instead.
+func (*GetRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetRetentionResponse) GetKeepValuesDays() int32 {
+	if x != nil {
+		return x.KeepValuesDays
+	}
+	return 0
+}
+
+func (x *GetRetentionResponse) GetKeepEntriesDays() int32 {
+	if x != nil {
+		return x.KeepEntriesDays
+	}
+	return 0
+}
+
+func (x *GetRetentionResponse) GetBaseRevision() int64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+// RetentionChanged is told in a journal when somebody says how long it is kept.
+type RetentionChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many days values are kept; 0 is for ever.
+	KeepValuesDays int32 `protobuf:"varint,1,opt,name=keep_values_days,json=keepValuesDays,proto3" json:"keep_values_days,omitempty"`
+	// How many days entries are kept; 0 is for ever.
+	KeepEntriesDays int32 `protobuf:"varint,2,opt,name=keep_entries_days,json=keepEntriesDays,proto3" json:"keep_entries_days,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RetentionChanged) Reset() {
+	*x = RetentionChanged{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetentionChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetentionChanged) ProtoMessage() {}
+
+func (x *RetentionChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetentionChanged.ProtoReflect.Descriptor instead.
+func (*RetentionChanged) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RetentionChanged) GetKeepValuesDays() int32 {
+	if x != nil {
+		return x.KeepValuesDays
+	}
+	return 0
+}
+
+func (x *RetentionChanged) GetKeepEntriesDays() int32 {
+	if x != nil {
+		return x.KeepEntriesDays
+	}
+	return 0
+}
+
+// Request of JournalService.SetRetention.
+type SetRetentionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Makes a repeat of the request return the first answer. A UUID.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks everything and changes nothing.
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The service, for example "invoicing".
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// How many days to keep values: 0 for ever, else 30 to 36500.
+	KeepValuesDays int32 `protobuf:"varint,4,opt,name=keep_values_days,json=keepValuesDays,proto3" json:"keep_values_days,omitempty"`
+	// How many days to keep entries: 0 for ever, else 30 to 36500. Events that another
+	// service has not handled by then are lost to it.
+	KeepEntriesDays int32 `protobuf:"varint,5,opt,name=keep_entries_days,json=keepEntriesDays,proto3" json:"keep_entries_days,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SetRetentionRequest) Reset() {
+	*x = SetRetentionRequest{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionRequest) ProtoMessage() {}
+
+func (x *SetRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionRequest.ProtoReflect.Descriptor instead.
+func (*SetRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SetRetentionRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetRetentionRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *SetRetentionRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SetRetentionRequest) GetKeepValuesDays() int32 {
+	if x != nil {
+		return x.KeepValuesDays
+	}
+	return 0
+}
+
+func (x *SetRetentionRequest) GetKeepEntriesDays() int32 {
+	if x != nil {
+		return x.KeepEntriesDays
+	}
+	return 0
+}
+
+// Response of JournalService.SetRetention.
+type SetRetentionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is now.
+	KeepValuesDays int32 `protobuf:"varint,1,opt,name=keep_values_days,json=keepValuesDays,proto3" json:"keep_values_days,omitempty"`
+	// As it is now.
+	KeepEntriesDays int32 `protobuf:"varint,2,opt,name=keep_entries_days,json=keepEntriesDays,proto3" json:"keep_entries_days,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SetRetentionResponse) Reset() {
+	*x = SetRetentionResponse{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionResponse) ProtoMessage() {}
+
+func (x *SetRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionResponse.ProtoReflect.Descriptor instead.
+func (*SetRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetRetentionResponse) GetKeepValuesDays() int32 {
+	if x != nil {
+		return x.KeepValuesDays
+	}
+	return 0
+}
+
+func (x *SetRetentionResponse) GetKeepEntriesDays() int32 {
+	if x != nil {
+		return x.KeepEntriesDays
+	}
+	return 0
+}
+
+// Request of JournalService.CompactJournal.
+type CompactJournalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service, for example "invoicing".
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactJournalRequest) Reset() {
+	*x = CompactJournalRequest{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactJournalRequest) ProtoMessage() {}
+
+func (x *CompactJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactJournalRequest.ProtoReflect.Descriptor instead.
+func (*CompactJournalRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CompactJournalRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// Response of JournalService.CompactJournal.
+type CompactJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many entries were removed.
+	Removed int64 `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Of how many entries the values were erased.
+	Erased int64 `protobuf:"varint,2,opt,name=erased,proto3" json:"erased,omitempty"`
+	// The revision after which the journal begins now.
+	BaseRevision  int64 `protobuf:"varint,3,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactJournalResponse) Reset() {
+	*x = CompactJournalResponse{}
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactJournalResponse) ProtoMessage() {}
+
+func (x *CompactJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactJournalResponse.ProtoReflect.Descriptor instead.
+func (*CompactJournalResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CompactJournalResponse) GetRemoved() int64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *CompactJournalResponse) GetErased() int64 {
+	if x != nil {
+		return x.Erased
+	}
+	return 0
+}
+
+func (x *CompactJournalResponse) GetBaseRevision() int64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
 // Request of JournalService.VerifyJournal.
 type VerifyJournalRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1034,7 +1727,7 @@ type VerifyJournalRequest struct {
 
 func (x *VerifyJournalRequest) Reset() {
 	*x = VerifyJournalRequest{}
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[11]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1739,7 @@ func (x *VerifyJournalRequest) String() string {
 func (*VerifyJournalRequest) ProtoMessage() {}
 
 func (x *VerifyJournalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[11]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1752,7 @@ func (x *VerifyJournalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyJournalRequest.ProtoReflect.Descriptor instead.
 func (*VerifyJournalRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VerifyJournalRequest) GetSource() string {
@@ -1097,7 +1790,7 @@ type VerifyJournalResponse struct {
 
 func (x *VerifyJournalResponse) Reset() {
 	*x = VerifyJournalResponse{}
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[12]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1802,7 @@ func (x *VerifyJournalResponse) String() string {
 func (*VerifyJournalResponse) ProtoMessage() {}
 
 func (x *VerifyJournalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[12]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1815,7 @@ func (x *VerifyJournalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyJournalResponse.ProtoReflect.Descriptor instead.
 func (*VerifyJournalResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyJournalResponse) GetRevision() int64 {
@@ -1171,7 +1864,7 @@ type GetCheckpointKeyRequest struct {
 
 func (x *GetCheckpointKeyRequest) Reset() {
 	*x = GetCheckpointKeyRequest{}
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[13]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1876,7 @@ func (x *GetCheckpointKeyRequest) String() string {
 func (*GetCheckpointKeyRequest) ProtoMessage() {}
 
 func (x *GetCheckpointKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[13]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1889,7 @@ func (x *GetCheckpointKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointKeyRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetCheckpointKeyRequest) GetSource() string {
@@ -1218,7 +1911,7 @@ type GetCheckpointKeyResponse struct {
 
 func (x *GetCheckpointKeyResponse) Reset() {
 	*x = GetCheckpointKeyResponse{}
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[14]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1923,7 @@ func (x *GetCheckpointKeyResponse) String() string {
 func (*GetCheckpointKeyResponse) ProtoMessage() {}
 
 func (x *GetCheckpointKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[14]
+	mi := &file_latchkey_journal_v1_journal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1936,7 @@ func (x *GetCheckpointKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetCheckpointKeyResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_journal_v1_journal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetCheckpointKeyResponse) GetVerifierKey() string {
@@ -1333,7 +2026,49 @@ const file_latchkey_journal_v1_journal_proto_rawDesc = "" +
 	"\x02at\x12\x05\xbaH\x02\b\x01\"b\n" +
 	"\x13GetRecordAtResponse\x12/\n" +
 	"\x06record\x18\x01 \x01(\v2\x17.google.protobuf.StructR\x06record\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"c\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xdf\x01\n" +
+	"\x13WatchJournalRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x120\n" +
+	"\x0eafter_revision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\rafterRevision\x126\n" +
+	"\bconsumer\x18\x03 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{1,63}$H\x00R\bconsumer\x122\n" +
+	"\vcollections\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10d\"\x06r\x04\x10\x01\x18?R\vcollectionsB\a\n" +
+	"\x05start\"\x91\x01\n" +
+	"\x14WatchJournalResponse\x120\n" +
+	"\x05entry\x18\x01 \x01(\v2\x1a.latchkey.journal.v1.EntryR\x05entry\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12+\n" +
+	"\x11previous_revision\x18\x03 \x01(\x03R\x10previousRevision\"\x99\x01\n" +
+	"\x19AcknowledgeJournalRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x124\n" +
+	"\bconsumer\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9-]{1,63}$R\bconsumer\x12#\n" +
+	"\brevision\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\brevision\"8\n" +
+	"\x1aAcknowledgeJournalResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"8\n" +
+	"\x13GetRetentionRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\"\x91\x01\n" +
+	"\x14GetRetentionResponse\x12(\n" +
+	"\x10keep_values_days\x18\x01 \x01(\x05R\x0ekeepValuesDays\x12*\n" +
+	"\x11keep_entries_days\x18\x02 \x01(\x05R\x0fkeepEntriesDays\x12#\n" +
+	"\rbase_revision\x18\x03 \x01(\x03R\fbaseRevision\"h\n" +
+	"\x10RetentionChanged\x12(\n" +
+	"\x10keep_values_days\x18\x01 \x01(\x05R\x0ekeepValuesDays\x12*\n" +
+	"\x11keep_entries_days\x18\x02 \x01(\x05R\x0fkeepEntriesDays\"\xff\x01\n" +
+	"\x13SetRetentionRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
+	"\x06source\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x128\n" +
+	"\x10keep_values_days\x18\x04 \x01(\x05B\x0e\xbaH\v\xd8\x01\x01\x1a\x06\x18\x94\x9d\x02(\x1eR\x0ekeepValuesDays\x12:\n" +
+	"\x11keep_entries_days\x18\x05 \x01(\x05B\x0e\xbaH\v\xd8\x01\x01\x1a\x06\x18\x94\x9d\x02(\x1eR\x0fkeepEntriesDays\"l\n" +
+	"\x14SetRetentionResponse\x12(\n" +
+	"\x10keep_values_days\x18\x01 \x01(\x05R\x0ekeepValuesDays\x12*\n" +
+	"\x11keep_entries_days\x18\x02 \x01(\x05R\x0fkeepEntriesDays\":\n" +
+	"\x15CompactJournalRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\"o\n" +
+	"\x16CompactJournalResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\x03R\aremoved\x12\x16\n" +
+	"\x06erased\x18\x02 \x01(\x03R\x06erased\x12#\n" +
+	"\rbase_revision\x18\x03 \x01(\x03R\fbaseRevision\"c\n" +
 	"\x14VerifyJournalRequest\x12!\n" +
 	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12(\n" +
 	"\n" +
@@ -1361,14 +2096,25 @@ const file_latchkey_journal_v1_journal_proto_rawDesc = "" +
 	"\fVALUES_SHOWN\x10\x01\x12\x11\n" +
 	"\rVALUES_ERASED\x10\x02\x12\x11\n" +
 	"\rVALUES_SECRET\x10\x03\x12\x12\n" +
-	"\x0eVALUES_OMITTED\x10\x042\xd4\x05\n" +
+	"\x0eVALUES_OMITTED\x10\x042\xf1\n" +
+	"\n" +
 	"\x0eJournalService\x12{\n" +
 	"\vListJournal\x12'.latchkey.journal.v1.ListJournalRequest\x1a(.latchkey.journal.v1.ListJournalResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12r\n" +
 	"\bGetEntry\x12$.latchkey.journal.v1.GetEntryRequest\x1a%.latchkey.journal.v1.GetEntryResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12h\n" +
 	"\vListHistory\x12'.latchkey.journal.v1.ListHistoryRequest\x1a(.latchkey.journal.v1.ListHistoryResponse\"\x06\x8a\xb5\x18\x02 \x01\x12h\n" +
-	"\vGetRecordAt\x12'.latchkey.journal.v1.GetRecordAtRequest\x1a(.latchkey.journal.v1.GetRecordAtResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x83\x01\n" +
+	"\vGetRecordAt\x12'.latchkey.journal.v1.GetRecordAtRequest\x1a(.latchkey.journal.v1.GetRecordAtResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x80\x01\n" +
+	"\fWatchJournal\x12(.latchkey.journal.v1.WatchJournalRequest\x1a).latchkey.journal.v1.WatchJournalResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users0\x01\x12\x90\x01\n" +
+	"\x12AcknowledgeJournal\x12..latchkey.journal.v1.AcknowledgeJournalRequest\x1a/.latchkey.journal.v1.AcknowledgeJournalResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users\x12~\n" +
+	"\fGetRetention\x12(.latchkey.journal.v1.GetRetentionRequest\x1a).latchkey.journal.v1.GetRetentionResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Owner\x12~\n" +
+	"\fSetRetention\x12(.latchkey.journal.v1.SetRetentionRequest\x1a).latchkey.journal.v1.SetRetentionResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Owner\x12\x84\x01\n" +
+	"\x0eCompactJournal\x12*.latchkey.journal.v1.CompactJournalRequest\x1a+.latchkey.journal.v1.CompactJournalResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Owner\x12\x83\x01\n" +
 	"\rVerifyJournal\x12).latchkey.journal.v1.VerifyJournalRequest\x1a*.latchkey.journal.v1.VerifyJournalResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Owner0\x01\x12w\n" +
 	"\x10GetCheckpointKey\x12,.latchkey.journal.v1.GetCheckpointKeyRequest\x1a-.latchkey.journal.v1.GetCheckpointKeyResponse\"\x06\x8a\xb5\x18\x02 \x01B3Z1latchkey.dev/gen/go/latchkey/journal/v1;journalpbb\x06proto3"
@@ -1386,62 +2132,84 @@ func file_latchkey_journal_v1_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_journal_v1_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_latchkey_journal_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_latchkey_journal_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_latchkey_journal_v1_journal_proto_goTypes = []any{
-	(Kind)(0),                        // 0: latchkey.journal.v1.Kind
-	(Values)(0),                      // 1: latchkey.journal.v1.Values
-	(*Entry)(nil),                    // 2: latchkey.journal.v1.Entry
-	(*Change)(nil),                   // 3: latchkey.journal.v1.Change
-	(*Event)(nil),                    // 4: latchkey.journal.v1.Event
-	(*ListJournalRequest)(nil),       // 5: latchkey.journal.v1.ListJournalRequest
-	(*ListJournalResponse)(nil),      // 6: latchkey.journal.v1.ListJournalResponse
-	(*GetEntryRequest)(nil),          // 7: latchkey.journal.v1.GetEntryRequest
-	(*GetEntryResponse)(nil),         // 8: latchkey.journal.v1.GetEntryResponse
-	(*ListHistoryRequest)(nil),       // 9: latchkey.journal.v1.ListHistoryRequest
-	(*ListHistoryResponse)(nil),      // 10: latchkey.journal.v1.ListHistoryResponse
-	(*GetRecordAtRequest)(nil),       // 11: latchkey.journal.v1.GetRecordAtRequest
-	(*GetRecordAtResponse)(nil),      // 12: latchkey.journal.v1.GetRecordAtResponse
-	(*VerifyJournalRequest)(nil),     // 13: latchkey.journal.v1.VerifyJournalRequest
-	(*VerifyJournalResponse)(nil),    // 14: latchkey.journal.v1.VerifyJournalResponse
-	(*GetCheckpointKeyRequest)(nil),  // 15: latchkey.journal.v1.GetCheckpointKeyRequest
-	(*GetCheckpointKeyResponse)(nil), // 16: latchkey.journal.v1.GetCheckpointKeyResponse
-	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),          // 18: google.protobuf.Struct
+	(Kind)(0),                          // 0: latchkey.journal.v1.Kind
+	(Values)(0),                        // 1: latchkey.journal.v1.Values
+	(*Entry)(nil),                      // 2: latchkey.journal.v1.Entry
+	(*Change)(nil),                     // 3: latchkey.journal.v1.Change
+	(*Event)(nil),                      // 4: latchkey.journal.v1.Event
+	(*ListJournalRequest)(nil),         // 5: latchkey.journal.v1.ListJournalRequest
+	(*ListJournalResponse)(nil),        // 6: latchkey.journal.v1.ListJournalResponse
+	(*GetEntryRequest)(nil),            // 7: latchkey.journal.v1.GetEntryRequest
+	(*GetEntryResponse)(nil),           // 8: latchkey.journal.v1.GetEntryResponse
+	(*ListHistoryRequest)(nil),         // 9: latchkey.journal.v1.ListHistoryRequest
+	(*ListHistoryResponse)(nil),        // 10: latchkey.journal.v1.ListHistoryResponse
+	(*GetRecordAtRequest)(nil),         // 11: latchkey.journal.v1.GetRecordAtRequest
+	(*GetRecordAtResponse)(nil),        // 12: latchkey.journal.v1.GetRecordAtResponse
+	(*WatchJournalRequest)(nil),        // 13: latchkey.journal.v1.WatchJournalRequest
+	(*WatchJournalResponse)(nil),       // 14: latchkey.journal.v1.WatchJournalResponse
+	(*AcknowledgeJournalRequest)(nil),  // 15: latchkey.journal.v1.AcknowledgeJournalRequest
+	(*AcknowledgeJournalResponse)(nil), // 16: latchkey.journal.v1.AcknowledgeJournalResponse
+	(*GetRetentionRequest)(nil),        // 17: latchkey.journal.v1.GetRetentionRequest
+	(*GetRetentionResponse)(nil),       // 18: latchkey.journal.v1.GetRetentionResponse
+	(*RetentionChanged)(nil),           // 19: latchkey.journal.v1.RetentionChanged
+	(*SetRetentionRequest)(nil),        // 20: latchkey.journal.v1.SetRetentionRequest
+	(*SetRetentionResponse)(nil),       // 21: latchkey.journal.v1.SetRetentionResponse
+	(*CompactJournalRequest)(nil),      // 22: latchkey.journal.v1.CompactJournalRequest
+	(*CompactJournalResponse)(nil),     // 23: latchkey.journal.v1.CompactJournalResponse
+	(*VerifyJournalRequest)(nil),       // 24: latchkey.journal.v1.VerifyJournalRequest
+	(*VerifyJournalResponse)(nil),      // 25: latchkey.journal.v1.VerifyJournalResponse
+	(*GetCheckpointKeyRequest)(nil),    // 26: latchkey.journal.v1.GetCheckpointKeyRequest
+	(*GetCheckpointKeyResponse)(nil),   // 27: latchkey.journal.v1.GetCheckpointKeyResponse
+	(*timestamppb.Timestamp)(nil),      // 28: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),            // 29: google.protobuf.Struct
 }
 var file_latchkey_journal_v1_journal_proto_depIdxs = []int32{
-	17, // 0: latchkey.journal.v1.Entry.commit_time:type_name -> google.protobuf.Timestamp
+	28, // 0: latchkey.journal.v1.Entry.commit_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: latchkey.journal.v1.Entry.changes:type_name -> latchkey.journal.v1.Change
 	4,  // 2: latchkey.journal.v1.Entry.events:type_name -> latchkey.journal.v1.Event
 	0,  // 3: latchkey.journal.v1.Change.kind:type_name -> latchkey.journal.v1.Kind
-	18, // 4: latchkey.journal.v1.Change.old_value:type_name -> google.protobuf.Struct
-	18, // 5: latchkey.journal.v1.Change.new_value:type_name -> google.protobuf.Struct
+	29, // 4: latchkey.journal.v1.Change.old_value:type_name -> google.protobuf.Struct
+	29, // 5: latchkey.journal.v1.Change.new_value:type_name -> google.protobuf.Struct
 	1,  // 6: latchkey.journal.v1.Change.values:type_name -> latchkey.journal.v1.Values
-	18, // 7: latchkey.journal.v1.Event.payload:type_name -> google.protobuf.Struct
+	29, // 7: latchkey.journal.v1.Event.payload:type_name -> google.protobuf.Struct
 	0,  // 8: latchkey.journal.v1.ListJournalRequest.kind:type_name -> latchkey.journal.v1.Kind
-	17, // 9: latchkey.journal.v1.ListJournalRequest.from_time:type_name -> google.protobuf.Timestamp
-	17, // 10: latchkey.journal.v1.ListJournalRequest.to_time:type_name -> google.protobuf.Timestamp
+	28, // 9: latchkey.journal.v1.ListJournalRequest.from_time:type_name -> google.protobuf.Timestamp
+	28, // 10: latchkey.journal.v1.ListJournalRequest.to_time:type_name -> google.protobuf.Timestamp
 	2,  // 11: latchkey.journal.v1.ListJournalResponse.entries:type_name -> latchkey.journal.v1.Entry
 	2,  // 12: latchkey.journal.v1.GetEntryResponse.entry:type_name -> latchkey.journal.v1.Entry
 	2,  // 13: latchkey.journal.v1.ListHistoryResponse.entries:type_name -> latchkey.journal.v1.Entry
-	17, // 14: latchkey.journal.v1.GetRecordAtRequest.time:type_name -> google.protobuf.Timestamp
-	18, // 15: latchkey.journal.v1.GetRecordAtResponse.record:type_name -> google.protobuf.Struct
-	5,  // 16: latchkey.journal.v1.JournalService.ListJournal:input_type -> latchkey.journal.v1.ListJournalRequest
-	7,  // 17: latchkey.journal.v1.JournalService.GetEntry:input_type -> latchkey.journal.v1.GetEntryRequest
-	9,  // 18: latchkey.journal.v1.JournalService.ListHistory:input_type -> latchkey.journal.v1.ListHistoryRequest
-	11, // 19: latchkey.journal.v1.JournalService.GetRecordAt:input_type -> latchkey.journal.v1.GetRecordAtRequest
-	13, // 20: latchkey.journal.v1.JournalService.VerifyJournal:input_type -> latchkey.journal.v1.VerifyJournalRequest
-	15, // 21: latchkey.journal.v1.JournalService.GetCheckpointKey:input_type -> latchkey.journal.v1.GetCheckpointKeyRequest
-	6,  // 22: latchkey.journal.v1.JournalService.ListJournal:output_type -> latchkey.journal.v1.ListJournalResponse
-	8,  // 23: latchkey.journal.v1.JournalService.GetEntry:output_type -> latchkey.journal.v1.GetEntryResponse
-	10, // 24: latchkey.journal.v1.JournalService.ListHistory:output_type -> latchkey.journal.v1.ListHistoryResponse
-	12, // 25: latchkey.journal.v1.JournalService.GetRecordAt:output_type -> latchkey.journal.v1.GetRecordAtResponse
-	14, // 26: latchkey.journal.v1.JournalService.VerifyJournal:output_type -> latchkey.journal.v1.VerifyJournalResponse
-	16, // 27: latchkey.journal.v1.JournalService.GetCheckpointKey:output_type -> latchkey.journal.v1.GetCheckpointKeyResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	28, // 14: latchkey.journal.v1.GetRecordAtRequest.time:type_name -> google.protobuf.Timestamp
+	29, // 15: latchkey.journal.v1.GetRecordAtResponse.record:type_name -> google.protobuf.Struct
+	2,  // 16: latchkey.journal.v1.WatchJournalResponse.entry:type_name -> latchkey.journal.v1.Entry
+	5,  // 17: latchkey.journal.v1.JournalService.ListJournal:input_type -> latchkey.journal.v1.ListJournalRequest
+	7,  // 18: latchkey.journal.v1.JournalService.GetEntry:input_type -> latchkey.journal.v1.GetEntryRequest
+	9,  // 19: latchkey.journal.v1.JournalService.ListHistory:input_type -> latchkey.journal.v1.ListHistoryRequest
+	11, // 20: latchkey.journal.v1.JournalService.GetRecordAt:input_type -> latchkey.journal.v1.GetRecordAtRequest
+	13, // 21: latchkey.journal.v1.JournalService.WatchJournal:input_type -> latchkey.journal.v1.WatchJournalRequest
+	15, // 22: latchkey.journal.v1.JournalService.AcknowledgeJournal:input_type -> latchkey.journal.v1.AcknowledgeJournalRequest
+	17, // 23: latchkey.journal.v1.JournalService.GetRetention:input_type -> latchkey.journal.v1.GetRetentionRequest
+	20, // 24: latchkey.journal.v1.JournalService.SetRetention:input_type -> latchkey.journal.v1.SetRetentionRequest
+	22, // 25: latchkey.journal.v1.JournalService.CompactJournal:input_type -> latchkey.journal.v1.CompactJournalRequest
+	24, // 26: latchkey.journal.v1.JournalService.VerifyJournal:input_type -> latchkey.journal.v1.VerifyJournalRequest
+	26, // 27: latchkey.journal.v1.JournalService.GetCheckpointKey:input_type -> latchkey.journal.v1.GetCheckpointKeyRequest
+	6,  // 28: latchkey.journal.v1.JournalService.ListJournal:output_type -> latchkey.journal.v1.ListJournalResponse
+	8,  // 29: latchkey.journal.v1.JournalService.GetEntry:output_type -> latchkey.journal.v1.GetEntryResponse
+	10, // 30: latchkey.journal.v1.JournalService.ListHistory:output_type -> latchkey.journal.v1.ListHistoryResponse
+	12, // 31: latchkey.journal.v1.JournalService.GetRecordAt:output_type -> latchkey.journal.v1.GetRecordAtResponse
+	14, // 32: latchkey.journal.v1.JournalService.WatchJournal:output_type -> latchkey.journal.v1.WatchJournalResponse
+	16, // 33: latchkey.journal.v1.JournalService.AcknowledgeJournal:output_type -> latchkey.journal.v1.AcknowledgeJournalResponse
+	18, // 34: latchkey.journal.v1.JournalService.GetRetention:output_type -> latchkey.journal.v1.GetRetentionResponse
+	21, // 35: latchkey.journal.v1.JournalService.SetRetention:output_type -> latchkey.journal.v1.SetRetentionResponse
+	23, // 36: latchkey.journal.v1.JournalService.CompactJournal:output_type -> latchkey.journal.v1.CompactJournalResponse
+	25, // 37: latchkey.journal.v1.JournalService.VerifyJournal:output_type -> latchkey.journal.v1.VerifyJournalResponse
+	27, // 38: latchkey.journal.v1.JournalService.GetCheckpointKey:output_type -> latchkey.journal.v1.GetCheckpointKeyResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_journal_v1_journal_proto_init() }
@@ -1453,13 +2221,17 @@ func file_latchkey_journal_v1_journal_proto_init() {
 		(*GetRecordAtRequest_Revision)(nil),
 		(*GetRecordAtRequest_Time)(nil),
 	}
+	file_latchkey_journal_v1_journal_proto_msgTypes[11].OneofWrappers = []any{
+		(*WatchJournalRequest_AfterRevision)(nil),
+		(*WatchJournalRequest_Consumer)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_journal_v1_journal_proto_rawDesc), len(file_latchkey_journal_v1_journal_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

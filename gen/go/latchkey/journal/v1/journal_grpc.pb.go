@@ -21,12 +21,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	JournalService_ListJournal_FullMethodName      = "/latchkey.journal.v1.JournalService/ListJournal"
-	JournalService_GetEntry_FullMethodName         = "/latchkey.journal.v1.JournalService/GetEntry"
-	JournalService_ListHistory_FullMethodName      = "/latchkey.journal.v1.JournalService/ListHistory"
-	JournalService_GetRecordAt_FullMethodName      = "/latchkey.journal.v1.JournalService/GetRecordAt"
-	JournalService_VerifyJournal_FullMethodName    = "/latchkey.journal.v1.JournalService/VerifyJournal"
-	JournalService_GetCheckpointKey_FullMethodName = "/latchkey.journal.v1.JournalService/GetCheckpointKey"
+	JournalService_ListJournal_FullMethodName        = "/latchkey.journal.v1.JournalService/ListJournal"
+	JournalService_GetEntry_FullMethodName           = "/latchkey.journal.v1.JournalService/GetEntry"
+	JournalService_ListHistory_FullMethodName        = "/latchkey.journal.v1.JournalService/ListHistory"
+	JournalService_GetRecordAt_FullMethodName        = "/latchkey.journal.v1.JournalService/GetRecordAt"
+	JournalService_WatchJournal_FullMethodName       = "/latchkey.journal.v1.JournalService/WatchJournal"
+	JournalService_AcknowledgeJournal_FullMethodName = "/latchkey.journal.v1.JournalService/AcknowledgeJournal"
+	JournalService_GetRetention_FullMethodName       = "/latchkey.journal.v1.JournalService/GetRetention"
+	JournalService_SetRetention_FullMethodName       = "/latchkey.journal.v1.JournalService/SetRetention"
+	JournalService_CompactJournal_FullMethodName     = "/latchkey.journal.v1.JournalService/CompactJournal"
+	JournalService_VerifyJournal_FullMethodName      = "/latchkey.journal.v1.JournalService/VerifyJournal"
+	JournalService_GetCheckpointKey_FullMethodName   = "/latchkey.journal.v1.JournalService/GetCheckpointKey"
 )
 
 // JournalServiceClient is the client API for JournalService service.
@@ -70,6 +75,46 @@ type JournalServiceClient interface {
 	// it is no longer kept how it was.
 	// Example: {"source": "identity", "collection": "organization", "id": "0198c5a0-0000-7000-8000-000000000001", "revision": 3}
 	GetRecordAt(ctx context.Context, in *GetRecordAtRequest, opts ...grpc.CallOption) (*GetRecordAtResponse, error)
+	// Sends the entries after a position, each once, in the order of their revisions and
+	// without a gap, and goes on as new ones come. Each message names the revision up to
+	// which everything was sent, and that of the message before, so that a consumer can
+	// see that it missed nothing. When there is nothing to send, the revision is told without an
+	// entry: when the consumer has all there is for the first time, and when nothing came for
+	// 10 seconds.
+	//
+	// A consumer keeps the revision of the last message that it handled, and begins again
+	// after it wherever it likes, at another replica too; or it gives itself a name and
+	// acknowledges, and the service keeps it. What was sent and not kept comes again.
+	//
+	// A consumer that loses what it takes to see a record no longer gets its changes; one
+	// that may no longer call is ended with PERMISSION_DENIED.
+	//
+	// Fails with NOT_FOUND if this process does not run the source, INVALID_ARGUMENT as
+	// ListJournal, OUT_OF_RANGE if entries after the position are no longer kept (the
+	// metadata `base_revision` says from where it can go on), RESOURCE_EXHAUSTED beyond 64
+	// watches of one organization, and UNAVAILABLE when the process stops.
+	// Example: {"source": "invoicing", "after_revision": 0, "collections": ["invoice"]}
+	WatchJournal(ctx context.Context, in *WatchJournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJournalResponse], error)
+	// Keeps how far a consumer of the organization has come. Acknowledging an earlier revision
+	// changes nothing.
+	// Fails with NOT_FOUND if this process does not run the source, and FAILED_PRECONDITION
+	// for a revision that is still to come and beyond 100 consumers.
+	// Example: {"source": "invoicing", "consumer": "warehouse", "revision": 1}
+	AcknowledgeJournal(ctx context.Context, in *AcknowledgeJournalRequest, opts ...grpc.CallOption) (*AcknowledgeJournalResponse, error)
+	// Returns how long the organization's journal of a service is kept.
+	// Fails with NOT_FOUND if this process does not run the source.
+	// Example: {"source": "invoicing"}
+	GetRetention(ctx context.Context, in *GetRetentionRequest, opts ...grpc.CallOption) (*GetRetentionResponse, error)
+	// Says how long the organization's journal of a service is kept. What is older goes within
+	// an hour, or with CompactJournal, and nothing brings it back: keep a checkpoint of what
+	// was. The journal tells that this was said, and by whom.
+	// Fails with NOT_FOUND if this process does not run the source, and FAILED_PRECONDITION
+	// for identity, whose journal is one for all organizations.
+	// Example: {"source": "invoicing", "keep_values_days": 365, "keep_entries_days": 3650}
+	SetRetention(ctx context.Context, in *SetRetentionRequest, opts ...grpc.CallOption) (*SetRetentionResponse, error)
+	// Removes now what is older than it is kept. Fails as SetRetention.
+	// Example: {"source": "invoicing"}
+	CompactJournal(ctx context.Context, in *CompactJournalRequest, opts ...grpc.CallOption) (*CompactJournalResponse, error)
 	// Proves that the chain of hashes is whole from where the journal begins to its end, and
 	// returns a signed checkpoint of the end to keep elsewhere. With a checkpoint that was
 	// kept it proves as well that nothing up to there was changed since. Tells how far it is
@@ -138,9 +183,68 @@ func (c *journalServiceClient) GetRecordAt(ctx context.Context, in *GetRecordAtR
 	return out, nil
 }
 
+func (c *journalServiceClient) WatchJournal(ctx context.Context, in *WatchJournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJournalResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &JournalService_ServiceDesc.Streams[0], JournalService_WatchJournal_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchJournalRequest, WatchJournalResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JournalService_WatchJournalClient = grpc.ServerStreamingClient[WatchJournalResponse]
+
+func (c *journalServiceClient) AcknowledgeJournal(ctx context.Context, in *AcknowledgeJournalRequest, opts ...grpc.CallOption) (*AcknowledgeJournalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcknowledgeJournalResponse)
+	err := c.cc.Invoke(ctx, JournalService_AcknowledgeJournal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *journalServiceClient) GetRetention(ctx context.Context, in *GetRetentionRequest, opts ...grpc.CallOption) (*GetRetentionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRetentionResponse)
+	err := c.cc.Invoke(ctx, JournalService_GetRetention_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *journalServiceClient) SetRetention(ctx context.Context, in *SetRetentionRequest, opts ...grpc.CallOption) (*SetRetentionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetRetentionResponse)
+	err := c.cc.Invoke(ctx, JournalService_SetRetention_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *journalServiceClient) CompactJournal(ctx context.Context, in *CompactJournalRequest, opts ...grpc.CallOption) (*CompactJournalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompactJournalResponse)
+	err := c.cc.Invoke(ctx, JournalService_CompactJournal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *journalServiceClient) VerifyJournal(ctx context.Context, in *VerifyJournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyJournalResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &JournalService_ServiceDesc.Streams[0], JournalService_VerifyJournal_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &JournalService_ServiceDesc.Streams[1], JournalService_VerifyJournal_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +312,46 @@ type JournalServiceServer interface {
 	// it is no longer kept how it was.
 	// Example: {"source": "identity", "collection": "organization", "id": "0198c5a0-0000-7000-8000-000000000001", "revision": 3}
 	GetRecordAt(context.Context, *GetRecordAtRequest) (*GetRecordAtResponse, error)
+	// Sends the entries after a position, each once, in the order of their revisions and
+	// without a gap, and goes on as new ones come. Each message names the revision up to
+	// which everything was sent, and that of the message before, so that a consumer can
+	// see that it missed nothing. When there is nothing to send, the revision is told without an
+	// entry: when the consumer has all there is for the first time, and when nothing came for
+	// 10 seconds.
+	//
+	// A consumer keeps the revision of the last message that it handled, and begins again
+	// after it wherever it likes, at another replica too; or it gives itself a name and
+	// acknowledges, and the service keeps it. What was sent and not kept comes again.
+	//
+	// A consumer that loses what it takes to see a record no longer gets its changes; one
+	// that may no longer call is ended with PERMISSION_DENIED.
+	//
+	// Fails with NOT_FOUND if this process does not run the source, INVALID_ARGUMENT as
+	// ListJournal, OUT_OF_RANGE if entries after the position are no longer kept (the
+	// metadata `base_revision` says from where it can go on), RESOURCE_EXHAUSTED beyond 64
+	// watches of one organization, and UNAVAILABLE when the process stops.
+	// Example: {"source": "invoicing", "after_revision": 0, "collections": ["invoice"]}
+	WatchJournal(*WatchJournalRequest, grpc.ServerStreamingServer[WatchJournalResponse]) error
+	// Keeps how far a consumer of the organization has come. Acknowledging an earlier revision
+	// changes nothing.
+	// Fails with NOT_FOUND if this process does not run the source, and FAILED_PRECONDITION
+	// for a revision that is still to come and beyond 100 consumers.
+	// Example: {"source": "invoicing", "consumer": "warehouse", "revision": 1}
+	AcknowledgeJournal(context.Context, *AcknowledgeJournalRequest) (*AcknowledgeJournalResponse, error)
+	// Returns how long the organization's journal of a service is kept.
+	// Fails with NOT_FOUND if this process does not run the source.
+	// Example: {"source": "invoicing"}
+	GetRetention(context.Context, *GetRetentionRequest) (*GetRetentionResponse, error)
+	// Says how long the organization's journal of a service is kept. What is older goes within
+	// an hour, or with CompactJournal, and nothing brings it back: keep a checkpoint of what
+	// was. The journal tells that this was said, and by whom.
+	// Fails with NOT_FOUND if this process does not run the source, and FAILED_PRECONDITION
+	// for identity, whose journal is one for all organizations.
+	// Example: {"source": "invoicing", "keep_values_days": 365, "keep_entries_days": 3650}
+	SetRetention(context.Context, *SetRetentionRequest) (*SetRetentionResponse, error)
+	// Removes now what is older than it is kept. Fails as SetRetention.
+	// Example: {"source": "invoicing"}
+	CompactJournal(context.Context, *CompactJournalRequest) (*CompactJournalResponse, error)
 	// Proves that the chain of hashes is whole from where the journal begins to its end, and
 	// returns a signed checkpoint of the end to keep elsewhere. With a checkpoint that was
 	// kept it proves as well that nothing up to there was changed since. Tells how far it is
@@ -247,6 +391,21 @@ func (UnimplementedJournalServiceServer) ListHistory(context.Context, *ListHisto
 }
 func (UnimplementedJournalServiceServer) GetRecordAt(context.Context, *GetRecordAtRequest) (*GetRecordAtResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRecordAt not implemented")
+}
+func (UnimplementedJournalServiceServer) WatchJournal(*WatchJournalRequest, grpc.ServerStreamingServer[WatchJournalResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchJournal not implemented")
+}
+func (UnimplementedJournalServiceServer) AcknowledgeJournal(context.Context, *AcknowledgeJournalRequest) (*AcknowledgeJournalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcknowledgeJournal not implemented")
+}
+func (UnimplementedJournalServiceServer) GetRetention(context.Context, *GetRetentionRequest) (*GetRetentionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRetention not implemented")
+}
+func (UnimplementedJournalServiceServer) SetRetention(context.Context, *SetRetentionRequest) (*SetRetentionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetRetention not implemented")
+}
+func (UnimplementedJournalServiceServer) CompactJournal(context.Context, *CompactJournalRequest) (*CompactJournalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompactJournal not implemented")
 }
 func (UnimplementedJournalServiceServer) VerifyJournal(*VerifyJournalRequest, grpc.ServerStreamingServer[VerifyJournalResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyJournal not implemented")
@@ -347,6 +506,89 @@ func _JournalService_GetRecordAt_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JournalService_WatchJournal_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchJournalRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(JournalServiceServer).WatchJournal(m, &grpc.GenericServerStream[WatchJournalRequest, WatchJournalResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type JournalService_WatchJournalServer = grpc.ServerStreamingServer[WatchJournalResponse]
+
+func _JournalService_AcknowledgeJournal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcknowledgeJournalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JournalServiceServer).AcknowledgeJournal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JournalService_AcknowledgeJournal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JournalServiceServer).AcknowledgeJournal(ctx, req.(*AcknowledgeJournalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JournalService_GetRetention_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRetentionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JournalServiceServer).GetRetention(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JournalService_GetRetention_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JournalServiceServer).GetRetention(ctx, req.(*GetRetentionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JournalService_SetRetention_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetRetentionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JournalServiceServer).SetRetention(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JournalService_SetRetention_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JournalServiceServer).SetRetention(ctx, req.(*SetRetentionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JournalService_CompactJournal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompactJournalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JournalServiceServer).CompactJournal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JournalService_CompactJournal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JournalServiceServer).CompactJournal(ctx, req.(*CompactJournalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JournalService_VerifyJournal_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(VerifyJournalRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -400,11 +642,32 @@ var JournalService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _JournalService_GetRecordAt_Handler,
 		},
 		{
+			MethodName: "AcknowledgeJournal",
+			Handler:    _JournalService_AcknowledgeJournal_Handler,
+		},
+		{
+			MethodName: "GetRetention",
+			Handler:    _JournalService_GetRetention_Handler,
+		},
+		{
+			MethodName: "SetRetention",
+			Handler:    _JournalService_SetRetention_Handler,
+		},
+		{
+			MethodName: "CompactJournal",
+			Handler:    _JournalService_CompactJournal_Handler,
+		},
+		{
 			MethodName: "GetCheckpointKey",
 			Handler:    _JournalService_GetCheckpointKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchJournal",
+			Handler:       _JournalService_WatchJournal_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "VerifyJournal",
 			Handler:       _JournalService_VerifyJournal_Handler,

@@ -184,8 +184,12 @@ type Base struct {
 	ErasedRevision int64 `protobuf:"varint,4,opt,name=erased_revision,json=erasedRevision,proto3" json:"erased_revision,omitempty"`
 	// The last revision of which an event was removed, by type.
 	DroppedEvents map[string]int64 `protobuf:"bytes,5,rep,name=dropped_events,json=droppedEvents,proto3" json:"dropped_events,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// How many days values are kept; 0 is for ever.
+	KeepValuesDays int32 `protobuf:"varint,6,opt,name=keep_values_days,json=keepValuesDays,proto3" json:"keep_values_days,omitempty"`
+	// How many days entries are kept; 0 is for ever.
+	KeepEntriesDays int32 `protobuf:"varint,7,opt,name=keep_entries_days,json=keepEntriesDays,proto3" json:"keep_entries_days,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Base) Reset() {
@@ -251,6 +255,20 @@ func (x *Base) GetDroppedEvents() map[string]int64 {
 		return x.DroppedEvents
 	}
 	return nil
+}
+
+func (x *Base) GetKeepValuesDays() int32 {
+	if x != nil {
+		return x.KeepValuesDays
+	}
+	return 0
+}
+
+func (x *Base) GetKeepEntriesDays() int32 {
+	if x != nil {
+		return x.KeepEntriesDays
+	}
+	return 0
 }
 
 // Head is the end of a tenant's journal. It is read and written by every
@@ -792,14 +810,16 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	" \x01(\fR\x04hash\x1a<\n" +
 	"\x0ePositionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xb1\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x87\x03\n" +
 	"\x04Base\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12;\n" +
 	"\vcommit_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"commitTime\x12'\n" +
 	"\x0ferased_revision\x18\x04 \x01(\x03R\x0eerasedRevision\x12Q\n" +
-	"\x0edropped_events\x18\x05 \x03(\v2*.latchkey.store.v1.Base.DroppedEventsEntryR\rdroppedEvents\x1a@\n" +
+	"\x0edropped_events\x18\x05 \x03(\v2*.latchkey.store.v1.Base.DroppedEventsEntryR\rdroppedEvents\x12(\n" +
+	"\x10keep_values_days\x18\x06 \x01(\x05R\x0ekeepValuesDays\x12*\n" +
+	"\x11keep_entries_days\x18\a \x01(\x05R\x0fkeepEntriesDays\x1a@\n" +
 	"\x12DroppedEventsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"6\n" +
