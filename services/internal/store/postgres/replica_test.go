@@ -16,6 +16,7 @@ import (
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"
+	"latchkey.dev/services/internal/store/storetest"
 )
 
 // replicas opens a service as so many processes would.
@@ -247,6 +248,12 @@ func TestReplicasListen(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// TestReplicasWatch has writers that pause in their transactions, compaction, and followers
+// of all kinds on three replicas.
+func TestReplicasWatch(t *testing.T) {
+	storetest.NeverSkips(t, samples, replicas(t, 3)...)
 }
 
 // TestOthers looks at which commits a process is told of.
