@@ -121,6 +121,16 @@ func ReadHead(ctx context.Context, p Pages, tenant string) (int64, error) {
 	return head.GetRevision(), err
 }
 
+// readBase returns where a tenant's journal begins.
+func readBase(ctx context.Context, p Pages, tenant string) (*storepb.Base, error) {
+	base := &storepb.Base{}
+	row, err := getRow(ctx, p, tenantRow(tenant, spaceBase))
+	if err == nil {
+		err = proto.Unmarshal(row, base)
+	}
+	return base, err
+}
+
 // Baseline is what was read of a tenant by [ReadTenant].
 type Baseline struct {
 	After int64 // entries up to this one are among the rows, and nothing of them is missing
@@ -174,7 +184,14 @@ func ReadTenant(ctx context.Context, p Pages, tenant string, take func(rows []Pa
 // ReadRevisionAt returns the last revision of a tenant before the first that was committed
 // after an instant, of those up to head that its journal still has.
 func ReadRevisionAt(ctx context.Context, p Pages, tenant string, head int64, at time.Time) (int64, error) {
+	base, err := readBase(ctx, p, tenant)
+	if err != nil {
+		return 0, err
+	}
 	for revision := head; revision > 0; revision-- {
+		if revision == base.GetRevision() && !base.GetCommitTime().AsTime().After(at) {
+			return revision, nil
+		}
 		row, err := getRow(ctx, p, tenantRow(tenant, spaceJournal, revision))
 		if err != nil {
 			return 0, err

@@ -135,6 +135,11 @@ func lastOfEach(batch []Write) []Write {
 
 // Put puts rows of a tenant, or of none.
 func (r *Replay) Put(ctx context.Context, tenant string, rows []*storepb.Pair) error {
+	if tenant != "" && len(rows) > 0 { // it may have come after the rows of none were read
+		if err := r.write(ctx, tenant, Write{registryKey(tenant), present}); err != nil {
+			return err
+		}
+	}
 	for _, row := range rows {
 		if tenantOf(row.GetKey()) != tenant {
 			return fmt.Errorf("row %x is not of tenant %q", row.GetKey(), tenant)

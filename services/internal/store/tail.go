@@ -20,12 +20,14 @@ const (
 
 // ReadTail returns the next entries of a tenant's journal after a revision, each with the
 // rows that were committed with it: as many as one answer should hold, and none only if
-// there are none that are wanted. It ends before the first entry that is not.
+// there are none that are wanted. It ends before the first entry that is not. It returns a
+// fault with the reason JOURNAL_COMPACTED if an entry after the revision was removed, or its
+// values were.
 func ReadTail(ctx context.Context, p Pages, tenant string, afterRevision int64, wanted func(*storepb.JournalEntry) bool) ([]*storepb.BackupEntry, error) {
 	var tail []*storepb.BackupEntry
 	size, next := 0, afterRevision+1
 	lo, hi := tenantRow(tenant, spaceJournal, next), after(tenantRow(tenant, spaceJournal))
-	errEnough := errors.New("enough")
+	errEnough, errGap := errors.New("enough"), errors.New("an entry is missing")
 	err := EachPage(ctx, p, lo, hi, func(page []Pair) error {
 		for _, row := range page {
 			e := &storepb.JournalEntry{}
@@ -33,7 +35,7 @@ func ReadTail(ctx context.Context, p Pages, tenant string, afterRevision int64, 
 				return fmt.Errorf("decode entry: %w", err)
 			}
 			if e.GetRevision() != next {
-				return fmt.Errorf("the journal of %s has no entry %d", tenant, next)
+				return errGap
 			}
 			if !wanted(e) {
 				return errEnough
@@ -49,8 +51,19 @@ func ReadTail(ctx context.Context, p Pages, tenant string, afterRevision int64, 
 		}
 		return nil
 	})
-	if err != nil && err != errEnough {
+	if err != nil && err != errEnough && err != errGap {
 		return nil, err
+	}
+	// What was read of an entry that was being removed may lack rows.
+	base, baseErr := readBase(ctx, p, tenant)
+	if baseErr != nil {
+		return nil, baseErr
+	}
+	if less := max(base.GetRevision(), base.GetErasedRevision()); less > afterRevision {
+		return nil, compacted(afterRevision+1, less)
+	}
+	if err == errGap {
+		return nil, fmt.Errorf("the journal of %s has no entry %d", tenant, next)
 	}
 	return tail, nil
 }

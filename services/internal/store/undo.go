@@ -28,8 +28,15 @@ func (r *Replay) Undo(ctx context.Context, tenant string, to int64) (undone bool
 	if err != nil {
 		return false, err
 	}
+	base, err := readBase(ctx, PagesOf(r.engine), tenant)
+	if err != nil {
+		return false, err
+	}
+	if to < base.GetRevision() {
+		return false, fmt.Errorf("take %s back to revision %d: %w", tenant, to, compacted(to, base.GetRevision()))
+	}
 	for revision := last; revision > to; revision-- {
-		if err := r.undoOne(ctx, tenant, revision); err != nil {
+		if err := r.undoOne(ctx, tenant, revision, base.GetRevision()); err != nil {
 			return false, fmt.Errorf("take back revision %d of %s: %w", revision, tenant, err)
 		}
 	}
@@ -52,8 +59,8 @@ func (r *Replay) forget(ctx context.Context, tenant string) error {
 	return r.write(ctx, "", Write{registryKey(tenant), nil})
 }
 
-// undoOne takes back the last entry of the journal.
-func (r *Replay) undoOne(ctx context.Context, tenant string, revision int64) error {
+// undoOne takes back the last entry of a journal that begins after base.
+func (r *Replay) undoOne(ctx context.Context, tenant string, revision, base int64) error {
 	key := tenantRow(tenant, spaceJournal, revision)
 	row, err := getRow(ctx, PagesOf(r.engine), key)
 	if err != nil {
@@ -75,6 +82,13 @@ func (r *Replay) undoOne(ctx context.Context, tenant string, revision int64) err
 		writes = append(writes,
 			Write{tenantRow(tenant, spaceHistory, c.GetCollection(), c.GetId(), revision), nil},
 			r.become(tenant, c, c.GetOldHash(), c.OldValue, nil))
+		known, err := r.knownBefore(ctx, tenant, c, revision, base)
+		if err != nil {
+			return err
+		}
+		if !known {
+			writes = append(writes, Write{tenantRow(tenant, spaceHistory, c.GetCollection(), c.GetId(), base), c.GetOldHash()})
+		}
 	}
 	for _, party := range e.GetParties() {
 		writes = append(writes, Write{partyRow(tenant, party, revision), nil})
@@ -86,6 +100,19 @@ func (r *Replay) undoOne(ctx context.Context, tenant string, revision int64) err
 		writes = append(writes, Write{answerRow(tenant, e), nil})
 	}
 	return r.write(ctx, tenant, writes...)
+}
+
+// knownBefore reports whether the history of a record tells what it was before a change.
+// It does not where the change that made it so was removed when this one was known.
+func (r *Replay) knownBefore(ctx context.Context, tenant string, c *storepb.Change, revision, base int64) (bool, error) {
+	if base == 0 || len(c.GetOldHash()) == 0 {
+		return true, nil
+	}
+	history := func(revision int64) []byte {
+		return tenantRow(tenant, spaceHistory, c.GetCollection(), c.GetId(), revision)
+	}
+	before, err := PagesOf(r.engine).Page(ctx, history(0), history(revision))
+	return len(before) > 0, err
 }
 
 // setBack gives the tenant's positions the values that they had with the entries that are

@@ -34,6 +34,10 @@
 // where they do not, a restore sets the positions of consumers back to where
 // their sources end.
 //
+// Where a journal is compacted meanwhile, so that entries are gone which the rows need, the
+// rows of that tenant are read again, and those that were written do not count. Then all
+// services are cut at a later instant.
+//
 // Notes of decisions and counts of uses belong to no entry. They are read when their page is,
 // and once more at the end as far as they are new.
 //

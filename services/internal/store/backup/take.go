@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,7 +12,9 @@ import (
 	"gocloud.dev/blob"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -44,6 +47,7 @@ type Taking struct {
 	counts Counts
 	begun  time.Time
 	last   map[string]map[string]int64 // revision up to which a tenant was taken, by service
+	least  map[string]map[string]int64 // revision up to which a tenant must be taken, by service
 	sum    []byte                      // of the last chunk
 	cut    time.Time
 }
@@ -53,7 +57,7 @@ func (t *Taking) Cut() time.Time { return t.cut }
 
 // Take writes a backup of everything.
 func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
-	t.last, t.begun, t.counts = map[string]map[string]int64{}, t.Now(), Counts{}
+	t.last, t.least, t.begun, t.counts = map[string]map[string]int64{}, map[string]map[string]int64{}, t.Now(), Counts{}
 	header := &storepb.BackupHeader{
 		Format: Format, CreateTime: timestamppb.New(t.begun), Blobs: t.Blobs != nil, Tenant: t.Tenant,
 	}
@@ -64,21 +68,13 @@ func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
 	if err != nil {
 		return t.counts, err
 	}
-	least := map[string]map[string]int64{}
 	for _, s := range t.Stores {
-		if least[s.Service], err = t.rows(ctx, w, s); err != nil {
+		if err := t.rows(ctx, w, s); err != nil {
 			return t.counts, fmt.Errorf("read the store of %s: %w", s.Service, err)
 		}
 	}
-	t.cut = t.Now()
-	for _, s := range t.Stores {
-		tenants, err := t.tenants(ctx, s)
-		if err == nil {
-			err = t.tails(ctx, w, s, tenants, least[s.Service], t.begun)
-		}
-		if err != nil {
-			return t.counts, fmt.Errorf("read the journals of %s: %w", s.Service, err)
-		}
+	if err := t.allTails(ctx, w, t.begun, t.tenants); err != nil {
+		return t.counts, err
 	}
 	if err := t.blobs(ctx, w); err != nil {
 		return t.counts, err
@@ -109,13 +105,42 @@ func (t *Taking) takeMore(ctx context.Context, to io.Writer, changed map[string]
 	if err != nil {
 		return t.counts, err
 	}
-	t.cut = t.Now()
-	for _, s := range t.Stores {
-		if err := t.tails(ctx, w, s, changed[s.Service], nil, since); err != nil {
-			return t.counts, fmt.Errorf("read the journals of %s: %w", s.Service, err)
-		}
+	err = t.allTails(ctx, w, since, func(_ context.Context, s Store) ([]string, error) { return changed[s.Service], nil })
+	if err != nil {
+		return t.counts, err
 	}
 	return t.counts, t.end(w)
+}
+
+// maxAgain bounds how often tenants are read again whose journals lose what is not yet read.
+const maxAgain = 10
+
+// allTails writes the entries of the tenants of each store up to one instant. A tenant whose
+// journal was compacted so far that some are gone is read again, and then all are taken to a
+// later instant.
+func (t *Taking) allTails(ctx context.Context, w *Writer, since time.Time, tenants func(context.Context, Store) ([]string, error)) error {
+	for n, again := 0, true; again; n++ {
+		if n == maxAgain {
+			return errors.New("journals are compacted faster than they are read")
+		}
+		t.cut, again = t.Now(), false
+		for _, s := range t.Stores {
+			names, err := tenants(ctx, s)
+			if err != nil {
+				return fmt.Errorf("read the tenants of %s: %w", s.Service, err)
+			}
+			for _, tenant := range names {
+				err := t.tail(ctx, w, s, tenant, since)
+				if f, ok := errors.AsType[*fault.Error](err); ok && f.Reason == faultpb.Reason_REASON_JOURNAL_COMPACTED {
+					again, err = true, t.tenant(ctx, w, s, tenant)
+				}
+				if err != nil {
+					return fmt.Errorf("read the journals of %s: %w", s.Service, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (t *Taking) end(w *Writer) error {
@@ -142,78 +167,74 @@ func (t *Taking) tenants(ctx context.Context, s Store) ([]string, error) {
 	return all, err
 }
 
-// rows writes the rows of one store. It returns for each tenant the revision up to which
-// its entries are needed.
-func (t *Taking) rows(ctx context.Context, w *Writer, s Store) (least map[string]int64, err error) {
-	write := func(tenant string, rows []store.Pair, restart bool) error {
-		p := &storepb.BackupPairs{Service: s.Service, Tenant: tenant, Restart: restart}
-		for _, row := range rows {
-			p.Pairs = append(p.Pairs, store.PairOf(row))
-		}
-		t.counts.Pairs += int64(len(rows))
-		defer t.progress(w)
-		return w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_Pairs{Pairs: p}})
-	}
+// rows writes the rows of one store.
+func (t *Taking) rows(ctx context.Context, w *Writer, s Store) error {
+	t.last[s.Service], t.least[s.Service] = map[string]int64{}, map[string]int64{}
 	if t.Tenant == "" {
 		lo, hi := store.OutsideTenants()
-		err := store.EachPage(ctx, s.Pages, lo, hi, func(rows []store.Pair) error { return write("", rows, false) })
-		if err != nil {
-			return nil, err
-		}
-	}
-	tenants, err := t.tenants(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	least, t.last[s.Service] = map[string]int64{}, map[string]int64{}
-	for _, tenant := range tenants {
-		b, err := store.ReadTenant(ctx, s.Pages, tenant, func(rows []store.Pair, restart bool) error {
-			return write(tenant, rows, restart)
-		})
-		if err != nil {
-			return nil, err
-		}
-		least[tenant], t.last[s.Service][tenant] = b.Least, b.After
-	}
-	return least, nil
-}
-
-// tails writes the entries of tenants that were committed up to the cut, or are needed.
-func (t *Taking) tails(ctx context.Context, w *Writer, s Store, tenants []string, least map[string]int64, since time.Time) error {
-	for _, tenant := range tenants {
-		wanted := func(e *storepb.JournalEntry) bool {
-			return e.GetRevision() <= least[tenant] || !e.GetCommitTime().AsTime().After(t.cut)
-		}
-		for {
-			tail, err := store.ReadTail(ctx, s.Pages, tenant, t.last[s.Service][tenant], wanted)
-			if err != nil {
-				return err
-			}
-			if len(tail) == 0 {
-				break
-			}
-			last, err := store.Entry(tail[len(tail)-1])
-			if err != nil {
-				return err
-			}
-			t.last[s.Service][tenant] = last.GetRevision()
-			t.counts.Entries += int64(len(tail))
-			if err := t.entries(w, &storepb.BackupEntries{Service: s.Service, Tenant: tenant, Entries: tail}); err != nil {
-				return err
-			}
-		}
-		err := store.ReadLoose(ctx, s.Pages, tenant, since.Add(-time.Minute), func(page []store.Pair) error {
-			loose := &storepb.BackupEntries{Service: s.Service, Tenant: tenant}
-			for _, row := range page {
-				loose.Loose = append(loose.Loose, store.PairOf(row))
-			}
-			return t.entries(w, loose)
-		})
-		if err != nil {
+		if err := store.EachPage(ctx, s.Pages, lo, hi, func(rows []store.Pair) error { return t.pairs(w, s, "", rows, false) }); err != nil {
 			return err
 		}
 	}
-	return nil
+	tenants, err := t.tenants(ctx, s)
+	for _, tenant := range tenants {
+		if err := t.tenant(ctx, w, s, tenant); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// tenant writes the rows of one tenant, in place of what was written of it before.
+func (t *Taking) tenant(ctx context.Context, w *Writer, s Store, tenant string) error {
+	b, err := store.ReadTenant(ctx, s.Pages, tenant, func(rows []store.Pair, restart bool) error {
+		return t.pairs(w, s, tenant, rows, restart)
+	})
+	t.last[s.Service][tenant], t.least[s.Service][tenant] = b.After, b.Least
+	return err
+}
+
+func (t *Taking) pairs(w *Writer, s Store, tenant string, rows []store.Pair, restart bool) error {
+	p := &storepb.BackupPairs{Service: s.Service, Tenant: tenant, Restart: restart}
+	for _, row := range rows {
+		p.Pairs = append(p.Pairs, store.PairOf(row))
+	}
+	t.counts.Pairs += int64(len(rows))
+	defer t.progress(w)
+	return w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_Pairs{Pairs: p}})
+}
+
+// tail writes the entries of a tenant that were committed up to the cut, or are needed.
+func (t *Taking) tail(ctx context.Context, w *Writer, s Store, tenant string, since time.Time) error {
+	last, least := t.last[s.Service], t.least[s.Service]
+	wanted := func(e *storepb.JournalEntry) bool {
+		return e.GetRevision() <= least[tenant] || !e.GetCommitTime().AsTime().After(t.cut)
+	}
+	for {
+		tail, err := store.ReadTail(ctx, s.Pages, tenant, last[tenant], wanted)
+		if err != nil {
+			return err
+		}
+		if len(tail) == 0 {
+			break
+		}
+		end, err := store.Entry(tail[len(tail)-1])
+		if err != nil {
+			return err
+		}
+		last[tenant] = end.GetRevision()
+		t.counts.Entries += int64(len(tail))
+		if err := t.entries(w, &storepb.BackupEntries{Service: s.Service, Tenant: tenant, Entries: tail}); err != nil {
+			return err
+		}
+	}
+	return store.ReadLoose(ctx, s.Pages, tenant, since.Add(-time.Minute), func(page []store.Pair) error {
+		loose := &storepb.BackupEntries{Service: s.Service, Tenant: tenant}
+		for _, row := range page {
+			loose.Loose = append(loose.Loose, store.PairOf(row))
+		}
+		return t.entries(w, loose)
+	})
 }
 
 func (t *Taking) entries(w *Writer, e *storepb.BackupEntries) error {
