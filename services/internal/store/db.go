@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"latchkey.dev/services/internal/fault"
 )
 
 // Config is what a DB needs from its process.
@@ -115,6 +117,15 @@ func Read[R any](ctx context.Context, db *DB, f func(*Tx) (R, error)) (R, error)
 		return none, err
 	}
 	return result, nil
+}
+
+// CompactFile makes the engine's file as small as what is in it, while others read and
+// write. A database looks after its files itself.
+func (db *DB) CompactFile(ctx context.Context, tell func(Compacted)) (Compacted, error) {
+	if c, ok := db.engine.(Compacter); ok {
+		return c.Compact(ctx, tell)
+	}
+	return Compacted{}, fault.Refused("the store is in a database, which looks after its files itself")
 }
 
 func origin(ctx context.Context) (Origin, error) {

@@ -43,6 +43,22 @@ type Shared interface {
 	Others(ctx context.Context) ([]string, error)
 }
 
+// Compacter is an Engine whose file does not become smaller by itself.
+type Compacter interface {
+	Engine
+
+	// Compact makes the file as small as what is in it, while others read and write. It
+	// tells how far it is now and then, if tell is not nil. If it fails, or ctx ends,
+	// nothing has changed.
+	Compact(ctx context.Context, tell func(Compacted)) (Compacted, error)
+}
+
+// Compacted is what Compact of a file has done.
+type Compacted struct {
+	Pairs         int64 // copied
+	Before, After int64 // bytes of the file; After when it is done
+}
+
 // Snapshot is what a transaction reads. It is used by one goroutine. It and all bytes
 // got from it are valid until the transaction's function returns; the bytes must
 // not be changed.

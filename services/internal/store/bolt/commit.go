@@ -53,7 +53,7 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 			err = e.fail(fmt.Errorf("panic: %v", p))
 		}
 	}()
-	tx, err := e.db.Begin(true)
+	tx, err := e.file.Load().Begin(true)
 	if err != nil {
 		return e.fail(err)
 	}
@@ -69,6 +69,11 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 	id := tx.ID()
 	if err := tx.Commit(); err != nil {
 		return e.judge(id, err)
+	}
+	if m := e.missed.Load(); m != nil {
+		for _, u := range g.waiting {
+			m.note(u.writes)
+		}
 	}
 	return nil
 }
@@ -140,7 +145,7 @@ func isFull(err error) bool {
 // visible reports whether the commit's meta page was written. If not, the commit did
 // not happen: whatever else it wrote lies in free pages.
 func (e *Engine) visible(id int) bool {
-	tx, err := e.db.Begin(false)
+	tx, err := e.file.Load().Begin(false)
 	if err != nil {
 		return true
 	}

@@ -49,7 +49,7 @@ func has(t *testing.T, e *Engine, key string) (there bool) {
 // commits returns how many transactions bbolt has committed.
 func commits(t *testing.T, e *Engine) int {
 	t.Helper()
-	tx, err := e.db.Begin(false)
+	tx, err := e.file.Load().Begin(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func testFull(t *testing.T, e *Engine, makeRoom func()) {
 
 func TestDiskFull(t *testing.T) {
 	e := openTest(t, Options{NoSync: true, MaxBytes: 2 << 20})
-	testFull(t, e, func() { e.db.MaxSize = 1 << 30 })
+	testFull(t, e, func() { e.file.Load().MaxSize = 1 << 30 })
 }
 
 // TestDiskFullSeenByOther is of an Update that finds what another wrote just before, and

@@ -15,6 +15,10 @@
 //   - Each Update's function runs in the goroutine of its caller, when it is its turn,
 //     and sees what those before it wrote. One that fails or panics adds
 //     nothing and harms nobody.
+//   - A file never becomes smaller by itself: what is deleted leaves room in it for what
+//     comes. Compact makes a new one, "<file>.compact", while the old is in use,
+//     and gives it its name when it is whole and synced. Commits wait for the
+//     last moment of that, reads for none.
 //   - After a commit that may or may not be on disk the engine refuses
 //     everything. A full disk is no such case: the commit did surely not happen,
 //     reads go on, and so do writes as soon as there is room.

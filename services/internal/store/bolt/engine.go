@@ -2,26 +2,64 @@ package bolt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"latchkey.dev/services/internal/store"
 )
 
 // Engine is a [store.Engine] over one bbolt file.
 type Engine struct {
-	db      *bbolt.DB
+	path    string
+	options Options
+	file    atomic.Pointer[file]
 	line    chan *update // unbuffered: who leaves before being taken was never in it
+	between chan func()  // unbuffered: what the committer does between two commits
 	closing chan struct{}
 	stopped chan struct{} // closed when the committer has ended
 	broken  atomic.Pointer[error]
 	stuck   bool // bbolt's write lock cannot be released
 	close   sync.Once
+
+	compacting sync.Mutex
+	missed     atomic.Pointer[missed] // of a compaction that is running; set between two commits
+}
+
+// file is a bbolt file in use: by the engine, as long as it is the engine's, and by reads.
+type file struct {
+	*bbolt.DB
+	users  atomic.Int64
+	closed chan struct{} // when nobody uses it any more
+	err    error         // of closing it
+}
+
+func newFile(db *bbolt.DB) *file {
+	f := &file{DB: db, closed: make(chan struct{})}
+	f.users.Store(1)
+	return f
+}
+
+// use reports whether the file may be used, until release.
+func (f *file) use() bool {
+	for {
+		n := f.users.Load()
+		if n == 0 {
+			return false
+		}
+		if f.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (f *file) release() {
+	if f.users.Add(-1) == 0 {
+		f.err = f.Close()
+		close(f.closed)
+	}
 }
 
 // update is one call of Update, on its way from its caller to the committer and back.
@@ -34,22 +72,26 @@ type update struct {
 	writes []store.Write // set before ran is closed, if the function was content
 }
 
-func start(db *bbolt.DB) *Engine {
+func start(path string, db *bbolt.DB, o Options) *Engine {
 	e := &Engine{
-		db: db, line: make(chan *update),
+		path: path, options: o, line: make(chan *update), between: make(chan func()),
 		closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	e.file.Store(newFile(db))
 	go e.commitAll()
 	return e
 }
 
-// Close waits for the running commit and the running reads.
+// Close waits for the running commit and the running reads, and ends a compaction.
 func (e *Engine) Close() (err error) {
 	e.close.Do(func() {
 		close(e.closing)
 		<-e.stopped
-		if !e.stuck {
-			err = e.db.Close()
+		e.compacting.Lock() // for good
+		if f := e.file.Load(); !e.stuck {
+			f.release()
+			<-f.closed
+			err = f.err
 		}
 	})
 	return err
@@ -60,15 +102,31 @@ func (e *Engine) View(ctx context.Context, f func(store.Snapshot) error) error {
 	if err := e.refusal(ctx); err != nil {
 		return err
 	}
-	tx, err := e.db.Begin(false)
-	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		return store.ErrClosed
+	from, err := e.use()
+	if err != nil {
+		return err
 	}
+	defer from.release()
+	tx, err := from.Begin(false)
 	if err != nil {
 		return fmt.Errorf("begin read: %w", err)
 	}
 	defer tx.Rollback() // its only error is that it was done
 	return f(newSnapshot(tx))
+}
+
+// use returns the file, which the caller must release.
+func (e *Engine) use() (*file, error) {
+	for {
+		select {
+		case <-e.closing:
+			return nil, store.ErrClosed
+		default:
+		}
+		if f := e.file.Load(); f.use() {
+			return f, nil
+		}
+	}
 }
 
 // Update implements store.Engine.
@@ -136,6 +194,8 @@ func (e *Engine) commitAll() {
 		select {
 		case u := <-e.line:
 			e.commit(u)
+		case f := <-e.between:
+			f()
 		case <-e.closing:
 			return
 		}

@@ -40,7 +40,12 @@ func Open(path string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return start(db), nil
+	return start(path, db, o), nil
+}
+
+// toWrite are bbolt's options for a file that is written to.
+func (o Options) toWrite() bbolt.Options {
+	return bbolt.Options{InitialMmapSize: mapped, MaxSize: o.MaxBytes, NoSync: o.NoSync, OpenFile: o.openFile}
 }
 
 func open(path string, o Options) (*bbolt.DB, error) {
@@ -63,16 +68,45 @@ func open(path string, o Options) (*bbolt.DB, error) {
 	if err := errors.Join(check(path), db.Close()); err != nil {
 		return nil, fmt.Errorf("file is damaged: %w", err)
 	}
-	db, err = openFile(path, bbolt.Options{
-		InitialMmapSize: mapped, MaxSize: o.MaxBytes, NoSync: o.NoSync, OpenFile: o.openFile,
-	})
+	db, same, err := openSame(path, o.toWrite())
 	if err != nil {
 		return nil, explain(err)
+	}
+	if !same {
+		return nil, errors.Join(ErrInUse, db.Close())
 	}
 	if err := db.View(hasBucket); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if err := os.Remove(path + compactSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that died over it
+		return nil, errors.Join(err, db.Close())
+	}
 	return db, nil
+}
+
+// openSame opens a file, and reports whether that still has its name: the process that
+// had the lock may have put another in its place, and have that open.
+func openSame(path string, o bbolt.Options) (db *bbolt.DB, same bool, err error) {
+	var opened os.FileInfo
+	open := o.OpenFile
+	if open == nil {
+		open = os.OpenFile
+	}
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := open(name, flag, mode)
+		if err == nil {
+			opened, err = f.Stat()
+		}
+		return f, err
+	}
+	if db, err = openFile(path, o); err != nil {
+		return nil, false, err
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return nil, false, errors.Join(err, db.Close())
+	}
+	return db, os.SameFile(opened, named), nil
 }
 
 // ErrInUse reports that another process has the file open.

@@ -20,6 +20,13 @@ func TestPowerCut(t *testing.T) {
 	cutPower(t, tr, d, trial.Times(20, 200), nil)
 }
 
+// TestPowerCutWhileCompacting cuts it while the process compacts the file all the while.
+func TestPowerCutWhileCompacting(t *testing.T) {
+	tr := trial.New(t, "power cut while compacting", "bolt")
+	d := newDisk(t, tr, diskSize)
+	cutPower(t, tr, d, trial.Times(10, 100), []string{compactEnv + "=1"})
+}
+
 // TestPowerCutWithoutSync is its control.
 func TestPowerCutWithoutSync(t *testing.T) {
 	tr := trial.Control(t, "power cut without sync", "bolt")

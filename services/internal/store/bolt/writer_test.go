@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,7 @@ const (
 	limitEnv   = "LATCHKEY_TEST_WRITES"   // how much each of its callers writes; if empty, without end
 	failEnv    = "LATCHKEY_TEST_FAIL"     // which of its system calls fails, and with what: "sync 3 5" is the third, with EIO
 	patientEnv = "LATCHKEY_TEST_PATIENT"  // to try again what the disk had no room for
+	compactEnv = "LATCHKEY_TEST_COMPACT"  // to compact the file all the while
 )
 
 func TestMain(m *testing.M) {
@@ -73,6 +75,8 @@ const (
 	saysError   = "error"
 	saysFull    = "full"
 	saysUnable  = "unable" // to make system calls fail
+
+	saysCompacted = "compacted"
 )
 
 const writers = 8
@@ -92,6 +96,16 @@ func write(path string) {
 		if _, err := fmt.Sscan(text, &limit); err != nil {
 			give(err)
 		}
+	}
+	if os.Getenv(compactEnv) != "" {
+		go func() {
+			for {
+				if _, err := db.CompactFile(tenant, nil); err != nil {
+					give(err)
+				}
+				say(saysCompacted)
+			}
+		}()
 	}
 	var wg sync.WaitGroup
 	for c := range writers {
@@ -241,6 +255,24 @@ func TestKill(t *testing.T) {
 		tr.Tried()
 		verify(tr, path, acknowledged, bolt.Options{})
 	}
+}
+
+// TestKillWhileCompacting kills a process that compacts its file all the while.
+func TestKillWhileCompacting(t *testing.T) {
+	tr := trial.New(t, "kill -9 while compacting", "bolt")
+	path := filepath.Join(t.TempDir(), "test.db")
+	var acknowledged []string
+	compacted := 0
+	for range trial.Times(5, 50) {
+		w := startWriter(t, path, []string{compactEnv + "=1"})
+		w.hear(1 + rand.IntN(60))
+		w.kill()
+		acknowledged = append(acknowledged, w.acknowledged...)
+		compacted += w.said[saysCompacted]
+		tr.Tried()
+		verify(tr, path, acknowledged, bolt.Options{})
+	}
+	tr.Remark("%d compactions had ended", compacted)
 }
 
 // verify opens a file and looks whether it is whole and holds what was acknowledged.
