@@ -77,3 +77,6 @@ func (p *Process) Running() int {
 	defer p.edge.calls.mu.Unlock()
 	return p.edge.calls.n
 }
+
+// Feeds are the streams for which a process that drains does not wait.
+var Feeds = feeds

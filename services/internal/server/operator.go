@@ -100,3 +100,28 @@ func (s *operator) VerifyStore(req *operatorpb.VerifyStoreRequest, stream grpc.S
 	}
 	return err
 }
+
+func (s *operator) CompactStore(req *operatorpb.CompactStoreRequest, stream grpc.ServerStreamingServer[operatorpb.CompactStoreResponse]) error {
+	db, err := s.store(req.GetService())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := until(stream.Context(), s.draining)
+	defer cancel()
+	var told time.Time
+	done, err := db.CompactFile(ctx, func(c store.Compacted) {
+		if time.Since(told) > time.Second {
+			told = time.Now()
+			if stream.Send(&operatorpb.CompactStoreResponse{Rows: c.Pairs, BeforeBytes: c.Before}) != nil {
+				cancel() // nobody waits for it
+			}
+		}
+	})
+	if err == nil {
+		return stream.Send(&operatorpb.CompactStoreResponse{Rows: done.Pairs, BeforeBytes: done.Before, AfterBytes: done.After, Done: true})
+	}
+	if stream.Context().Err() == nil && ctx.Err() != nil {
+		return fault.Unreachable(req.GetService())
+	}
+	return err
+}

@@ -10,6 +10,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+	journalpb "latchkey.dev/gen/go/latchkey/journal/v1"
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
 	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
 )
@@ -73,6 +74,7 @@ const feedGrace = time.Second
 var feeds = []string{
 	leasepb.LeaseService_Watch_FullMethodName,
 	eventpb.EventService_WatchEvents_FullMethodName,
+	journalpb.JournalService_WatchJournal_FullMethodName,
 	operatorpb.OperatorService_WatchTenants_FullMethodName,
 	healthpb.Health_Watch_FullMethodName,
 	reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName,

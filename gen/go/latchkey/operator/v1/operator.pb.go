@@ -356,6 +356,125 @@ func (x *VerifyStoreResponse) GetDone() bool {
 	return false
 }
 
+// Request of OperatorService.CompactStore.
+type CompactStoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose store, for example "invoicing".
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactStoreRequest) Reset() {
+	*x = CompactStoreRequest{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactStoreRequest) ProtoMessage() {}
+
+func (x *CompactStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactStoreRequest.ProtoReflect.Descriptor instead.
+func (*CompactStoreRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CompactStoreRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// Response of OperatorService.CompactStore.
+type CompactStoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows that were copied, until now.
+	Rows int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Bytes that the file had.
+	BeforeBytes int64 `protobuf:"varint,2,opt,name=before_bytes,json=beforeBytes,proto3" json:"before_bytes,omitempty"`
+	// Bytes that the file has now; 0 until it is done.
+	AfterBytes int64 `protobuf:"varint,3,opt,name=after_bytes,json=afterBytes,proto3" json:"after_bytes,omitempty"`
+	// Whether this is the last message.
+	Done          bool `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompactStoreResponse) Reset() {
+	*x = CompactStoreResponse{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompactStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompactStoreResponse) ProtoMessage() {}
+
+func (x *CompactStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompactStoreResponse.ProtoReflect.Descriptor instead.
+func (*CompactStoreResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CompactStoreResponse) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *CompactStoreResponse) GetBeforeBytes() int64 {
+	if x != nil {
+		return x.BeforeBytes
+	}
+	return 0
+}
+
+func (x *CompactStoreResponse) GetAfterBytes() int64 {
+	if x != nil {
+		return x.AfterBytes
+	}
+	return 0
+}
+
+func (x *CompactStoreResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 var File_latchkey_operator_v1_operator_proto protoreflect.FileDescriptor
 
 const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
@@ -378,11 +497,20 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\atenants\x18\x02 \x01(\x03R\atenants\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x03R\x04rows\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done2\xd6\x02\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\":\n" +
+	"\x13CompactStoreRequest\x12#\n" +
+	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\"\x82\x01\n" +
+	"\x14CompactStoreResponse\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12!\n" +
+	"\fbefore_bytes\x18\x02 \x01(\x03R\vbeforeBytes\x12\x1f\n" +
+	"\vafter_bytes\x18\x03 \x01(\x03R\n" +
+	"afterBytes\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done2\xc7\x03\n" +
 	"\x0fOperatorService\x12d\n" +
 	"\tReadPairs\x12&.latchkey.operator.v1.ReadPairsRequest\x1a'.latchkey.operator.v1.ReadPairsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fWatchTenants\x12).latchkey.operator.v1.WatchTenantsRequest\x1a*.latchkey.operator.v1.WatchTenantsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12l\n" +
-	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
+	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12o\n" +
+	"\fCompactStore\x12).latchkey.operator.v1.CompactStoreRequest\x1a*.latchkey.operator.v1.CompactStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
 
 var (
 	file_latchkey_operator_v1_operator_proto_rawDescOnce sync.Once
@@ -396,7 +524,7 @@ func file_latchkey_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_latchkey_operator_v1_operator_proto_rawDescData
 }
 
-var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_latchkey_operator_v1_operator_proto_goTypes = []any{
 	(*ReadPairsRequest)(nil),     // 0: latchkey.operator.v1.ReadPairsRequest
 	(*ReadPairsResponse)(nil),    // 1: latchkey.operator.v1.ReadPairsResponse
@@ -404,18 +532,22 @@ var file_latchkey_operator_v1_operator_proto_goTypes = []any{
 	(*WatchTenantsResponse)(nil), // 3: latchkey.operator.v1.WatchTenantsResponse
 	(*VerifyStoreRequest)(nil),   // 4: latchkey.operator.v1.VerifyStoreRequest
 	(*VerifyStoreResponse)(nil),  // 5: latchkey.operator.v1.VerifyStoreResponse
-	(*v1.Pair)(nil),              // 6: latchkey.store.v1.Pair
+	(*CompactStoreRequest)(nil),  // 6: latchkey.operator.v1.CompactStoreRequest
+	(*CompactStoreResponse)(nil), // 7: latchkey.operator.v1.CompactStoreResponse
+	(*v1.Pair)(nil),              // 8: latchkey.store.v1.Pair
 }
 var file_latchkey_operator_v1_operator_proto_depIdxs = []int32{
-	6, // 0: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
+	8, // 0: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
 	0, // 1: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
 	2, // 2: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
 	4, // 3: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
-	1, // 4: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
-	3, // 5: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
-	5, // 6: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
+	6, // 4: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
+	1, // 5: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
+	3, // 6: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
+	5, // 7: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
+	7, // 8: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
+	5, // [5:9] is the sub-list for method output_type
+	1, // [1:5] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -432,7 +564,7 @@ func file_latchkey_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_operator_v1_operator_proto_rawDesc), len(file_latchkey_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	OperatorService_ReadPairs_FullMethodName    = "/latchkey.operator.v1.OperatorService/ReadPairs"
 	OperatorService_WatchTenants_FullMethodName = "/latchkey.operator.v1.OperatorService/WatchTenants"
 	OperatorService_VerifyStore_FullMethodName  = "/latchkey.operator.v1.OperatorService/VerifyStore"
+	OperatorService_CompactStore_FullMethodName = "/latchkey.operator.v1.OperatorService/CompactStore"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -31,8 +32,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify and copy ask it for what they
-// need. They prove with the suite's service key that they may.
+// process only, so that the commands backup, verify, copy and compact ask it for what
+// they need. They prove with the suite's service key that they may.
 type OperatorServiceClient interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -50,6 +51,12 @@ type OperatorServiceClient interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(ctx context.Context, in *VerifyStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyStoreResponse], error)
+	// Makes the file of a store as small as what is in it. Sends how far it has come from
+	// time to time, and at last what the file was and is. Calls go on meanwhile.
+	// Fails with NOT_FOUND if this process does not keep the service's store, and
+	// FAILED_PRECONDITION if the store is in a database.
+	// Example: {"service": "invoicing"}
+	CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error)
 }
 
 type operatorServiceClient struct {
@@ -108,13 +115,32 @@ func (c *operatorServiceClient) VerifyStore(ctx context.Context, in *VerifyStore
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreClient = grpc.ServerStreamingClient[VerifyStoreResponse]
 
+func (c *operatorServiceClient) CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[2], OperatorService_CompactStore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CompactStoreRequest, CompactStoreResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_CompactStoreClient = grpc.ServerStreamingClient[CompactStoreResponse]
+
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify and copy ask it for what they
-// need. They prove with the suite's service key that they may.
+// process only, so that the commands backup, verify, copy and compact ask it for what
+// they need. They prove with the suite's service key that they may.
 type OperatorServiceServer interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -132,6 +158,12 @@ type OperatorServiceServer interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error
+	// Makes the file of a store as small as what is in it. Sends how far it has come from
+	// time to time, and at last what the file was and is. Calls go on meanwhile.
+	// Fails with NOT_FOUND if this process does not keep the service's store, and
+	// FAILED_PRECONDITION if the store is in a database.
+	// Example: {"service": "invoicing"}
+	CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -150,6 +182,9 @@ func (UnimplementedOperatorServiceServer) WatchTenants(*WatchTenantsRequest, grp
 }
 func (UnimplementedOperatorServiceServer) VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyStore not implemented")
+}
+func (UnimplementedOperatorServiceServer) CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method CompactStore not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -212,6 +247,17 @@ func _OperatorService_VerifyStore_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreServer = grpc.ServerStreamingServer[VerifyStoreResponse]
 
+func _OperatorService_CompactStore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CompactStoreRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServiceServer).CompactStore(m, &grpc.GenericServerStream[CompactStoreRequest, CompactStoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_CompactStoreServer = grpc.ServerStreamingServer[CompactStoreResponse]
+
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -233,6 +279,11 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "VerifyStore",
 			Handler:       _OperatorService_VerifyStore_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CompactStore",
+			Handler:       _OperatorService_CompactStore_Handler,
 			ServerStreams: true,
 		},
 	},
