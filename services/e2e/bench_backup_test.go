@@ -104,8 +104,9 @@ func rate(size int64, took float64) string {
 	return fmt.Sprintf("%.1f MiB/s", float64(size)/took/(1<<20))
 }
 
-// churn measures the file of a store in which the same rows are written again and again.
-func (b *bench) churn() finding {
+// churn measures the file of a store in which the same rows are written again and again,
+// and which then may be compacted.
+func (b *bench) churn(compact bool) finding {
 	path := filepath.Join(b.t.TempDir(), "churn.db")
 	e, err := bolt.Open(path, bolt.Options{NoSync: true})
 	if err != nil {
@@ -138,6 +139,11 @@ func (b *bench) churn() finding {
 	before := size()
 	for range rewrites {
 		write()
+	}
+	if compact {
+		if _, err := e.Compact(b.t.Context(), nil); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	return finding{fmt.Sprintf("%.0f MiB", size()/(1<<20)), size() / before, fmt.Sprintf("the file before %d rows were rewritten %d times", rows, rewrites)}
 }

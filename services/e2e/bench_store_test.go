@@ -37,9 +37,9 @@ func (b *bench) creating() func(context.Context) error {
 	}
 }
 
-func (b *bench) creates() finding {
+func (b *bench) creates(callers int) finding {
 	create := b.creating()
-	rate, ratio := beside(rounds, func() float64 { return b.rate(64, create) }, b.syncs())
+	rate, ratio := beside(rounds, func() float64 { return b.rate(callers, create) }, b.syncs())
 	return finding{perSecond(rate, "creates"), ratio, "4 KiB appended to a file and fdatasynced, in the same folder, a second"}
 }
 
