@@ -58,12 +58,15 @@ func (c *Collection[T]) verifyGone(j *verifier, tx *Tx, history Pair) error {
 	return err
 }
 
-// verifier remembers what the journal's entry that was read last says: one entry may
-// have changed many records.
+// verifier remembers what entries of the journal say that were read: one entry may have
+// changed many records, and those are not beside each other.
 type verifier struct {
-	revision int64
-	hashes   map[[2]string][]byte // by collection and id
+	said  map[int64]map[[2]string][]byte // hashes by revision, and by collection and id
+	count int                            // of the hashes
 }
+
+// mostSaid bounds the hashes that a verifier remembers.
+const mostSaid = 200_000
 
 // newest returns the hash that the journal has of a record last, nil if that was deleted.
 func (j *verifier) newest(tx *Tx, collection, id string) ([]byte, error) {
@@ -72,20 +75,34 @@ func (j *verifier) newest(tx *Tx, collection, id string) ([]byte, error) {
 		if tx.entryIsGone(p) {
 			return bytes.Clone(p.Value), nil
 		}
-		if revision, _, _ := cutInt(p.Key[len(lo):]); j.hashes == nil || revision != j.revision {
-			e := tx.historyEntry(p.Key[len(lo):])
-			j.revision, j.hashes = e.GetRevision(), map[[2]string][]byte{}
-			for _, c := range e.GetChanges() {
-				j.hashes[[2]string{c.GetCollection(), c.GetId()}] = c.GetNewHash()
-			}
-		}
-		hash, ok := j.hashes[[2]string{collection, id}]
-		if ok {
+		if hash, ok := j.entry(tx, p.Key[len(lo):])[[2]string{collection, id}]; ok {
 			return hash, nil
 		}
 		break
 	}
 	return nil, fmt.Errorf("%s %q is not in the journal", collection, id)
+}
+
+// entry returns the hashes of the entry that the rest of a history row's key names.
+func (j *verifier) entry(tx *Tx, key []byte) map[[2]string][]byte {
+	revision, _, _ := cutInt(key)
+	if hashes, ok := j.said[revision]; ok {
+		return hashes
+	}
+	changes := tx.historyEntry(key).GetChanges()
+	hashes := make(map[[2]string][]byte, len(changes))
+	for _, c := range changes {
+		hashes[[2]string{c.GetCollection(), c.GetId()}] = c.GetNewHash()
+	}
+	if len(changes) < 2 {
+		return hashes // nobody else asks for it
+	}
+	if j.said == nil || j.count+len(changes) > mostSaid {
+		j.said, j.count = map[int64]map[[2]string][]byte{}, 0
+	}
+	j.said[revision] = hashes
+	j.count += len(changes)
+	return hashes
 }
 
 // verify checks that an entry stands for a record that has it.

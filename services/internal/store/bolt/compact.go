@@ -153,21 +153,18 @@ func readPage(s store.Snapshot, from []byte) (page []store.Write, next []byte, m
 }
 
 // put writes to the new file, in the order of the keys.
-func (c *compaction) put(writes []store.Write) (err error) {
-	defer func() {
-		if p := recover(); p != nil { // bbolt's
-			err = fmt.Errorf("%v", p)
-		}
-	}()
-	return c.to.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		b.FillPercent = fullPages
-		for _, w := range writes {
-			if err := apply(b, w); err != nil {
-				return err
+func (c *compaction) put(writes []store.Write) error {
+	return guarded(func() error {
+		return c.to.Update(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucket)
+			b.FillPercent = fullPages
+			for _, w := range writes {
+				if err := apply(b, w); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 }
 

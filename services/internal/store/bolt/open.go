@@ -75,7 +75,7 @@ func open(path string, o Options) (*bbolt.DB, error) {
 	if !same {
 		return nil, errors.Join(ErrInUse, db.Close())
 	}
-	if err := db.View(hasBucket); err != nil {
+	if err := guarded(func() error { return db.View(hasBucket) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := os.Remove(path + compactSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that died over it
@@ -137,19 +137,31 @@ func hasBucket(tx *bbolt.Tx) error {
 	return nil
 }
 
-// openFile opens a bbolt file. What bbolt does not expect in a file makes it panic, and
-// what a truncated file lacks is a fault when it is touched; both become errors.
-func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
+// guarded calls what may touch a damaged file. What bbolt does not expect in a file makes
+// it panic, and what a truncated file lacks is a fault when it is touched; both become errors.
+func guarded(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			db, err = nil, fmt.Errorf("%v", p)
+			err = fmt.Errorf("%v", p)
 		}
 	}()
+	return f()
+}
+
+// openFile opens a bbolt file.
+func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 	o.Timeout = lockWait
 	o.FreelistType = bbolt.FreelistMapType
 	o.NoStatistics = true
-	return bbolt.Open(path, 0o600, &o)
+	err = guarded(func() error {
+		db, err = bbolt.Open(path, 0o600, &o)
+		return err
+	})
+	if err != nil {
+		db = nil
+	}
+	return db, err
 }
 
 // create makes a file with an empty bucket under another name and renames it while it

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -282,6 +283,7 @@ func verify(tr *trial.Trial, path string, acknowledged []string, o bolt.Options)
 		tr.Wrong("open: %v", err)
 		return
 	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil { // bbolt's, at a page that is none
 			tr.Wrong("panic: %v", p)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"testing"
@@ -92,6 +91,9 @@ func numbered(id string, version int) *storepb.Sample {
 	return &storepb.Sample{Id: id, Number: id, Note: fmt.Sprint(version)}
 }
 
+// pause waits for less than so many microseconds, each time for another time.
+func pause(most, n int) { time.Sleep(time.Duration(n*7919%most) * time.Microsecond) }
+
 // writeSlowly writes, and pauses between reading and writing, so that transactions overlap.
 // Every third writer compacts what most have read.
 func writeSlowly(ctx context.Context, samples *store.Collection[*storepb.Sample], db *store.DB, writer int) error {
@@ -99,7 +101,7 @@ func writeSlowly(ctx context.Context, samples *store.Collection[*storepb.Sample]
 		err := db.Update(ctx, func(tx *store.Tx) error {
 			id := fmt.Sprint("s", writer)
 			samples.Get(tx, id)
-			time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
+			pause(1000, writer*skipEach+i)
 			return samples.Put(tx, numbered(id, i))
 		})
 		if err == nil && writer%3 == 0 && i%4 == 3 {
@@ -152,7 +154,7 @@ func (f *follower) run(ctx context.Context) {
 // take notes the next entry.
 func (f *follower) take(revision int64) {
 	if f.slow {
-		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		pause(2000, int(revision))
 	}
 	if revision != f.position+1 {
 		f.wrong = fmt.Errorf("revision %d came after %d", revision, f.position)
