@@ -204,8 +204,8 @@ func (b *bench) spread(tenants int, open func(*kept) *store.DB) finding {
 	return finding{perSecond(value, "creates"), ratio, "the same of one tenant"}
 }
 
-// inFile opens a store in a new file.
-func inFile(k *kept) *store.DB {
+// aFile opens a store in a new file.
+func aFile(k *kept) *store.DB {
 	e, err := bolt.Open(filepath.Join(k.b.t.TempDir(), "kept.db"), bolt.Options{})
 	return k.open(e, err)
 }
@@ -213,8 +213,8 @@ func inFile(k *kept) *store.DB {
 // durable are the settings of a PostgreSQL that keeps what it acknowledges.
 var durable = []string{"fsync=on", "full_page_writes=on", "autovacuum=on"}
 
-// inDatabase opens a store in a new database.
-func inDatabase(k *kept) *store.DB {
+// aDatabase opens a store in a new database.
+func aDatabase(k *kept) *store.DB {
 	e, _, err := postgres.Open(k.b.t.Context(), postgrestest.New(k.b.t, durable...).URL(), "kept")
 	return k.open(e, err)
 }

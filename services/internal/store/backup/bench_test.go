@@ -2,7 +2,6 @@ package backup_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -15,27 +14,32 @@ import (
 	"latchkey.dev/services/internal/store/bolt"
 )
 
-// BenchmarkRestore restores records with their journal into a file, and what comes after it
-// in the command: the indexes are built, and all of it is verified.
-func BenchmarkRestore(b *testing.B) {
-	open := func() store.Engine {
-		e, err := bolt.Open(filepath.Join(b.TempDir(), "test.db"), bolt.Options{NoSync: true})
-		if err != nil {
-			b.Fatal(err)
-		}
-		return e
+func openFile(b *testing.B) store.Engine {
+	b.Helper()
+	e, err := bolt.Open(filepath.Join(b.TempDir(), "test.db"), bolt.Options{NoSync: true})
+	if err != nil {
+		b.Fatal(err)
 	}
-	opened := func(e store.Engine) *store.DB {
-		db, err := store.Open(b.Context(), e, schema, store.Config{Now: time.Now})
-		if err != nil {
-			b.Fatal(err)
-		}
-		return db
+	return e
+}
+
+func openStore(b *testing.B, e store.Engine) *store.DB {
+	b.Helper()
+	db, err := store.Open(b.Context(), e, schema, store.Config{Now: time.Now})
+	if err != nil {
+		b.Fatal(err)
 	}
-	live := open()
-	db := opened(live)
+	return db
+}
+
+// someBackup returns a backup of records of which some came with an import of many, and most
+// alone.
+func someBackup(b *testing.B) []byte {
+	b.Helper()
+	live := openFile(b)
+	db := openStore(b, live)
+	defer db.Close()
 	ctx := store.WithOrigin(b.Context(), store.Origin{Tenant: "acme", Caller: "ann", Method: "latchkey.store.v1.SampleService/SaveSample"})
-	// Some come with an import of many, most alone.
 	const imports, each, alone = 20, 500, 5000
 	for n := range imports + alone {
 		err := db.Update(ctx, func(tx *store.Tx) error {
@@ -59,24 +63,28 @@ func BenchmarkRestore(b *testing.B) {
 	if _, err := taking.Take(b.Context(), &file); err != nil {
 		b.Fatal(err)
 	}
-	if err := db.Close(); err != nil {
-		b.Fatal(err)
-	}
+	return file.Bytes()
+}
+
+// BenchmarkRestore restores records with their journal into a file, and does what comes after
+// it in the command: the indexes are built, and all of it is verified.
+func BenchmarkRestore(b *testing.B) {
+	file := someBackup(b)
 	var restore, build, verify time.Duration
-	b.SetBytes(int64(file.Len()))
+	b.SetBytes(int64(len(file)))
 	for b.Loop() {
-		e := open()
+		e := openFile(b)
 		start := time.Now()
 		r := backup.Restoring{Now: time.Now, Open: func(string) (store.Engine, error) { return e, nil }}
-		if _, err := r.Restore(context.Background(), bytes.NewReader(file.Bytes())); err != nil {
+		if _, err := r.Restore(b.Context(), bytes.NewReader(file)); err != nil {
 			b.Fatal(err)
 		}
 		restore += time.Since(start)
 		start = time.Now()
-		again := opened(e)
+		again := openStore(b, e)
 		build += time.Since(start)
 		start = time.Now()
-		v, err := again.Verify(context.Background(), func(problem string) { b.Error(problem) }, func(store.Verified) error { return nil })
+		v, err := again.Verify(b.Context(), func(problem string) { b.Error(problem) }, func(store.Verified) error { return nil })
 		if err != nil || v.Problems > 0 {
 			b.Errorf("got %+v, %v", v, err)
 		}
