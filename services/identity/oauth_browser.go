@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -181,6 +182,7 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 	if c := resp.GetChallenge(); c != nil {
 		s.showChallenge(w, r, http.StatusOK, next, challengeForm{
 			Challenge: c.GetSecret(), Continue: next.String(), SetupKey: c.GetTotpSetup().GetKey(), SetupURI: template.URL(c.GetTotpSetup().GetUri()),
+			PasskeyOptions: s.passkeyOnPages(c.GetPasskeyOptions()),
 		})
 		return
 	}
@@ -207,13 +209,18 @@ func (s *service) answerChallenge(w http.ResponseWriter, r *http.Request) {
 		s.showError(w, r, err)
 		return
 	}
+	proof := proofOf(f.Get("code"))
+	if answer := f.Get("passkey"); answer != "" {
+		proof = &pb.Proof{Proof: &pb.Proof_Passkey{Passkey: answer}}
+	}
 	resp, err := pb.NewSessionServiceClient(s.public).AnswerChallenge(r.Context(), &pb.AnswerChallengeRequest{
-		Challenge: f.Get("challenge"), Proof: proofOf(f.Get("code")),
+		Challenge: f.Get("challenge"), Proof: proof,
 	})
 	if err != nil {
 		code, problem := problemOf(err)
 		s.showChallenge(w, r, code, next, challengeForm{
 			Challenge: f.Get("challenge"), Continue: f.Get("continue"), Problem: problem, SetupKey: f.Get("setup_key"),
+			PasskeyOptions: s.passkeyOnPages(f.Get("options")),
 		})
 		return
 	}
@@ -223,6 +230,14 @@ func (s *service) answerChallenge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, next.String(), http.StatusSeeOther)
+}
+
+// passkeyOnPages returns the options for a passkey, if one can be shown on our own pages.
+func (s *service) passkeyOnPages(options string) string {
+	if s.relyingParty == nil || !slices.Contains(s.relyingParty.Config.RPOrigins, s.issuer) {
+		return ""
+	}
+	return options
 }
 
 // proofOf tells a code of an app, which is all digits, from one that was written down.

@@ -10,15 +10,16 @@ import (
 	"strings"
 )
 
-// The pages need no script, load nothing, and cannot be framed.
+// The pages load nothing and cannot be framed. They have no script but the one that asks a
+// passkey, and do without it.
 
 type signInForm struct {
 	Form, Continue, Email, Organization, Client, Problem string
 }
 
 type challengeForm struct {
-	Form, Challenge, Continue, Problem, SetupKey string
-	SetupURI                                     template.URL
+	Form, Challenge, Continue, Problem, SetupKey, PasskeyOptions string
+	SetupURI                                                     template.URL
 }
 
 type recoveryPage struct {
@@ -42,6 +43,13 @@ const pageStyle = `body{font:1rem/1.5 system-ui,sans-serif;max-width:24rem;margi
 	`button{font:inherit;padding:.5rem 1.25rem;margin:1.25rem .5rem 0 0;border:1px solid #1a4f9c;border-radius:.25rem;background:#1a4f9c;color:#fff}` +
 	`button[value=deny]{background:#fff;color:#1a4f9c}[role=alert]{color:#a40000}`
 
+// passkeyScript shows the button for a passkey where the browser knows them, and sends what
+// the passkey answers.
+const passkeyScript = `(()=>{const b=document.getElementById("use-passkey"),f=b.form;` +
+	`if(!window.PublicKeyCredential||!PublicKeyCredential.parseRequestOptionsFromJSON)return;b.hidden=false;` +
+	`b.onclick=async()=>{try{const c=await navigator.credentials.get({publicKey:PublicKeyCredential.parseRequestOptionsFromJSON(JSON.parse(b.dataset.options))});` +
+	`f.elements.passkey.value=JSON.stringify(c.toJSON());f.submit()}catch(e){b.textContent="That did not work: try again"}}})()`
+
 var pages = template.Must(template.New("pages").Parse(`
 {{define "head"}}<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -60,7 +68,9 @@ var pages = template.Must(template.New("pages").Parse(`
 <form method="post" action="/oauth2/challenge"><input type="hidden" name="form" value="{{.Form}}"><input type="hidden" name="continue" value="{{.Continue}}">
 <input type="hidden" name="challenge" value="{{.Challenge}}"><input type="hidden" name="setup_key" value="{{.SetupKey}}">
 <label for="code">The code of your app, or a recovery code</label><input id="code" name="code" autocomplete="one-time-code" required>
-<button>Sign in</button></form>{{template "foot"}}{{end}}
+<button>Sign in</button>{{if .PasskeyOptions}}<input type="hidden" name="options" value="{{.PasskeyOptions}}"><input type="hidden" name="passkey">
+<button type="button" id="use-passkey" data-options="{{.PasskeyOptions}}" hidden>Use a passkey</button>{{end}}</form>
+{{if .PasskeyOptions}}<script>` + passkeyScript + `</script>{{end}}{{template "foot"}}{{end}}
 {{define "recovery-codes"}}{{template "head" "Recovery codes"}}<h1>Write these down</h1>
 <p>Each lets you in once if your app is lost. They are shown this once.</p><ul>{{range .Codes}}<li><code>{{.}}</code></li>{{end}}</ul>
 <p><a href="{{.Continue}}">Continue</a></p>{{template "foot"}}{{end}}
@@ -83,10 +93,15 @@ var pages = template.Must(template.New("pages").Parse(`
 `))
 
 // styleSource lets the one style of the pages apply, and no other.
-var styleSource = func() string {
-	sum := sha256.Sum256([]byte(pageStyle))
+var styleSource = sourceOfPolicy(pageStyle)
+
+// scriptSource does the same for the one script.
+var scriptSource = sourceOfPolicy(passkeyScript)
+
+func sourceOfPolicy(text string) string {
+	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-}()
+}
 
 // show answers with a page. Browsers hold what a form leads to against the policy, so that
 // has to name where the client is.
@@ -99,7 +114,7 @@ func (s *service) show(w http.ResponseWriter, status int, page, allowed string, 
 		allowed = " " + allowed
 	}
 	w.Header().Set("Content-Security-Policy",
-		"default-src 'none'; style-src "+styleSource+"; form-action 'self'"+allowed+"; frame-ancestors 'none'; base-uri 'none'")
+		"default-src 'none'; script-src "+scriptSource+"; style-src "+styleSource+"; form-action 'self'"+allowed+"; frame-ancestors 'none'; base-uri 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(text.Bytes())

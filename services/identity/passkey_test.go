@@ -1,6 +1,11 @@
 package identity_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"html"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -355,4 +360,33 @@ func TestPasskeysWithoutDomain(t *testing.T) {
 	owner := s.claim()
 	_, err = owner.factors().BeginPasskey(owner.ctx(), &pb.BeginPasskeyRequest{})
 	check(t, "register", err, codes.FailedPrecondition, "PRECONDITION_FAILED")
+}
+
+// A person in a browser shows a passkey as the second factor, by the one script that the
+// page may run.
+func TestPasskeyInBrowser(t *testing.T) {
+	owner := owned(t)
+	client := owner.register(site("openid"))
+	ada := owner.hire("ada", "US").withPasskey(authenticator.New(issuer))
+	b := owner.browser()
+	page := b.submit(b.open(client.authorizePath()), "email", ada.email, "password", ada.password)
+	script := regexp.MustCompile(`<script>(.*)</script>`).FindStringSubmatch(page.text)
+	options := regexp.MustCompile(`data-options="([^"]*)"`).FindStringSubmatch(page.text)
+	if script == nil || options == nil {
+		t.Fatalf("the page asks for no passkey: %s", page.text)
+	}
+	sum := sha256.Sum256([]byte(script[1]))
+	if want := "script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "';"; !strings.Contains(page.header.Get("Content-Security-Policy"), want) {
+		t.Errorf("the policy is %q, want it to have %q", page.header.Get("Content-Security-Policy"), want)
+	}
+	answer, err := ada.passkeys.Copy().Get(html.UnescapeString(options[1]))
+	mustNot(t, err)
+	again := b.submit(page, "passkey", strings.ReplaceAll(answer, "public-key", "password"))
+	if again.status != http.StatusForbidden || !strings.Contains(again.text, options[1]) {
+		t.Fatalf("after a wrong answer: got %d %s", again.status, again.text)
+	}
+	page = b.submit(again, "passkey", answer)
+	if !strings.Contains(page.text, "asks to act in your name") {
+		t.Errorf("after the passkey: got %d %s", page.status, page.text)
+	}
 }

@@ -57,7 +57,7 @@ func config(t testing.TB) server.Config {
 	c.BootstrapCode = code
 	c.Lease = 200 * time.Millisecond
 	c.HTTPListen, c.Issuer = "127.0.0.1:0", issuer
-	c.PasskeyDomain, c.PasskeyOrigins = "latchkey.example", []string{origin, "https://latchkey.example"}
+	c.PasskeyDomain, c.PasskeyOrigins = "latchkey.example", []string{origin, "https://latchkey.example", issuer}
 	return c
 }
 
