@@ -216,7 +216,7 @@ func (s *service) sendCode(w http.ResponseWriter, r *http.Request, a *authorizat
 		return authCodes.Put(tx, &identitystorepb.AuthorizationCode{
 			Id: tokenID(hash[:]), ClientId: a.client.GetId(), RedirectUri: a.redirect, Challenge: a.query.Get("code_challenge"),
 			Scopes: a.scopes, Nonce: a.query.Get("nonce"), UserId: who.GetUserId(), OrganizationId: who.GetOrganizationId(),
-			SessionId: who.GetId(), AuthTime: who.GetAuthTime(),
+			SessionId: who.GetId(), AuthTime: who.GetAuthTime(), Factors: numbersOf(who.GetFactors()...),
 			ExpireTime: timestamppb.New(tx.Now().Add(codeLife)), PurgeTime: timestamppb.New(tx.Now().Add(codeRest)),
 		})
 	})

@@ -124,6 +124,7 @@ func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identi
 	a := access{
 		session: o.session.GetId(), subject: code.GetUserId(), user: code.GetUserId(), organization: code.GetOrganizationId(),
 		client: client.GetId(), scopes: code.GetScopes(), authTime: code.GetAuthTime().AsTime(), until: o.session.GetExpireTime().AsTime(),
+		factors: factorsOf(code.GetFactors()),
 	}
 	var err error
 	if o.access, err = s.makeAccess(ctx, algorithmOf(client), a); err != nil {
@@ -143,7 +144,7 @@ func (o *admission) keep(tx *store.Tx, code *identitystorepb.AuthorizationCode) 
 		return err
 	}
 	kept := &identitystorepb.ClientSession{
-		SessionId: o.session.GetId(), ClientId: o.client.GetId(), Scopes: code.GetScopes(), AuthTime: code.GetAuthTime(),
+		SessionId: o.session.GetId(), ClientId: o.client.GetId(), Scopes: code.GetScopes(), AuthTime: code.GetAuthTime(), Factors: code.GetFactors(),
 	}
 	if !slices.Contains(code.GetScopes(), scopeOffline) {
 		kept.BrowserSessionId = code.GetSessionId()
@@ -248,6 +249,7 @@ func (s *service) renewal(ctx context.Context, client *pb.OauthClient, id string
 		return &access{
 			session: session.GetId(), subject: session.GetUserId(), user: session.GetUserId(), organization: session.GetOrganizationId(),
 			client: client.GetId(), scopes: scopes, authTime: kept.GetAuthTime().AsTime(), until: session.GetExpireTime().AsTime(),
+			factors: factorsOf(kept.GetFactors()),
 		}, nil
 	})
 }

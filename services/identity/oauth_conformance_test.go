@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -47,7 +48,7 @@ func TestOpenIDConnectAnswers(t *testing.T) {
 		r := c.tokens(owner, "scope", "openid profile email")
 		claims, _ := owner.verify(r.str("id_token"), "JWT")
 		if claims["iss"] != issuer || claims["aud"] != c.GetId() || claims["sub"] != owner.user.GetId() || claims["nonce"] != "a nonce" ||
-			claims["auth_time"] == nil || claims["at_hash"] == nil || claims["exp"].(float64) <= claims["iat"].(float64) {
+			claims["auth_time"] == nil || claims["acr"] != "single_factor" || !reflect.DeepEqual(claims["amr"], []any{"pwd"}) || claims["at_hash"] == nil || claims["exp"].(float64) <= claims["iat"].(float64) {
 			t.Errorf("got %v", claims)
 		}
 	})

@@ -195,6 +195,7 @@ func (s *service) answerDevice(ctx context.Context, who *pb.Session, client *pb.
 				return err
 			}
 			kept.UserId, kept.OrganizationId, kept.SessionId, kept.AuthTime = who.GetUserId(), who.GetOrganizationId(), who.GetId(), who.GetAuthTime()
+			kept.Factors = numbersOf(who.GetFactors()...)
 		}
 		return authCodes.Put(tx, kept)
 	})

@@ -34,6 +34,7 @@ type providerMetadata struct {
 	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
 	PromptValues          []string `json:"prompt_values_supported"`
 	Claims                []string `json:"claims_supported"`
+	Classes               []string `json:"acr_values_supported"`
 	NamesIssuer           bool     `json:"authorization_response_iss_parameter_supported"`
 	RequestParameter      bool     `json:"request_parameter_supported"`
 	RequestURIParameter   bool     `json:"request_uri_parameter_supported"`
@@ -51,7 +52,8 @@ func (s *service) metadata() *providerMetadata {
 		EndSessionEndpoint: s.issuer + signOutPath, DeviceEndpoint: s.issuer + deviceAuthPath,
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"}, SubjectTypes: []string{"public"},
 		ChallengeMethods: []string{"S256"}, PromptValues: []string{"none", "login", "consent", "select_account"},
-		Claims: []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "name", "updated_at", "email", "email_verified"}, NamesIssuer: true,
+		Claims: []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "acr", "amr", "nonce", "name", "updated_at", "email", "email_verified"}, NamesIssuer: true,
+		Classes: []string{"single_factor", "multi_factor"},
 	}
 	for _, key := range catalog.Keys() {
 		m.ScopesSupported = append(m.ScopesSupported[:len(m.ScopesSupported):len(m.ScopesSupported)], scopeOf(key))

@@ -30,7 +30,38 @@ func (s *service) makeIDToken(ctx context.Context, client *pb.OauthClient, a acc
 	if nonce != "" {
 		claims["nonce"] = nonce
 	}
+	if acr := classOf(a.factors); acr != "" {
+		claims["acr"], claims["amr"] = acr, methodsOf(a.factors)
+	}
 	return s.sign(ctx, alg, "JWT", claims)
+}
+
+// classOf is how much factors are worth, in the words of STEP_UP_NEEDED (acr of OpenID
+// Connect Core 1.0 2); empty if there are none.
+func classOf(factors []pb.Factor) string {
+	switch {
+	case len(factors) == 0:
+		return ""
+	case strengthOf(factors) == multiFactor:
+		return "multi_factor"
+	}
+	return "single_factor"
+}
+
+// methods are the names of factors in RFC 8176 2.
+var methods = map[pb.Factor]string{factorPassword: "pwd", factorTOTP: "otp", factorPasskey: "pop", factorRecovery: "otp"}
+
+// methodsOf names what a person signed in with (amr), each once.
+func methodsOf(factors []pb.Factor) (names []string) {
+	for _, f := range factors {
+		if name := methods[f]; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if strengthOf(factors) == multiFactor {
+		names = append(names, "mfa")
+	}
+	return names
 }
 
 // halfHash is the left half of the hash that an algorithm uses (OpenID Connect Core 1.0

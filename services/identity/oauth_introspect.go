@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
@@ -16,6 +18,9 @@ type introspected struct {
 	facts *pb.SessionFacts
 	kept  *identitystorepb.SessionToken
 	brand string // of the organization
+	// authTime and factors are when a person signed in, and with what; nothing of others.
+	authTime *timestamppb.Timestamp
+	factors  []pb.Factor
 }
 
 // introspect looks at a token; nil if it is not accepted.
@@ -31,7 +36,13 @@ func (s *service) introspect(ctx context.Context, text string) (*introspected, e
 			return nil, tx.Failed()
 		}
 		organization, _ := organizations.Get(tx, facts.GetOrganizationId())
-		return &introspected{facts, kept, organization.GetBrandId()}, nil
+		found := &introspected{facts: facts, kept: kept, brand: organization.GetBrandId()}
+		if c, ok := clientSessions.Get(tx, facts.GetSessionId()); ok {
+			found.authTime, found.factors = c.GetAuthTime(), factorsOf(c.GetFactors())
+		} else if session, ok := sessions.Get(tx, facts.GetSessionId()); ok {
+			found.authTime, found.factors = session.GetAuthTime(), session.GetFactors()
+		}
+		return found, nil
 	})
 }
 
@@ -50,6 +61,8 @@ type introspection struct {
 	Session      string `json:"sid,omitempty"`
 	User         string `json:"uid,omitempty"`
 	Organization string `json:"org,omitempty"`
+	AuthTime     int64  `json:"auth_time,omitempty"` // RFC 9470 6.2
+	Class        string `json:"acr,omitempty"`
 	Actor        *actor `json:"act,omitempty"`
 }
 
@@ -99,6 +112,7 @@ func (s *service) introspection(who *claimant, found *introspected) *introspecti
 		Subject: facts.GetUserId(), Issuer: s.issuer, ID: kept.GetTokenId(), Session: facts.GetSessionId(),
 		User: facts.GetUserId(), Organization: facts.GetOrganizationId(),
 	}
+	answer.AuthTime, answer.Class = found.authTime.GetSeconds(), classOf(found.factors)
 	if kept.GetClientId() != "" {
 		answer.Audience, answer.IssuedAt = s.issuer, kept.GetCreateTime().GetSeconds()
 	}

@@ -124,8 +124,9 @@ type access struct {
 	organization string
 	client       string
 	scopes       []string
-	authTime     time.Time // when the user signed in; zero for a client
-	until        time.Time // when the session ends; zero if that is not known
+	authTime     time.Time   // when the user signed in; zero for a client
+	factors      []pb.Factor // with which; none for a client
+	until        time.Time   // when the session ends; zero if that is not known
 }
 
 // accessToken is one that was made, and what is kept of it.
@@ -149,6 +150,9 @@ func (s *service) makeAccess(ctx context.Context, alg jose.SignatureAlgorithm, a
 	}
 	if !a.authTime.IsZero() {
 		claims["auth_time"] = a.authTime.Unix()
+	}
+	if acr := classOf(a.factors); acr != "" { // RFC 9470 6.1
+		claims["acr"] = acr
 	}
 	text, err := s.sign(ctx, alg, "at+jwt", claims)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"html"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -387,6 +388,15 @@ func TestPasskeyInBrowser(t *testing.T) {
 	}
 	page = b.submit(again, "passkey", answer)
 	if !strings.Contains(page.text, "asks to act in your name") {
-		t.Errorf("after the passkey: got %d %s", page.status, page.text)
+		t.Fatalf("after the passkey: got %d %s", page.status, page.text)
+	}
+	b.submit(page, "decision", "allow")
+	tokens := client.redeem(owner.suite, b.away.Query().Get("code"))
+	claims, _ := owner.verify(tokens.str("id_token"), "JWT")
+	if !reflect.DeepEqual(claims["amr"], []any{"pwd", "pop", "mfa"}) || claims["acr"] != "multi_factor" {
+		t.Errorf("the ID token has amr %v, acr %v", claims["amr"], claims["acr"])
+	}
+	if got := client.introspects(owner.suite, tokens.str("access_token")); got.body["acr"] != "multi_factor" || got.body["auth_time"] != claims["auth_time"] {
+		t.Errorf("the introspection is %s", got.text)
 	}
 }

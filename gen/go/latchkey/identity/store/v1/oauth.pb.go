@@ -263,7 +263,9 @@ type AuthorizationCode struct {
 	// Of a device: from when on it may ask again (RFC 8628 3.5).
 	PollTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=poll_time,json=pollTime,proto3" json:"poll_time,omitempty"`
 	// Of a device: how long it has to wait between two questions, in seconds.
-	Interval      int32 `protobuf:"varint,17,opt,name=interval,proto3" json:"interval,omitempty"`
+	Interval int32 `protobuf:"varint,17,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Numbers of the Factors that the person signed in with.
+	Factors       []int32 `protobuf:"varint,18,rep,packed,name=factors,proto3" json:"factors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +419,13 @@ func (x *AuthorizationCode) GetInterval() int32 {
 	return 0
 }
 
+func (x *AuthorizationCode) GetFactors() []int32 {
+	if x != nil {
+		return x.Factors
+	}
+	return nil
+}
+
 // RefreshToken is what a client renews its tokens with. All of one session are kept until
 // that ends, so that the use of an old one is noticed.
 type RefreshToken struct {
@@ -496,8 +505,10 @@ type ClientSession struct {
 	// The session of the browser in which the person did; it ends this one with it, unless
 	// offline_access is among the scopes.
 	BrowserSessionId string `protobuf:"bytes,5,opt,name=browser_session_id,json=browserSessionId,proto3" json:"browser_session_id,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Numbers of the Factors that the person signed in with.
+	Factors       []int32 `protobuf:"varint,6,rep,packed,name=factors,proto3" json:"factors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClientSession) Reset() {
@@ -563,6 +574,13 @@ func (x *ClientSession) GetBrowserSessionId() string {
 		return x.BrowserSessionId
 	}
 	return ""
+}
+
+func (x *ClientSession) GetFactors() []int32 {
+	if x != nil {
+		return x.Factors
+	}
+	return nil
 }
 
 // Consent is what a person lets a client have without being asked again.
@@ -715,7 +733,7 @@ const file_latchkey_identity_store_v1_oauth_proto_rawDesc = "" +
 	"\fClientSecret\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xfb\x04\n" +
+	"expireTime\"\x95\x05\n" +
 	"\x11AuthorizationCode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12!\n" +
@@ -737,19 +755,21 @@ const file_latchkey_identity_store_v1_oauth_proto_rawDesc = "" +
 	"\tuser_code\x18\x0e \x01(\tR\buserCode\x12\x16\n" +
 	"\x06denied\x18\x0f \x01(\bR\x06denied\x127\n" +
 	"\tpoll_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bpollTime\x12\x1a\n" +
-	"\binterval\x18\x11 \x01(\x05R\binterval\"t\n" +
+	"\binterval\x18\x11 \x01(\x05R\binterval\x12\x18\n" +
+	"\afactors\x18\x12 \x03(\x05R\afactors\"t\n" +
 	"\fRefreshToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x125\n" +
-	"\buse_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\"\xca\x01\n" +
+	"\buse_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\"\xe4\x01\n" +
 	"\rClientSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x16\n" +
 	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x127\n" +
 	"\tauth_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bauthTime\x12,\n" +
-	"\x12browser_session_id\x18\x05 \x01(\tR\x10browserSessionId\"N\n" +
+	"\x12browser_session_id\x18\x05 \x01(\tR\x10browserSessionId\x12\x18\n" +
+	"\afactors\x18\x06 \x03(\x05R\afactors\"N\n" +
 	"\aConsent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x1b\n" +
