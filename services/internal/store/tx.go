@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -12,11 +11,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
+	"latchkey.dev/services/internal/fault"
 )
 
 // errTooLong ends a read that holds its snapshot for too long: the engine can
-// reuse no space that a snapshot still sees.
-var errTooLong = errors.New("read transaction lives too long: read in pages")
+// reuse no space that a snapshot still sees. A caller hears that there is too much to do,
+// which is so if the read is one that is quick on a machine with less.
+var errTooLong = fmt.Errorf("%w (read transaction lives too long: read in pages)", fault.Limit("time of a read", time.Second))
 
 // Tx is a transaction over the records of one tenant. It is valid only inside the
 // function that it was given to, and used by one goroutine at a time.

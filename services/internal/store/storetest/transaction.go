@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 	"latchkey.dev/services/internal/store"
 )
@@ -251,6 +254,9 @@ func readTooLong(t *test) {
 		})
 		if err == nil || !strings.Contains(err.Error(), "lives too long") {
 			t.Errorf("%s: got error %v, want one that says that the read lives too long", name, err)
+		}
+		if got := status.Code(err); got != codes.ResourceExhausted {
+			t.Errorf("%s: a caller gets %v, want ResourceExhausted", name, got)
 		}
 	}
 }
