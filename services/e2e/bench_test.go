@@ -80,6 +80,14 @@ var benchmarks = []benchmark{
 	{"restore-1m", true, func(b *bench) finding { return b.restores(1_000_000) }},
 	{"churn", false, func(b *bench) finding { return b.churn(false) }},
 	{"churn-compacted", false, func(b *bench) finding { return b.churn(true) }},
+	{"identity-sign-in", false, (*bench).signIns},
+	{"identity-unknown", false, (*bench).unknowns},
+	{"identity-storm", false, (*bench).storms},
+	{"identity-introspect-grpc", false, func(b *bench) finding { return b.calls(1, introspect) }},
+	{"identity-introspect-http", false, (*bench).introspectsHTTP},
+	{"identity-verify-cached", false, func(b *bench) finding { return b.verifies(true) }},
+	{"identity-verify-uncached", false, func(b *bench) finding { return b.verifies(false) }},
+	{"churn", false, (*bench).churn},
 	{"cold-start-1m", true, func(b *bench) finding { return b.starts(1_000_000) }},
 }
 

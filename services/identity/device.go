@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -92,7 +91,7 @@ func (s *service) sourceOf(o place) string {
 	}
 	mac := hmac.New(sha256.New, s.salt)
 	mac.Write([]byte(from))
-	return fmt.Sprintf("%x", mac.Sum(nil)[0]%sources)
+	return sourceName(int(mac.Sum(nil)[0] % sources))
 }
 
 // guesses are what the wrong passwords of a sign-in count for: for the device if the

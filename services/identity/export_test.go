@@ -111,6 +111,15 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		k.State = keyRevoked // but its token stays
 		return apiKeys.Put(tx, k)
 	},
+	"code for a password wrong": func(tx *store.Tx, w Whom) error {
+		resets.Delete(tx, w.User)
+		return nil
+	},
+	"code for a password expired": func(tx *store.Tx, w Whom) error {
+		r, _ := resets.Get(tx, w.User)
+		r.ExpireTime = past
+		return resets.Put(tx, r)
+	},
 	"key not proven": func(tx *store.Tx, w Whom) error {
 		endTokens(tx, w.Key)
 		return nil
@@ -308,4 +317,19 @@ func KeptPassword(ctx context.Context, user string) (hash, kind string) {
 func ImportedKinds(ctx context.Context) int {
 	kinds, _ := read(ctx, last.Load(), func(tx *store.Tx) ([]passwordHash, error) { return otherKinds(tx), nil })
 	return len(kinds)
+}
+
+// GrantReset makes a code for somebody's password.
+func GrantReset(ctx context.Context, user string) (string, error) {
+	s := last.Load()
+	code := s.newCode()
+	return code, s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		return keepReset(tx, &identitystorepb.PasswordReset{UserId: user, Id: s.newPersonID(), Hash: typedHash(user, code)})
+	})
+}
+
+// Revision returns the last one of the journal.
+func Revision(ctx context.Context) int64 {
+	n, _ := read(ctx, last.Load(), func(tx *store.Tx) (int64, error) { return tx.Revision(), nil })
+	return n
 }

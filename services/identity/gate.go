@@ -34,6 +34,9 @@ const (
 	pathActing    path = "show an actor's token"           // ResolveSession
 	pathClaim     path = "claim the suite"                 // ClaimOwnership
 
+	pathIssueReset path = "hand out a code for a password" // IssuePasswordReset
+	pathReset      path = "reset a password"               // ResetPassword
+
 	pathNewClient   path = "make an OAuth client"              // CreateOauthClient, RotateOauthClientSecret
 	pathProve       path = "prove an OAuth client"             // every endpoint that clients call
 	pathKeyAsClient path = "exchange an API key"               // the token endpoint
@@ -57,6 +60,7 @@ type subject struct {
 	password     []byte      // passwordMark of the hash that the password belonged to when it was checked
 	short        bool        // that password does not do alone
 	code         string      // one-time code of the suite
+	resetCode    []byte      // typedHash of a code for a password
 	challenge    []byte      // id of the challenge that is answered
 	factor       pb.Factor   // that answers it
 	setup        bool        // which sets that factor up
@@ -87,7 +91,7 @@ var (
 	issuing = append([]path{pathPassword}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
 	// changes the password proves it in the same call.
-	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient}
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
@@ -108,13 +112,15 @@ var blocks = []block{
 	{name: "one-time code wrong", on: []path{pathClaim}, holds: codeWrong},
 	{name: "suite owned", on: []path{pathClaim}, holds: suiteOwned, refusal: claimed},
 	{name: "organization unknown", on: members, holds: organizationUnknown},
-	{name: "person deleted", on: members, holds: personDeleted},
+	{name: "person deleted", on: append([]path{pathReset}, members...), holds: personDeleted},
 	{name: "membership ended", on: members, holds: membershipEnded},
 	{name: "user deactivated", on: members, holds: userDeactivated},
 	{name: "not in person", on: issuing, holds: notInPerson, refusal: inPersonOnly},
 	{name: "session ended", on: bySession, holds: sessionEnded, refusal: credentialsInvalid},
 	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
 	{name: "session left idle", on: bySession, holds: sessionIdle, refusal: credentialsInvalid},
+	{name: "code for a password wrong", on: []path{pathReset}, holds: resetWrong},
+	{name: "code for a password expired", on: []path{pathReset}, holds: resetExpired},
 	{name: "refresh token unknown", on: []path{pathRenew}, holds: refreshUnknown},
 	{name: "refresh token exchanged", on: []path{pathRenew}, holds: refreshSpent, refusal: refreshReused},
 	{name: "key revoked", on: byKey, holds: keyNotActive},
@@ -150,6 +156,9 @@ var refusals = map[path]func() error{
 	pathAct:       credentialsInvalid,
 	pathActing:    credentialsInvalid,
 	pathClaim:     wrongCode,
+
+	pathIssueReset: credentialsInvalid,
+	pathReset:      resetFailed,
 
 	pathNewClient:   credentialsInvalid,
 	pathProve:       invalidClient,

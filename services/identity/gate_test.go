@@ -65,6 +65,16 @@ var ways = map[string]func(*caller) error{
 		})
 		return err
 	},
+	"hand out a code for a password": func(c *caller) error {
+		_, err := c.passwords().IssuePasswordReset(c.ctx(), &pb.IssuePasswordResetRequest{UserId: c.beneath, ValidateOnly: true})
+		return err
+	},
+	"reset a password": func(c *caller) error {
+		_, err := c.passwords().ResetPassword(c.t.Context(), &pb.ResetPasswordRequest{
+			Email: c.email, Code: c.resetCode, NewPassword: resetTo, ValidateOnly: true,
+		})
+		return err
+	},
 	"make an API key": func(c *caller) error {
 		_, err := c.apiKeys().CreateApiKey(c.ctx(), &pb.CreateApiKeyRequest{
 			Name: "another", Scopes: []string{"Organization"}, ValidateOnly: true,
@@ -200,9 +210,11 @@ var free = map[string][]string{
 	"session ended":   append(byItself, notBySession...),
 	"session expired": append(byItself, notBySession...),
 	// A client says itself how long it needs its session.
-	"session left idle":       append(append(byItself, notBySession...), "renew tokens", "show a token of a client's person"),
-	"refresh token unknown":   allBut("refresh a session"),
-	"refresh token exchanged": allBut("refresh a session"),
+	"session left idle":           append(append(byItself, notBySession...), "renew tokens", "show a token of a client's person"),
+	"refresh token unknown":       allBut("refresh a session"),
+	"refresh token exchanged":     allBut("refresh a session"),
+	"code for a password wrong":   allBut("reset a password"),
+	"code for a password expired": allBut("reset a password"),
 	// A change of the password ends the other sessions, each as such.
 	"password changed":        allBut("sign in with a password", "show a password for a challenge", "answer a challenge", "change the password"),
 	"key revoked":             allBut("show an API key's token", "exchange an API key"),
@@ -213,8 +225,9 @@ var free = map[string][]string{
 	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"second factor not shown": allBut("sign in with a password"),
 	"second factor not shown in the session": allBut("change the password", "change a second factor", "confirm a second factor",
-		"make an API key", "act for another", "make an OAuth client"),
-	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client"),
+		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password"),
+	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
+		"hand out a code for a password"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
 		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person"),
@@ -222,14 +235,14 @@ var free = map[string][]string{
 	"access token expired": allBut("show the token of a client", "show a token of a client's person"),
 	// A client belongs to the organization: that its maker has left does not keep it from
 	// looking at tokens, but from acting.
-	"organization unknown": {"prove an OAuth client"},
+	"organization unknown": {"prove an OAuth client", "reset a password"},
 	"person deleted":       {"prove an OAuth client"},
-	"membership ended":     {"prove an OAuth client"},
-	"user deactivated":     {"prove an OAuth client"},
+	"membership ended":     {"prove an OAuth client", "reset a password"},
+	"user deactivated":     {"prove an OAuth client", "reset a password"},
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"sign in with a passkey", "show an API key's token", "show an actor's token"}
+	"sign in with a passkey", "show an API key's token", "show an actor's token", "reset a password"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
@@ -403,6 +416,9 @@ func (c *caller) acted(name string) *caller {
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
 	// So that the next one can be acted for; the session goes on.
 	mustNot(c.t, identity.Forget(c.t.Context(), resp.GetImpersonation().GetId()))
+	var err error
+	u.resetCode, err = identity.GrantReset(c.t.Context(), u.user.GetId())
+	mustNot(c.t, err)
 	u.strong = c.hire("strong-"+name, "OA").withApp().withPasskey(authenticator.New(origin)).withKey("Organization").withChallenges()
 	return u
 }

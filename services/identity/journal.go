@@ -39,7 +39,19 @@ func showJournal(j *journal.Source) {
 		}))
 	journal.Show(j, profiles, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*pb.Profile).GetId))
 	journal.Show(j, passkeys, pb.FactorService_ListPasskeys_FullMethodName, ofCaller((*pb.Passkey).GetUserId))
+	showEvent(j, (*pb.SignInFailed).GetOrganizationId)
+	showEvent(j, (*pb.RefreshTokenReused).GetOrganizationId)
+	showEvent(j, (*pb.PasswordResetIssued).GetOrganizationId)
+	showEvent(j, (*pb.PasswordWasReset).GetOrganizationId)
+	showEvent(j, (*pb.UserUnlocked).GetOrganizationId)
 	journal.ShowSecret(j, credentials, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*identitystorepb.Credential).GetUserId))
+}
+
+// showEvent shows events to those who manage the users of their organization.
+func showEvent[T proto.Message](j *journal.Source, of func(T) string) {
+	journal.ShowEvent(j, pb.UserService_ListUsers_FullMethodName, func(ctx context.Context, e T) bool {
+		return of(e) == authz.Caller(ctx).Organization
+	})
 }
 
 // ofOrganization is the sight of records of the caller's organization. Where mine tells

@@ -59,7 +59,11 @@ func totpGuesses(c *identitystorepb.Challenge) counter {
 	if c.GetDeviceId() == "" {
 		return totpFailures(c.GetUserId())
 	}
-	return counter{id: "totp on device/" + c.GetDeviceId(), what: "wrong codes", free: 5, most: 10, base: 2 * time.Second}
+	return deviceCodes(c.GetDeviceId())
+}
+
+func deviceCodes(device string) counter {
+	return counter{id: "totp on device/" + device, what: "wrong codes", free: 5, most: 10, base: 2 * time.Second}
 }
 
 // sessionFailures counts the password that somebody signed in shows again.

@@ -33,6 +33,7 @@ type service struct {
 	pb.UnimplementedImpersonationServiceServer
 	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
+	pb.UnimplementedPasswordServiceServer
 	pb.UnimplementedProfileServiceServer
 	pb.UnimplementedSessionServiceServer
 	pb.UnimplementedUserServiceServer
@@ -59,6 +60,7 @@ type service struct {
 	crossOrigin    *http.CrossOriginProtection
 	wrongUserCodes *limiter // of devices, by user
 	wrongCodes     *limiter // of ClaimOwnership
+	resetsAsked    *limiter // by where from
 }
 
 func start(env *server.Env) error { return newService(env).serve(env) }
@@ -72,6 +74,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
 	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
+	pb.RegisterPasswordServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)
 	pb.RegisterUserServiceServer(env.Registrar, s)
@@ -99,8 +102,9 @@ func newService(env *server.Env) *service {
 		hub: lease.NewHub(lease.HubConfig{
 			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
-		hasher:     newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
-		wrongCodes: newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
+		hasher:      newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
+		wrongCodes:  newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
+		resetsAsked: newLimiter("codes for passwords", 10, 10*time.Minute, env.Now),
 	}
 }
 

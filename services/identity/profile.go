@@ -103,6 +103,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 			}
 			clearFailures(tx, sessionFailures(caller.ID), passwordFailures(caller.ID))
 			credential.PasswordTime = timestamppb.New(tx.Now())
+			resets.Delete(tx, caller.ID)
 			endSessions(tx, caller.ID, func(session *pb.Session) bool { return session.GetId() != caller.SessionID })
 			return &pb.ChangePasswordResponse{}, replacePassword(tx, credential, phc, isShort(req.GetNewPassword()))
 		})
@@ -155,7 +156,8 @@ func (s *service) proveForChange(ctx context.Context, caller string, req *pb.Cha
 	case err != nil:
 		return nil, errors.Join(err, s.uncount(ctx, sessionFailures(caller)))
 	case !ok:
-		return nil, wrongPassword()
+		f := failure{user: caller, organizations: []string{authz.Caller(ctx).Organization}, factor: factorPassword, from: placeOf(ctx)}
+		return nil, s.tellFailure(ctx, sessionFailures(caller), f, wrongPassword())
 	}
 	return passwordMark(kept), nil
 }

@@ -123,6 +123,12 @@ var (
 	failuresByPurge = failures.Index("purge", func(f *identitystorepb.Failures) store.Key {
 		return store.Key{f.GetPurgeTime().AsTime()}
 	})
+	resets     = store.NewCollection("password_reset", (*identitystorepb.PasswordReset).GetUserId)
+	resetsByID = resets.Unique("id", func(r *identitystorepb.PasswordReset) store.Key { return store.Key{r.GetId()} })
+	// resetsByExpiry are to be removed.
+	resetsByExpiry = resets.Index("expiry", func(r *identitystorepb.PasswordReset) store.Key {
+		return store.Key{r.GetExpireTime().AsTime()}
+	})
 	salts = store.NewCollection("salt", (*identitystorepb.Salt).GetId)
 
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
@@ -130,7 +136,7 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	refreshes, sessionUses, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
@@ -197,6 +203,10 @@ func withoutSecrets(req proto.Message) proto.Message {
 	case *pb.ChangePasswordRequest:
 		r = proto.CloneOf(r)
 		r.CurrentPassword, r.NewPassword = "", ""
+		return r
+	case *pb.ResetPasswordRequest:
+		r = proto.CloneOf(r)
+		r.Code, r.NewPassword = "", ""
 		return r
 	case *pb.AnswerChallengeRequest:
 		r = proto.CloneOf(r)

@@ -21,19 +21,23 @@ import (
 const (
 	// recoveryCount is how many codes a person gets at a time.
 	recoveryCount = 10
-	// codeSize is how many random bytes a code that a person types has. 80 bits need no
+	// codeSize is how many random bytes a code that a person types has. 120 bits need no
 	// slow hash.
-	codeSize = 10
+	codeSize = 15
 )
 
 // typed is the alphabet of codes that a person types: without the letters that look
 // like digits.
 var typed = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// newCode returns a code that a person types: 16 characters in groups of four.
+// newCode returns a code that a person types: 24 characters in groups of four.
 func (s *service) newCode() string {
 	text := typed.EncodeToString(s.hasher.bytes(codeSize))
-	return text[:4] + "-" + text[4:8] + "-" + text[8:12] + "-" + text[12:]
+	var groups []string
+	for group := range slices.Chunk([]byte(text), 4) {
+		groups = append(groups, string(group))
+	}
+	return strings.Join(groups, "-")
 }
 
 func (s *service) newRecoveryCodes() []string {

@@ -37,7 +37,7 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 	from := placeOf(ctx)
 	who, err := read(ctx, s, func(tx *store.Tx) (person, error) {
 		who := findPerson(tx, email, req.GetOrganizationId())
-		who.otherKinds = otherKinds(tx)
+		who.otherKinds, who.from = otherKinds(tx), from
 		who.device, who.guesses = s.guesses(tx, who, email, req.GetDeviceToken(), from)
 		return who, nil
 	})
@@ -86,7 +86,7 @@ func (s *service) provePassword(ctx context.Context, who person, password string
 		return false, errors.Join(err, s.uncount(ctx, who.guesses...))
 	}
 	if !ok {
-		return false, signInFailed()
+		return false, s.tellFailure(ctx, who.guesses[0], who.failure(), signInFailed())
 	}
 	return stale, nil
 }
@@ -285,6 +285,8 @@ type person struct {
 	// choices are the organizations to choose from if none was named: all, or more
 	// than one of them.
 	choices []*pb.Organization
+	named   string // organization to sign in to
+	from    place
 }
 
 // maxChoices is how many organizations a refusal lists.
@@ -299,6 +301,7 @@ func findPerson(tx *store.Tx, email, organization string) person {
 	}
 	id := p.profile.GetId()
 	p.credential, _ = credentials.Get(tx, id)
+	p.named = organization
 	who := subject{organization: organization, user: id, password: passwordMark(p.credential.GetPasswordHash())}
 	return findMemberships(tx, who, p)
 }

@@ -106,6 +106,7 @@ type caller struct {
 	personSession         string      // the session of that
 	refresh               string      // token that goes on with the session
 	device                string      // token of the device
+	resetCode             string      // for the password
 	// strong is somebody else, who has a second factor.
 	strong *caller
 	app    *app

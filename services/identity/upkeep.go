@@ -30,6 +30,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "answered challenges", s.purgeSpent)
 		s.removeAll(ctx, "old devices", s.purgeDevices)
 		s.removeAll(ctx, "old failures", s.purgeFailures)
+		s.removeAll(ctx, "old codes for passwords", s.purgeResets)
 		s.removeAll(ctx, "old impersonations", s.purgeImpersonations)
 		s.upkeepOAuth(ctx)
 		select {

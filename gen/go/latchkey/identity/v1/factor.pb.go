@@ -298,7 +298,7 @@ func (x *ConfirmTotpRequest) GetCode() string {
 type ConfirmTotpResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ten codes to be written down, each good for one sign-in in the place of the second
-	// factor: 16 characters in groups of four. They are shown this once. Absent if the
+	// factor: 24 characters in groups of four. They are shown this once. Absent if the
 	// caller has some left.
 	RecoveryCodes []string `protobuf:"bytes,1,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -56,6 +56,8 @@ type JournalServiceClient interface {
 	// for a collection that the source does not show and for a page token of another request.
 	// Who signed in last week:
 	// Example: {"source": "identity", "collection": "session", "kind": "KIND_CREATED", "from_time": "2026-03-02T00:00:00Z", "to_time": "2026-03-09T00:00:00Z"}
+	// Which sign-ins failed last week:
+	// Example: {"source": "identity", "event_type": "latchkey.identity.v1.SignInFailed", "from_time": "2026-03-02T00:00:00Z", "to_time": "2026-03-09T00:00:00Z"}
 	ListJournal(ctx context.Context, in *ListJournalRequest, opts ...grpc.CallOption) (*ListJournalResponse, error)
 	// Returns one entry.
 	// Fails with NOT_FOUND if there is none, or nothing in it that the caller may see, and
@@ -293,6 +295,8 @@ type JournalServiceServer interface {
 	// for a collection that the source does not show and for a page token of another request.
 	// Who signed in last week:
 	// Example: {"source": "identity", "collection": "session", "kind": "KIND_CREATED", "from_time": "2026-03-02T00:00:00Z", "to_time": "2026-03-09T00:00:00Z"}
+	// Which sign-ins failed last week:
+	// Example: {"source": "identity", "event_type": "latchkey.identity.v1.SignInFailed", "from_time": "2026-03-02T00:00:00Z", "to_time": "2026-03-09T00:00:00Z"}
 	ListJournal(context.Context, *ListJournalRequest) (*ListJournalResponse, error)
 	// Returns one entry.
 	// Fails with NOT_FOUND if there is none, or nothing in it that the caller may see, and
