@@ -87,7 +87,6 @@ var benchmarks = []benchmark{
 	{"identity-introspect-http", false, (*bench).introspectsHTTP},
 	{"identity-verify-cached", false, func(b *bench) finding { return b.verifies(true) }},
 	{"identity-verify-uncached", false, func(b *bench) finding { return b.verifies(false) }},
-	{"churn", false, (*bench).churn},
 	{"cold-start-1m", true, func(b *bench) finding { return b.starts(1_000_000) }},
 }
 

@@ -21,6 +21,8 @@ var unshown = map[string]string{
 	"identity/recovery_codes":      "hashes of what proves who somebody is",
 	"identity/spent_challenge":     "what must not be answered twice",
 	"identity/failures":            "counts of what failed, for the next attempt",
+	"identity/imported_kind":       "how many hashes of a kind are left",
+	"identity/password_reset":      "a hash of what replaces a password",
 	"identity/salt":                "random bytes",
 	"identity/signing_key":         "a private key",
 	"identity/session_refresh":     "a hash of what renews a session",

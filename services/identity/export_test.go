@@ -116,7 +116,10 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		return nil
 	},
 	"code for a password expired": func(tx *store.Tx, w Whom) error {
-		r, _ := resets.Get(tx, w.User)
+		r, ok := resets.Get(tx, w.User)
+		if !ok {
+			return nil
+		}
 		r.ExpireTime = past
 		return resets.Put(tx, r)
 	},

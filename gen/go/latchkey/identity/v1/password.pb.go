@@ -595,9 +595,9 @@ const file_latchkey_identity_v1_password_proto_rawDesc = "" +
 	"\x1aIssuePasswordResetResponse\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\tB\x03\x80\x01\x01R\x04code\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"4\n" +
-	"\x18OpenPasswordResetRequest\x12\x18\n" +
-	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\xaa\x01\n" +
+	"expireTime\"5\n" +
+	"\x18OpenPasswordResetRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\xaa\x01\n" +
 	"\x19OpenPasswordResetResponse\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x17\n" +

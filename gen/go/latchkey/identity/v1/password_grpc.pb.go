@@ -60,7 +60,7 @@ type PasswordServiceClient interface {
 	IssuePasswordReset(ctx context.Context, in *IssuePasswordResetRequest, opts ...grpc.CallOption) (*IssuePasswordResetResponse, error)
 	// Tells whoever sends notifications what to send after a PasswordResetRequested.
 	// Fails with NOT_FOUND if the code has expired, was used, or was replaced by another.
-	// Example of NOT_FOUND: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
+	// Example of NOT_FOUND: {"id": "that of the event"}
 	OpenPasswordReset(ctx context.Context, in *OpenPasswordResetRequest, opts ...grpc.CallOption) (*OpenPasswordResetResponse, error)
 	// Replaces a person's password by a code, ends all sessions of the person, and forgets
 	// wrong passwords and known devices. When the call has returned, no service of the suite
@@ -172,7 +172,7 @@ type PasswordServiceServer interface {
 	IssuePasswordReset(context.Context, *IssuePasswordResetRequest) (*IssuePasswordResetResponse, error)
 	// Tells whoever sends notifications what to send after a PasswordResetRequested.
 	// Fails with NOT_FOUND if the code has expired, was used, or was replaced by another.
-	// Example of NOT_FOUND: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
+	// Example of NOT_FOUND: {"id": "that of the event"}
 	OpenPasswordReset(context.Context, *OpenPasswordResetRequest) (*OpenPasswordResetResponse, error)
 	// Replaces a person's password by a code, ends all sessions of the person, and forgets
 	// wrong passwords and known devices. When the call has returned, no service of the suite

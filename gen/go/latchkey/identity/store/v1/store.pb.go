@@ -1000,7 +1000,9 @@ type Failures struct {
 	// Until when no further one is looked at; absent if it is at once.
 	UntilTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
 	// When they are forgotten: 30 days after the last one.
-	PurgeTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	// When the journal was last told of them.
+	ToldTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=told_time,json=toldTime,proto3" json:"told_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1063,6 +1065,96 @@ func (x *Failures) GetPurgeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Failures) GetToldTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ToldTime
+	}
+	return nil
+}
+
+// PasswordReset is a code that replaces somebody's password.
+type PasswordReset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The person: id of the profile. Of an address that nobody has, the counter that it
+	// shares with others.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// UUID, given by the server.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// SHA-256 of user_id, "/", and the code in its plain form.
+	Hash []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The code, sealed as "password reset/<user_id>"; empty if an administrator got it.
+	Sealed []byte `protobuf:"bytes,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// When it is worth nothing any more.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasswordReset) Reset() {
+	*x = PasswordReset{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasswordReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasswordReset) ProtoMessage() {}
+
+func (x *PasswordReset) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasswordReset.ProtoReflect.Descriptor instead.
+func (*PasswordReset) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PasswordReset) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PasswordReset) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PasswordReset) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *PasswordReset) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *PasswordReset) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Salt is random, and made once.
 type Salt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1076,7 +1168,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1180,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1193,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Salt) GetId() string {
@@ -1132,7 +1224,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1236,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1249,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -1191,7 +1283,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1295,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1308,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -1261,7 +1353,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1365,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1378,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Claim) GetId() string {
@@ -1430,14 +1522,22 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\x0eSpentChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xa6\x01\n" +
+	"expireTime\"\xdf\x01\n" +
 	"\bFailures\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x129\n" +
 	"\n" +
 	"until_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\x129\n" +
 	"\n" +
-	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\"*\n" +
+	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x127\n" +
+	"\ttold_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\btoldTime\"\xa1\x01\n" +
+	"\rPasswordReset\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x16\n" +
+	"\x06sealed\x18\x04 \x01(\fR\x06sealed\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"*\n" +
 	"\x04Salt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04salt\x18\x02 \x01(\fR\x04salt\"[\n" +
@@ -1470,7 +1570,7 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
@@ -1484,35 +1584,38 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*PasskeyKey)(nil),            // 9: latchkey.identity.store.v1.PasskeyKey
 	(*SpentChallenge)(nil),        // 10: latchkey.identity.store.v1.SpentChallenge
 	(*Failures)(nil),              // 11: latchkey.identity.store.v1.Failures
-	(*Salt)(nil),                  // 12: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 13: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 14: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 15: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*PasswordReset)(nil),         // 12: latchkey.identity.store.v1.PasswordReset
+	(*Salt)(nil),                  // 13: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 14: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 15: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 16: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	16, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	16, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	16, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	16, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	16, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	16, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	16, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	16, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	16, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 11: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	16, // 12: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 13: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	16, // 14: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	16, // 15: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	16, // 16: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	17, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	17, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	17, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	17, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	17, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	17, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	17, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	17, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	17, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 11: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	17, // 12: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 13: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	17, // 14: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	17, // 15: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	17, // 16: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 17: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	17, // 18: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1521,14 +1624,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 		return
 	}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[14].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
