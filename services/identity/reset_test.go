@@ -159,7 +159,7 @@ func TestIssuePasswordResetRefuses(t *testing.T) {
 	_, err = admin.passwords().IssuePasswordReset(admin.ctx(), request(owner.user.GetId()))
 	check(t, "of somebody above", err, codes.PermissionDenied, "BEYOND_OWN_GRANTS")
 	key := owner.withKey("Organization", "Organization: Users")
-	_, err = owner.passwords().IssuePasswordReset(withToken(t.Context(), key.key), request(bob.user.GetId()))
+	_, err = owner.passwords().IssuePasswordReset(withToken(t.Context(), key.key), request(owner.add("keyless", "").user.GetId()))
 	check(t, "by an API key", err, codes.PermissionDenied, "IN_PERSON_ONLY")
 	// SECURITY: the password is the way into the other organization too.
 	owner.found("Other Homes").importUsers(imported("bob", ""))
