@@ -126,7 +126,7 @@ func (u use) in(tx *store.Tx) error {
 }
 
 // AnswerChallenge implements pb.SessionServiceServer.
-func (s *service) AnswerChallenge(ctx context.Context, req *pb.AnswerChallengeRequest) (_ *pb.AnswerChallengeResponse, err error) {
+func (s *service) AnswerChallenge(ctx context.Context, req *pb.AnswerChallengeRequest) (*pb.AnswerChallengeResponse, error) {
 	c, err := s.openChallenge(req.GetChallenge())
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (s *service) AnswerChallenge(ctx context.Context, req *pb.AnswerChallengeRe
 	if copied, ok := errors.AsType[*cloned](err); ok {
 		return nil, s.barPasskey(ctx, copied, req.GetValidateOnly())
 	}
-	return resp, err
+	return resp, s.tellWrongProof(ctx, c, factor, err)
 }
 
 // answerProof answers a challenge with a proof of a factor that it takes.
@@ -156,7 +156,6 @@ func (s *service) answerProof(ctx context.Context, req *pb.AnswerChallengeReques
 	if _, err := read(ctx, s, func(tx *store.Tx) (any, error) { return nil, admit(tx, who, answerPath(c)) }); err != nil {
 		return nil, err
 	}
-	defer func() { err = s.tellWrongProof(ctx, c, factor, err) }()
 	use, err := s.prove(ctx, c, req.GetProof())
 	if err != nil {
 		return nil, err
