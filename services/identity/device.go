@@ -80,17 +80,20 @@ func placeOf(ctx context.Context) place {
 // come from, so that guessing fills no disk.
 const sources = 16
 
-// sourceOf returns what the failures of a place are counted under. Of IPv6 it is the
-// network that one customer has.
-func (s *service) sourceOf(o place) string {
-	from := o.address
-	if ip, err := netip.ParseAddr(from); err == nil && ip.Is6() {
+// network returns the address of a place; of IPv6 it is the network that one customer has.
+func (o place) network() string {
+	if ip, err := netip.ParseAddr(o.address); err == nil && ip.Is6() {
 		if network, err := ip.Prefix(64); err == nil {
-			from = network.String()
+			return network.String()
 		}
 	}
+	return o.address
+}
+
+// sourceOf returns what the failures of a place are counted under.
+func (s *service) sourceOf(o place) string {
 	mac := hmac.New(sha256.New, s.salt)
-	mac.Write([]byte(from))
+	mac.Write([]byte(o.network()))
 	return sourceName(int(mac.Sum(nil)[0] % sources))
 }
 

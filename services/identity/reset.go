@@ -47,7 +47,7 @@ func (s *service) accountOf(tx *store.Tx, email string) (account string, known *
 //
 // SECURITY: of an address that nobody has the same is written, but for the event.
 func (s *service) RequestPasswordReset(ctx context.Context, req *pb.RequestPasswordResetRequest) (*pb.RequestPasswordResetResponse, error) {
-	if _, err := s.resetsAsked.try(s.sourceOf(placeOf(ctx))); err != nil {
+	if _, err := s.resetsAsked.try(placeOf(ctx).network()); err != nil {
 		return nil, err
 	}
 	if s.sealError != nil {

@@ -42,9 +42,9 @@ const (
 type PasswordServiceClient interface {
 	// Asks for a code that is sent to an e-mail address, if somebody has it. The suite emits
 	// a PasswordResetRequested for whoever sends notifications.
-	// Fails, whether or not somebody has the address, with RESOURCE_EXHAUSTED after 10 in 10
-	// minutes from one place, and FAILED_PRECONDITION if the suite has no key to seal codes
-	// with. After 3 in a row for one address, more within a pause that grows to an hour are
+	// Fails with RESOURCE_EXHAUSTED after 10 in 10 minutes from one place, and
+	// FAILED_PRECONDITION if the suite has no key to seal codes with, in both cases whether or
+	// not somebody has the address. After 3 in a row for one address, more within a pause that grows to an hour are
 	// answered as ever, but nothing is sent.
 	// Example: {"email": "ada@example.com"}
 	RequestPasswordReset(ctx context.Context, in *RequestPasswordResetRequest, opts ...grpc.CallOption) (*RequestPasswordResetResponse, error)
@@ -154,9 +154,9 @@ func (c *passwordServiceClient) UnlockUser(ctx context.Context, in *UnlockUserRe
 type PasswordServiceServer interface {
 	// Asks for a code that is sent to an e-mail address, if somebody has it. The suite emits
 	// a PasswordResetRequested for whoever sends notifications.
-	// Fails, whether or not somebody has the address, with RESOURCE_EXHAUSTED after 10 in 10
-	// minutes from one place, and FAILED_PRECONDITION if the suite has no key to seal codes
-	// with. After 3 in a row for one address, more within a pause that grows to an hour are
+	// Fails with RESOURCE_EXHAUSTED after 10 in 10 minutes from one place, and
+	// FAILED_PRECONDITION if the suite has no key to seal codes with, in both cases whether or
+	// not somebody has the address. After 3 in a row for one address, more within a pause that grows to an hour are
 	// answered as ever, but nothing is sent.
 	// Example: {"email": "ada@example.com"}
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
