@@ -32,6 +32,8 @@ var inHandlers = map[string][]string{
 
 	"setting:future_visibility": {"scheduling/scope.go"},
 	"setting:invoice_approver":  {"invoicing/invoices.go"},
+
+	"setting:login_restrictions": {"identity/hours.go"},
 }
 
 // notYet are the grants that can be given and taken and that nothing asks for: what they
@@ -63,7 +65,7 @@ var notYet = []string{
 	"Properties:Residents:View", "EndOfPeriod:Submit", "setting:transfer_appointments", "setting:limit_slots",
 	"setting:search_scope", "setting:include_member_orgs", "setting:proposal_scope", "setting:track_inventory",
 	"setting:cc_appointment_confirmations", "setting:self_edit_inventory", "setting:pull_from_queue",
-	"setting:hide_future_on_details", "setting:login_restrictions",
+	"setting:hide_future_on_details",
 }
 
 // TestEveryGrantIsUsed holds each key and setting of the catalog against what asks for

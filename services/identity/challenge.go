@@ -229,13 +229,13 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 		subject: who, surface: pb.Surface(c.GetSurface()), refreshable: c.GetWithRefresh(),
 		deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(), from: placeOf(ctx),
 	}
-	if err := s.checkSurfaceOf(ctx, p); err != nil {
+	if err := s.checkSurfaceOf(ctx, &p); err != nil {
 		return nil, err
 	}
 	fresh := s.newOpening()
 	codes, kept := s.newRecoveryCodes(), false
 	resp, err := do(context.WithoutCancel(ctx), s, req, func(tx *store.Tx) (_ *pb.AnswerChallengeResponse, err error) {
-		if err := admit(tx, who, answerPath(c)); err != nil {
+		if err := admit(tx, p.subject, answerPath(c)); err != nil {
 			return nil, err
 		}
 		if err := use.in(tx); err != nil {
@@ -252,6 +252,9 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 		session, err := fresh.open(tx, p)
 		return &pb.AnswerChallengeResponse{Session: session}, err
 	})
+	if isOutsideHours(err) { // the proof was right, so it was no guess
+		return nil, errors.Join(err, s.uncount(ctx, use.counter))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@
 //     person's sessions: each such call goes through shutOut.
 //   - Whoever has a second factor gets no session by a password alone, and a session
 //     does what is worth stealing it for only shortly after something was proven in it.
+//   - A service agent whose hours are bounded uses the app only within them; what a
+//     session may be used for is known from what was asked last, and kept with it (hours).
 //   - An unknown person costs a sign-in the same work and gets the same answer as a
 //     wrong password. No organization learns whom another one knows.
 package identity

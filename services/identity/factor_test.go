@@ -79,7 +79,7 @@ func (c *caller) withApp() *caller {
 func (c *caller) challenged() *pb.Challenge {
 	c.t.Helper()
 	resp, err := c.sessions().CreateSession(c.t.Context(), &pb.CreateSessionRequest{
-		Email: c.email, Password: c.password, Surface: pb.Surface_SURFACE_WEB, OrganizationId: c.user.GetOrganizationId(),
+		Email: c.email, Password: c.password, Surface: c.on(), OrganizationId: c.user.GetOrganizationId(),
 	})
 	mustNot(c.t, err)
 	if resp.GetToken() != "" || resp.GetSession() != nil || resp.GetChallenge() == nil {
@@ -136,7 +136,7 @@ func (c *caller) beginStepUp() *pb.Challenge {
 // trySignIn shows the password without changing anything.
 func (c *caller) trySignIn() (*pb.Challenge, error) {
 	resp, err := c.sessions().CreateSession(c.t.Context(), &pb.CreateSessionRequest{
-		Email: c.email, Password: c.password, Surface: pb.Surface_SURFACE_WEB,
+		Email: c.email, Password: c.password, Surface: c.on(),
 		OrganizationId: c.user.GetOrganizationId(), ValidateOnly: true,
 	})
 	return resp.GetChallenge(), err

@@ -65,6 +65,7 @@ type subject struct {
 	factor       pb.Factor   // that answers it
 	setup        bool        // which sets that factor up
 	shown        []pb.Factor // all that was proven for a sign-in
+	hours        *hours      // when the app may be used, if it was just asked
 	refresh      string      // id of the refresh token that is shown
 	requestID    string      // by which it is
 
@@ -82,6 +83,8 @@ type block struct {
 	holds func(tx *store.Tx, s subject) bool
 	// refusal is what the caller is told; nil for what the path tells on any block.
 	refusal func() error
+	// tells is refusal where it depends on whom it is told.
+	tells func(tx *store.Tx, s subject) error
 }
 
 var (
@@ -96,6 +99,8 @@ var (
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
 	answering = []path{pathAnswer, pathPasskey, pathStepUp, pathConfirm}
+	// personal are those on which it is the person who comes in, and no machine.
+	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey}, bySession...)
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathKeyAsClient}
@@ -123,6 +128,7 @@ var blocks = []block{
 	{name: "code for a password expired", on: []path{pathReset}, holds: resetExpired},
 	{name: "refresh token unknown", on: []path{pathRenew}, holds: refreshUnknown},
 	{name: "refresh token exchanged", on: []path{pathRenew}, holds: refreshSpent, refusal: refreshReused},
+	{name: "outside hours", on: personal, holds: outsideHours, tells: tellHours},
 	{name: "key revoked", on: byKey, holds: keyNotActive},
 	{name: "key expired", on: byKey, holds: keyExpired},
 	{name: "key not proven", on: []path{pathKeyAsClient}, holds: keyTokenWrong},
@@ -178,6 +184,9 @@ func admit(tx *store.Tx, s subject, p path) error {
 		b := &blocks[i]
 		if !b.isOn(p) || !b.holds(tx, s) {
 			continue
+		}
+		if b.tells != nil {
+			return b.tells(tx, s)
 		}
 		if b.refusal != nil {
 			return b.refusal()

@@ -397,9 +397,14 @@ func allBut(paths ...string) (others []string) {
 
 // acted makes somebody who has every credential there is: a session, an API key, and a
 // session that somebody else opened in that name. It needs another actor for each.
-func (c *caller) acted(name string) *caller {
+func (c *caller) acted(name string) *caller { return c.actedOn(name, pb.Surface_SURFACE_WEB) }
+
+// actedOn is acted, signed in on a surface.
+func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	c.t.Helper()
-	u := c.add(name, "OA").signInWith(&pb.CreateSessionRequest{OrganizationId: c.session.GetOrganizationId(), WithRefresh: true})
+	u := c.add(name, "OA")
+	u.surface = surface
+	u = u.signInWith(&pb.CreateSessionRequest{OrganizationId: c.session.GetOrganizationId(), WithRefresh: true})
 	c.permit(u, "User: Impersonation")
 	u = u.withKey("Organization")
 	u.machine = u.register(with(site("openid", "Organization"), func(c *pb.OauthClient) {
@@ -419,6 +424,9 @@ func (c *caller) acted(name string) *caller {
 	var err error
 	u.resetCode, err = identity.GrantReset(c.t.Context(), u.user.GetId())
 	mustNot(c.t, err)
-	u.strong = c.hire("strong-"+name, "OA").withApp().withPasskey(authenticator.New(origin)).withKey("Organization").withChallenges()
+	strong := c.add("strong-"+name, "OA")
+	strong.surface = surface
+	strong = strong.signIn(c.session.GetOrganizationId()).withApp().withPasskey(authenticator.New(origin))
+	u.strong = strong.withKey("Organization").withChallenges()
 	return u
 }

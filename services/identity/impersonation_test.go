@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
@@ -239,5 +240,32 @@ func TestBothNamesInTheJournal(t *testing.T) {
 	}
 	if !found["latchkey.permissions.v1.AccessService/SetUserRole"] {
 		t.Errorf("got %v, want SetUserRole with both names", found)
+	}
+}
+
+// TestDecisionsOfAnActor lists what was decided of calls in another's name, by who acted.
+func TestDecisionsOfAnActor(t *testing.T) {
+	owner := owned(t)
+	u := owner.hire("uma", "US")
+	acting := owner.as(u, owner.actFor(u))
+	for _, c := range []*caller{u, acting} {
+		_, err := c.users().CreateUser(c.ctx(), &pb.CreateUserRequest{Email: "new@example.com", DisplayName: "New"})
+		check(t, "without the key", err, codes.PermissionDenied, "GRANT_MISSING")
+	}
+	list := func(req *decisionpb.ListDecisionsRequest) []*decisionpb.Decision {
+		req.Source, req.UserId = "identity", u.user.GetId()
+		resp, err := decisionpb.NewDecisionServiceClient(owner.conn).ListDecisions(owner.ctx(), req)
+		mustNot(t, err)
+		return resp.GetDecisions()
+	}
+	if got := list(&decisionpb.ListDecisionsRequest{Reason: "GRANT_MISSING"}); len(got) != 2 {
+		t.Errorf("got the denials %v, want that of each call", got)
+	}
+	got := list(&decisionpb.ListDecisionsRequest{ActorId: owner.user.GetId()})
+	if len(got) != 1 || got[0].GetActorId() != owner.user.GetId() {
+		t.Errorf("got %v of the actor, want one decision", got)
+	}
+	if got := list(&decisionpb.ListDecisionsRequest{ActorId: u.user.GetId()}); len(got) != 0 {
+		t.Errorf("got %v of somebody who acts for nobody", got)
 	}
 }

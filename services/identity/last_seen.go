@@ -17,16 +17,19 @@ import (
 const seenEvery = 10 * time.Minute
 
 // askAgain is from when on an answer about a session is no longer valid: when it may end
-// by itself, and often enough to hear that it is used.
-func askAgain(tx *store.Tx, session *pb.Session, t *identitystorepb.SessionToken) time.Time {
-	end := session.GetExpireTime().AsTime()
-	if session.GetActorId() != "" || session.GetClientId() != "" {
-		return sooner(session.GetExpireTime(), t.GetExpireTime()).AsTime()
+// by itself, and often enough to hear that it is used, and whether its hours have changed.
+func askAgain(tx *store.Tx, session *pb.Session, t *identitystorepb.SessionToken, h *hours) time.Time {
+	end := h.bound(sooner(session.GetExpireTime(), t.GetExpireTime()).AsTime())
+	if session.GetActorId() != "" {
+		return end
 	}
-	if t.GetExpireTime() != nil && t.GetExpireTime().AsTime().Before(end) {
-		end = t.GetExpireTime().AsTime()
+	every := seenEvery
+	if session.GetSurface() != pb.Surface_SURFACE_WEB {
+		every = hoursEvery
+	} else if session.GetClientId() != "" {
+		return end
 	}
-	if next := tx.Now().Add(seenEvery); next.Before(end) {
+	if next := tx.Now().Add(every); next.Before(end) {
 		return next
 	}
 	return end

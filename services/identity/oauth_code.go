@@ -67,7 +67,11 @@ func (s *service) grantAuthorizationCode(ctx context.Context, who *claimant, f u
 
 // redeem opens a session for a client with what a person has let it have.
 func (s *service) redeem(ctx context.Context, who *claimant, code *identitystorepb.AuthorizationCode, p path) (*tokenAnswer, error) {
-	o, err := s.open(ctx, who.client, code)
+	hours, err := s.hoursOf(ctx, code.GetOrganizationId(), code.GetUserId(), pb.Surface_SURFACE_API)
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.open(ctx, who.client, code, hours)
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +85,15 @@ func (s *service) redeem(ctx context.Context, who *claimant, code *identitystore
 		proof := subject{
 			organization: code.GetOrganizationId(), user: code.GetUserId(), session: code.GetSessionId(),
 			client: who.client.GetId(), clientSecret: who.secret, authCode: code.GetId(),
+			hours: hours,
 		}
 		if err := admit(tx, proof, p); err != nil {
 			return err
 		}
 		evicted = evictSessions(tx, code.GetUserId())
+		if err := keepHours(tx, o.session.GetId(), hours); err != nil {
+			return err
+		}
 		return o.keep(tx, kept)
 	})
 	if errors.Is(err, errSpent) {
@@ -111,7 +119,7 @@ func withCaller(ctx context.Context, user string) context.Context {
 }
 
 // open makes a session for a client, of which nothing is kept yet.
-func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identitystorepb.AuthorizationCode) (*admission, error) {
+func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identitystorepb.AuthorizationCode, h *hours) (*admission, error) {
 	life := sessionLife
 	if slices.Contains(code.GetScopes(), scopeOffline) {
 		life = offlineLife
@@ -123,7 +131,7 @@ func (s *service) open(ctx context.Context, client *pb.OauthClient, code *identi
 	}}
 	a := access{
 		session: o.session.GetId(), subject: code.GetUserId(), user: code.GetUserId(), organization: code.GetOrganizationId(),
-		client: client.GetId(), scopes: code.GetScopes(), authTime: code.GetAuthTime().AsTime(), until: o.session.GetExpireTime().AsTime(),
+		client: client.GetId(), scopes: code.GetScopes(), authTime: code.GetAuthTime().AsTime(), until: h.bound(o.session.GetExpireTime().AsTime()),
 		factors: factorsOf(code.GetFactors()),
 	}
 	var err error
@@ -191,6 +199,11 @@ func (s *service) grantRefreshToken(ctx context.Context, who *claimant, f url.Va
 	if a.scopes, err = allowedScopes(askedScopes(f.Get("scope")), a.scopes); err != nil {
 		return nil, err
 	}
+	hours, err := s.hoursOf(ctx, a.organization, a.user, pb.Surface_SURFACE_API)
+	if err != nil {
+		return nil, err
+	}
+	a.until = hours.bound(a.until)
 	made, err := s.makeAccess(ctx, algorithmOf(who.client), *a)
 	if err != nil {
 		return nil, err
@@ -205,9 +218,15 @@ func (s *service) grantRefreshToken(ctx context.Context, who *claimant, f url.Va
 		if ok && kept.GetUseTime() != nil {
 			return errSpent
 		}
-		proof := subject{organization: a.organization, user: a.user, session: a.session, client: who.client.GetId(), clientSecret: who.secret}
+		proof := subject{
+			organization: a.organization, user: a.user, session: a.session, client: who.client.GetId(), clientSecret: who.secret,
+			hours: hours,
+		}
 		if err := admit(tx, proof, pathRefresh); err != nil || !ok {
 			return invalidGrantOr(err)
+		}
+		if err := keepHours(tx, a.session, hours); err != nil {
+			return err
 		}
 		kept.UseTime = timestamppb.New(tx.Now())
 		if err := refreshTokens.Put(tx, kept); err != nil {
@@ -244,7 +263,10 @@ func (s *service) renewal(ctx context.Context, client *pb.OauthClient, id string
 		if !ok || kept.GetClientId() != client.GetId() {
 			return nil, invalidGrant()
 		}
-		session, _ := sessions.Get(tx, t.GetSessionId())
+		session, live := sessions.Get(tx, t.GetSessionId())
+		if !live {
+			return nil, invalidGrant()
+		}
 		scopes := slices.DeleteFunc(kept.GetScopes(), func(scope string) bool { return !slices.Contains(client.GetScopes(), scope) })
 		return &access{
 			session: session.GetId(), subject: session.GetUserId(), user: session.GetUserId(), organization: session.GetOrganizationId(),

@@ -31,7 +31,7 @@ func (s *service) introspect(ctx context.Context, text string) (*introspected, e
 	}
 	return read(ctx, s, func(tx *store.Tx) (*introspected, error) {
 		kept, _ := tokens.Get(tx, tokenID(hash[:]))
-		facts, err := resolve(tx, kept)
+		facts, err := resolve(tx, kept, nil)
 		if err != nil {
 			return nil, tx.Failed()
 		}

@@ -15,6 +15,7 @@ import (
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+	schedulingpb "latchkey.dev/gen/go/latchkey/scheduling/v1"
 
 	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/seal"
@@ -44,6 +45,7 @@ type service struct {
 	newID  func() string
 	random io.Reader
 	grants permissionspb.GrantServiceClient
+	agents schedulingpb.ServiceAgentServiceClient
 	hub    *lease.Hub
 	hasher *hasher
 	public grpc.ClientConnInterface // to this process, as anybody outside has it
@@ -99,6 +101,7 @@ func newService(env *server.Env) *service {
 		public: env.Public, crossOrigin: http.NewCrossOriginProtection(),
 		wrongUserCodes: newLimiter("wrong codes of devices", 10, 10*time.Minute, env.Now),
 		grants:         permissionspb.NewGrantServiceClient(env.Conn("permissions")),
+		agents:         schedulingpb.NewServiceAgentServiceClient(env.Conn("scheduling")),
 		hub: lease.NewHub(lease.HubConfig{
 			Source: "identity", Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),

@@ -18,15 +18,21 @@ import (
 
 // grantsOf asks permissions what a user may do in an organization.
 func (s *service) grantsOf(ctx context.Context, organization, user string) (catalog.Set, error) {
+	set, _, err := s.accessOf(ctx, organization, user)
+	return set, err
+}
+
+// accessOf is grantsOf with the settings that are not boolean.
+func (s *service) accessOf(ctx context.Context, organization, user string) (catalog.Set, *permissionspb.EffectiveSettings, error) {
 	resp, err := s.grants.ResolveGrants(inTenant(ctx, organization), &permissionspb.ResolveGrantsRequest{UserId: user})
 	if err != nil {
-		return catalog.Set{}, unanswered(ctx, "resolve grants", err)
+		return catalog.Set{}, nil, unanswered(ctx, "permissions", "resolve grants", err)
 	}
 	set, err := catalog.SetFromBytes(resp.GetGrants())
 	if err != nil {
-		return catalog.Set{}, fmt.Errorf("resolve grants: %w", err)
+		return catalog.Set{}, nil, fmt.Errorf("resolve grants: %w", err)
 	}
-	return set, nil
+	return set, resp.GetSettings(), nil
 }
 
 // checkWithin returns nil if the user holds no key in the caller's organization that
@@ -63,7 +69,7 @@ func (s *service) checkRemovable(ctx context.Context, req removal) error {
 			"the organization would be left without an owner: make somebody else an owner first", nil)
 	}
 	if err != nil {
-		return unanswered(ctx, "check whether a user is removable", err)
+		return unanswered(ctx, "permissions", "check whether a user is removable", err)
 	}
 	return nil
 }
@@ -75,18 +81,18 @@ func (s *service) seedPermissions(ctx context.Context, seeding *identitystorepb.
 		OwnerUserId: seeding.GetOwnerUserId(), MakerGrants: seeding.MakerGrants,
 	})
 	if err != nil {
-		return unanswered(ctx, "seed the permissions of a new organization", err)
+		return unanswered(ctx, "permissions", "seed the permissions of a new organization", err)
 	}
 	return nil
 }
 
-// unanswered says what an error of permissions means here: as a rule that it cannot
+// unanswered says what an error of another service means here: as a rule that it cannot
 // be reached, else that the suite is at fault.
-func unanswered(ctx context.Context, doing string, err error) error {
+func unanswered(ctx context.Context, service, doing string, err error) error {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted:
 		if ctx.Err() == nil {
-			return fault.Unreachable("permissions")
+			return fault.Unreachable(service)
 		}
 	}
 	return fmt.Errorf("%s: %w", doing, err)

@@ -64,7 +64,8 @@ var (
 	refreshBySession = refreshes.Index("session", func(r *identitystorepb.SessionRefresh) store.Key {
 		return store.Key{r.GetSessionId(), r.GetCreateTime().AsTime()}
 	})
-	sessionUses = store.NewCollection("session_use", (*identitystorepb.SessionUse).GetId)
+	sessionUses  = store.NewCollection("session_use", (*identitystorepb.SessionUse).GetId)
+	sessionHours = store.NewCollection("session_hours", (*identitystorepb.SessionHours).GetId)
 
 	devices       = store.NewCollection("device", (*identitystorepb.Device).GetId)
 	devicesByUser = devices.Index("user", func(d *identitystorepb.Device) store.Key {
@@ -136,7 +137,7 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
 // undeleteLife is how long the record of an ended membership is kept.
@@ -243,6 +244,7 @@ func endSession(tx *store.Tx, id string) {
 	endTokens(tx, id)
 	endClientSession(tx, id)
 	sessionUses.Delete(tx, id)
+	sessionHours.Delete(tx, id)
 	sessions.Delete(tx, id)
 }
 

@@ -89,9 +89,11 @@ func (s *service) RefreshSession(ctx context.Context, req *pb.RefreshSessionRequ
 		return nil, err
 	}
 	who := subject{organization: session.GetOrganizationId(), user: session.GetUserId(), session: session.GetId()}
-	if err := s.checkSurfaceOf(ctx, proven{subject: who, surface: session.GetSurface()}); err != nil {
+	p := proven{subject: who, surface: session.GetSurface()}
+	if err := s.checkSurfaceOf(ctx, &p); err != nil {
 		return nil, err
 	}
+	who.hours = p.hours
 	o := store.OriginOf(ctx)
 	o.Caller = who.user
 	ctx = store.WithOrigin(ctx, o)
@@ -101,8 +103,10 @@ func (s *service) RefreshSession(ctx context.Context, req *pb.RefreshSessionRequ
 	exchange := func(tx *store.Tx) (err error) {
 		reused = false
 		if err = admit(tx, who, pathRenew); err == nil {
-			session, err = fresh.exchange(tx, id, req.GetRequestId())
-			return err
+			if session, err = fresh.exchange(tx, id, req.GetRequestId()); err != nil {
+				return err
+			}
+			return keepHours(tx, who.session, who.hours)
 		}
 		if !refreshSpent(tx, who) || req.GetValidateOnly() {
 			return err

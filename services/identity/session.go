@@ -64,15 +64,24 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 		surface: req.GetSurface(), refreshable: req.GetWithRefresh(), guesses: who.guesses,
 		device: who.device, deviceName: req.GetDeviceName(), remember: req.GetRememberDevice(), from: from,
 	}
-	if err := s.checkSurfaceOf(ctx, p); err != nil {
+	if err := s.checkSurfaceOf(ctx, &p); err != nil {
 		return nil, err
 	}
 	p.rehashed = s.rehash(ctx, stale, req.GetPassword())
 	challenge, err := s.demanded(ctx, p, who.profile.GetEmail())
-	if challenge != nil || err != nil {
-		return &pb.CreateSessionResponse{Challenge: challenge}, err
+	if challenge == nil && err == nil {
+		var resp *pb.CreateSessionResponse
+		if resp, err = s.openSession(ctx, req, p); err == nil {
+			return resp, nil
+		}
 	}
-	return s.openSession(ctx, req, p)
+	if isOutsideHours(err) { // the password was right, so it was no guess
+		return nil, errors.Join(err, s.uncount(ctx, p.guesses...))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CreateSessionResponse{Challenge: challenge}, nil
 }
 
 // provePassword tells whether a hash should be made anew, if the password of a sign-in
@@ -203,6 +212,9 @@ func (o *opening) open(tx *store.Tx, p proven) (*pb.Session, error) {
 	p.from.where(session, p.deviceName)
 	note(session, tx.Now(), p.shown...)
 	if err := sessions.Put(tx, session); err != nil {
+		return nil, err
+	}
+	if err := keepHours(tx, o.id, p.hours); err != nil {
 		return nil, err
 	}
 	if p.remember {
@@ -343,14 +355,18 @@ func (p person) choose(named string) (string, error) {
 	return "", fault.Invalid("organization_id", "must name one of your organizations: %s", strings.Join(list, ", "))
 }
 
-// checkSurfaceOf asks what somebody may do, and whether that opens the surface of a
-// sign-in.
-func (s *service) checkSurfaceOf(ctx context.Context, p proven) error {
-	grants, err := s.grantsOf(ctx, p.organization, p.user)
+// checkSurfaceOf asks what somebody may do, whether that opens the surface of a
+// sign-in, and notes for the gate when.
+func (s *service) checkSurfaceOf(ctx context.Context, p *proven) error {
+	grants, settings, err := s.accessOf(ctx, p.organization, p.user)
 	if err != nil {
 		return err
 	}
-	return checkSurface(p.surface, grants)
+	if err := checkSurface(p.surface, grants); err != nil {
+		return err
+	}
+	p.hours, err = s.hoursBy(ctx, p.organization, p.user, p.surface, grants, settings)
+	return err
 }
 
 // checkSurface decides by the keys where a session may be opened. A session of a
@@ -377,9 +393,21 @@ func signInFailed() error {
 
 // ResolveSession implements pb.SessionServiceServer.
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
+	session, err := read(ctx, s, func(tx *store.Tx) (*pb.Session, error) {
+		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
+		session, _ := sessions.Get(tx, t.GetSessionId())
+		return session, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	hours, err := s.hoursOfSession(ctx, session)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
 		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
-		facts, err := resolve(tx, t)
+		facts, err := resolve(tx, t, hours)
 		return &pb.ResolveSessionResponse{Session: facts}, err
 	})
 	switch facts := resp.GetSession(); {
@@ -392,8 +420,9 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 	return resp, err
 }
 
-// resolve answers whose token it is; there is none if t is nil.
-func resolve(tx *store.Tx, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
+// resolve answers whose token it is; there is none if t is nil. The hours are those of
+// its session, if it has any.
+func resolve(tx *store.Tx, t *identitystorepb.SessionToken, hours *hours) (*pb.SessionFacts, error) {
 	if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
 		return resolveKey(tx, key, t)
 	}
@@ -404,13 +433,14 @@ func resolve(tx *store.Tx, t *identitystorepb.SessionToken) (*pb.SessionFacts, e
 	who := subject{
 		organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId(),
 		actor: session.GetActorId(), actorSession: t.GetActorSessionId(), client: session.GetClientId(), accessToken: t.GetId(),
+		hours: hours,
 	}
 	if err := admit(tx, who, sessionPath(session)); err != nil {
 		return nil, err
 	}
 	return &pb.SessionFacts{
 		SessionId: session.GetId(), UserId: session.GetUserId(), OrganizationId: session.GetOrganizationId(),
-		Surface: session.GetSurface(), ExpireTime: timestamppb.New(askAgain(tx, session, t)),
+		Surface: session.GetSurface(), ExpireTime: timestamppb.New(askAgain(tx, session, t, hoursAt(tx, who))),
 		ActorId: session.GetActorId(), ActorSessionId: t.GetActorSessionId(), Scopes: t.Scopes,
 	}, nil
 }

@@ -35,6 +35,7 @@ type suite struct {
 	config server.Config
 	conn   *grpc.ClientConn
 	sender *http.Client // of what send sends; nil for web
+	parts  []server.Part
 }
 
 func start(t testing.TB, config server.Config, now func() time.Time, parts ...server.Part) *suite {
@@ -49,7 +50,7 @@ func start(t testing.TB, config server.Config, now func() time.Time, parts ...se
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &suite{p, t, config, conn, nil}
+	return &suite{p, t, config, conn, nil, parts}
 }
 
 func config(t testing.TB) server.Config {
@@ -82,7 +83,7 @@ func (s *suite) ready() {
 func (s *suite) again() *suite {
 	s.t.Helper()
 	s.Stop()
-	next := start(s.t, s.config, time.Now, identity.Cheap, permissions.Part)
+	next := start(s.t, s.config, time.Now, s.parts...)
 	next.ready()
 	return next
 }
@@ -95,7 +96,8 @@ type caller struct {
 	password string
 	session  *pb.Session
 	token    string
-	key      string // token of an API key
+	surface  pb.Surface // of sign-ins that ask for none; the web if it is unspecified
+	key      string     // token of an API key
 	keyID    string
 	acting   string // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
@@ -176,7 +178,7 @@ func (c *caller) signInWith(req *pb.CreateSessionRequest) *caller {
 	c.t.Helper()
 	req.Email, req.Password = c.email, c.password
 	if req.GetSurface() == pb.Surface_SURFACE_UNSPECIFIED {
-		req.Surface = pb.Surface_SURFACE_WEB
+		req.Surface = c.on()
 	}
 	resp, err := c.sessions().CreateSession(c.t.Context(), req)
 	if err != nil {
@@ -185,6 +187,14 @@ func (c *caller) signInWith(req *pb.CreateSessionRequest) *caller {
 	next := *c
 	next.session, next.token, next.refresh, next.device = resp.GetSession(), resp.GetToken(), resp.GetRefreshToken(), resp.GetDeviceToken()
 	return &next
+}
+
+// on is the surface that the caller signs in on.
+func (c *caller) on() pb.Surface {
+	if c.surface == pb.Surface_SURFACE_UNSPECIFIED {
+		return pb.Surface_SURFACE_WEB
+	}
+	return c.surface
 }
 
 // hire makes a user with a role and signs the user in.

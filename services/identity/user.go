@@ -89,7 +89,7 @@ func (s *service) forgetFormer(ctx context.Context, organization, person string,
 	}
 	_, err = s.grants.ForgetUser(inTenant(ctx, organization), &permissionspb.ForgetUserRequest{UserId: person})
 	if err != nil {
-		return unanswered(ctx, "forget a former member", err)
+		return unanswered(ctx, "permissions", "forget a former member", err)
 	}
 	return nil
 }

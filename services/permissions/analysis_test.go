@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -315,6 +316,62 @@ func (p *person) review(req *pb.ExportAccessReviewRequest) ([]byte, error) {
 			return nil, err
 		}
 		b.Write(piece.GetData())
+	}
+}
+
+// TestAReviewNamesAuthors compares who had roles and groups speak as they do, now and as
+// of a time before others changed them.
+func TestAReviewNamesAuthors(t *testing.T) {
+	owner := start(t)
+	ola := owner.hire("ola", "OW")
+	mustNot(t, owner.override(ola.id, "Organizations: Roles", pb.Effect_EFFECT_GRANT))
+	role, err := owner.roles().CreateRole(owner.ctx(), &pb.CreateRoleRequest{Name: "Desk", Keys: []string{"Web", "Invoices"}})
+	mustNot(t, err)
+	group, err := owner.groups().CreateGroup(owner.ctx(), &pb.CreateGroupRequest{
+		Name: "Night", RoleId: role.GetRole().GetId(), Grants: []string{"Tasks"}, Denies: []string{"Maps"},
+	})
+	mustNot(t, err)
+	uma := owner.add("uma", "US")
+	_, err = owner.access().SetUserGroup(owner.ctx(), &pb.SetUserGroupRequest{UserId: uma, GroupId: group.GetGroup().GetId()})
+	mustNot(t, err)
+	owner.clock.forward(time.Minute)
+	before := timestamppb.New(owner.clock.now())
+	owner.clock.forward(time.Minute)
+	_, err = ola.roles().UpdateRole(ola.ctx(), &pb.UpdateRoleRequest{
+		Role: &pb.Role{Id: role.GetRole().GetId(), Keys: []string{"Web", "Invoices", "Contacts"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"keys"}},
+	})
+	mustNot(t, err)
+	_, err = ola.groups().UpdateGroup(ola.ctx(), &pb.UpdateGroupRequest{
+		Group: &pb.Group{Id: group.GetGroup().GetId(), Grants: []string{"Tasks", "Reports"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"grants"}},
+	})
+	mustNot(t, err)
+	for what, c := range map[string]struct {
+		at   *timestamppb.Timestamp
+		want map[string]string
+	}{
+		"now":    {nil, map[string]string{"Web": owner.id, "Invoices": owner.id, "Tasks": owner.id, "Maps": owner.id, "Contacts": ola.id, "Reports": ola.id, "App": ""}},
+		"before": {before, map[string]string{"Web": owner.id, "Invoices": owner.id, "Tasks": owner.id, "Maps": owner.id, "App": ""}},
+	} {
+		text, err := owner.review(&pb.ExportAccessReviewRequest{Format: pb.ReviewFormat_REVIEW_FORMAT_JSON, AsOfTime: c.at})
+		mustNot(t, err)
+		var rows []map[string]any
+		mustNot(t, json.Unmarshal(text, &rows))
+		got := map[string]string{}
+		for _, row := range rows {
+			if row["user_id"] == owner.id && row["layer"] == "role" && (row["set_by"] != "" || row["set_time"] != "") {
+				t.Errorf("%s: a role that is built in was set by %v at %v", what, row["set_by"], row["set_time"])
+			}
+			if row["user_id"] != uma {
+				continue
+			}
+			got[row["key"].(string)] = row["set_by"].(string)
+			if _, err := time.Parse(time.RFC3339Nano, row["set_time"].(string)); err != nil && row["set_by"] != "" {
+				t.Errorf("%s: %v was set at %q", what, row["key"], row["set_time"])
+			}
+		}
+		if !maps.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", what, got, c.want)
+		}
 	}
 }
 

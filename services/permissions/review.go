@@ -13,6 +13,7 @@ import (
 
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
+	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -49,7 +50,7 @@ const reviewChunk = 200
 
 // ExportAccessReview exports who holds what and why.
 func (s *service) ExportAccessReview(req *pb.ExportAccessReviewRequest, stream grpc.ServerStreamingServer[pb.ExportAccessReviewResponse]) error {
-	r := &review{db: s.db, ctx: stream.Context(), json: req.GetFormat() == pb.ReviewFormat_REVIEW_FORMAT_JSON}
+	r := &review{db: s.db, ctx: stream.Context(), json: req.GetFormat() == pb.ReviewFormat_REVIEW_FORMAT_JSON, set: map[says]*pb.Provenance{}}
 	err := s.db.View(r.ctx, func(tx *store.Tx) error {
 		l, err := loaderAsOf(tx, req.GetAsOfTime())
 		if err == nil {
@@ -75,6 +76,16 @@ type review struct {
 	at       time.Time
 	last     string // user
 	rows     int
+	// set is who put a key into a role or a group, and when, by what says is made of it.
+	set map[says]*pb.Provenance
+}
+
+// says is one word of a role or a group about a key.
+type says struct {
+	layer  pb.Layer
+	source string
+	key    catalog.Bit
+	deny   bool
 }
 
 // write sends the whole in pieces.
@@ -155,7 +166,7 @@ func (r *review) some() (rows []reviewRow, more bool, err error) {
 			}
 			last = id
 			if u, ok := find(l, accesses, id); ok {
-				rows = append(rows, l.reviewOf(u)...)
+				rows = append(rows, r.of(l, u)...)
 			}
 		}
 		return nil
@@ -164,9 +175,9 @@ func (r *review) some() (rows []reviewRow, more bool, err error) {
 	return rows, more, err
 }
 
-// reviewOf returns the rows of one user: each key that counts, and each that a group or an
+// of returns the rows of one user: each key that counts, and each that a group or an
 // override speaks about.
-func (l *loader) reviewOf(u *pb.UserAccess) (rows []reviewRow) {
+func (r *review) of(l *loader, u *pb.UserAccess) (rows []reviewRow) {
 	v := l.access(u).judge(l.now)
 	for _, k := range allKeys {
 		why := v.explain(k.Bit())
@@ -181,12 +192,42 @@ func (l *loader) reviewOf(u *pb.UserAccess) (rows []reviewRow) {
 		case pb.Layer_LAYER_OVERRIDE:
 			row.Source = ""
 			row.override(overrideIn(u, k.Bit()))
-		case pb.Layer_LAYER_GROUP:
-			row.SetBy = v.group.authors[k.Name]
+		case pb.Layer_LAYER_ROLE, pb.Layer_LAYER_GROUP:
+			row.setBy(r.who(l, says{why.layer, why.source, k.Bit(), v.group.denies.Has(k.Bit())}))
 		}
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// who returns who had a role or a group speak so, as of the revision of the review; nil of
+// what is built in, and where the journal does not reach back so far.
+func (r *review) who(l *loader, w says) *pb.Provenance {
+	p, known := r.set[w]
+	if known {
+		return p
+	}
+	_, fixed := builtIn[w.source]
+	switch {
+	case w.layer == pb.Layer_LAYER_GROUP:
+		p = sinceAsOf(l.tx, groups, w.source, r.revision, func(g *pb.Group) bool {
+			if w.deny {
+				return keySet(g.GetDenies()).Has(w.key)
+			}
+			return keySet(g.GetGrants()).Has(w.key)
+		})
+	case !fixed:
+		p = sinceAsOf(l.tx, roles, w.source, r.revision, func(role *pb.Role) bool { return keySet(role.GetKeys()).Has(w.key) })
+	}
+	r.set[w] = p
+	return p
+}
+
+func (r *reviewRow) setBy(p *pb.Provenance) {
+	if p == nil {
+		return
+	}
+	r.SetBy, r.SetTime = p.GetAuthor(), p.GetTime().AsTime().Format(time.RFC3339Nano)
 }
 
 // override notes who set an override, when, until when and why.

@@ -2,6 +2,7 @@ package permissions
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -212,8 +213,16 @@ func overrideIn(u *pb.UserAccess, b catalog.Bit) *pb.Override {
 // since returns the change from which on something holds of a record until now, or nil if
 // it does not hold or nothing is known.
 func since[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, holds func(T) bool) *pb.Provenance {
+	return sinceAsOf(tx, c, id, math.MaxInt64, holds)
+}
+
+// sinceAsOf is since as it was at a revision.
+func sinceAsOf[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, revision int64, holds func(T) bool) *pb.Provenance {
 	var first *storepb.JournalEntry
 	for e := range tx.History(c.Name(), id) {
+		if e.GetRevision() > revision {
+			continue
+		}
 		change := e.GetChanges()[0]
 		if change.NewValue == nil {
 			break

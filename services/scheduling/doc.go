@@ -15,6 +15,8 @@
 //   - An appointment has a start time if and only if it has a service agent.
 //   - No appointment of a cancelled service request is queued or scheduled, once the
 //     cancellation has arrived here.
+//   - When a service agent works is told from the server's clock and what is planned, and
+//     from nothing that the service agent writes.
 //   - What a caller may see is decided in one place, viewer: get, lists and every
 //     change ask it, and what it hides answers like an id that does not exist.
 package scheduling

@@ -30,6 +30,9 @@ func (s *serviceAgentService) CreateServiceAgent(ctx context.Context, req *pb.Cr
 		if _, err := zone(req.GetTimeZone(), "time_zone"); err != nil {
 			return nil, err
 		}
+		if err := checkShifts(req.GetShifts(), "shifts"); err != nil {
+			return nil, err
+		}
 		if userErr != nil {
 			return nil, userErr
 		}
@@ -40,6 +43,7 @@ func (s *serviceAgentService) CreateServiceAgent(ctx context.Context, req *pb.Cr
 		agent := &pb.ServiceAgent{
 			Id: id, UserId: req.GetUserId(), DisplayName: proto.String(name),
 			TimeZone: proto.String(req.GetTimeZone()), Active: proto.Bool(true),
+			Shifts: req.GetShifts(),
 		}
 		if err := agents.Put(tx, agent); err != nil {
 			return nil, err
@@ -84,7 +88,7 @@ func (s *serviceAgentService) UpdateServiceAgent(ctx context.Context, req *pb.Up
 		if err := agents.Match(agent, req.GetServiceAgent().GetEtag()); err != nil {
 			return nil, err
 		}
-		if err := mask.Apply(agent, req.GetServiceAgent(), req.GetUpdateMask(), "display_name", "time_zone", "active"); err != nil {
+		if err := mask.Apply(agent, req.GetServiceAgent(), req.GetUpdateMask(), "display_name", "time_zone", "active", "shifts"); err != nil {
 			return nil, err
 		}
 		if err := checkAgent(tx, agent); err != nil {
@@ -103,6 +107,9 @@ func checkAgent(tx *store.Tx, agent *pb.ServiceAgent) error {
 		return fault.Invalid("service_agent.display_name", "must not be empty")
 	}
 	if _, err := zone(agent.GetTimeZone(), "service_agent.time_zone"); err != nil {
+		return err
+	}
+	if err := checkShifts(agent.GetShifts(), "service_agent.shifts"); err != nil {
 		return err
 	}
 	agent.Active = proto.Bool(agent.GetActive())

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
@@ -42,6 +43,9 @@ func (s *Server) ListDecisions(ctx context.Context, req *decisionpb.ListDecision
 		if _, ok := catalog.Grant(g); !ok {
 			return nil, fault.Invalid("grant", "must be a grant, spelled exactly, and %q is none", g)
 		}
+	}
+	if r := req.GetReason(); r != "" && faultpb.Reason_value["REASON_"+r] == 0 {
+		return nil, fault.Invalid("reason", "must be the reason of an error, spelled as in it, and %q is none", r)
 	}
 	return store.Read(ctx, l.Store, func(tx *store.Tx) (*decisionpb.ListDecisionsResponse, error) {
 		keep := func(d *decisionpb.Decision) bool { return wanted(req, d) }
@@ -88,6 +92,8 @@ func instant(t interface {
 
 func wanted(req *decisionpb.ListDecisionsRequest, d *decisionpb.Decision) bool {
 	return (req.GetUserId() == "" || req.GetUserId() == d.GetUserId()) &&
+		(req.GetActorId() == "" || req.GetActorId() == d.GetActorId()) &&
+		(req.GetReason() == "" || req.GetReason() == d.GetReason()) &&
 		(req.GetMethod() == "" || req.GetMethod() == d.GetMethod()) &&
 		(req.GetOutcome() == 0 || req.GetOutcome() == d.GetOutcome()) &&
 		(req.GetGrant() == "" || req.GetGrant() == d.GetMissingGrant() || slices.Contains(d.GetGrants(), req.GetGrant()))

@@ -52,6 +52,9 @@ func TestFiltersAndPages(t *testing.T) {
 		{&decisionpb.ListDecisionsRequest{Grant: mayPick}, nil},
 		{&decisionpb.ListDecisionsRequest{Method: create, ToTime: at(1)}, []int{0}},
 		{&decisionpb.ListDecisionsRequest{Method: get}, nil},
+		{&decisionpb.ListDecisionsRequest{Reason: "GRANT_MISSING", ToTime: at(6)}, []int{3, 0}},
+		{&decisionpb.ListDecisionsRequest{Reason: "SURFACE_CLOSED"}, nil},
+		{&decisionpb.ListDecisionsRequest{ActorId: picker.ID}, nil}, // who calls in his own name is no actor
 	} {
 		for _, size := range []int32{0, 2} {
 			q.req.PageSize = size
@@ -66,6 +69,12 @@ func TestFiltersAndPages(t *testing.T) {
 	}
 	_, err := w.reader.ListDecisions(t.Context(), &decisionpb.ListDecisionsRequest{Source: source, Grant: "Invoices:Viod"})
 	wantReason(t, "no such grant", err, codes.InvalidArgument, "FIELD_INVALID")
+	for _, reason := range []string{"REASON_GRANT_MISSING", "grant_missing", "UNSPECIFIED"} {
+		_, err = w.reader.ListDecisions(t.Context(), &decisionpb.ListDecisionsRequest{Source: source, Reason: reason})
+		wantReason(t, "no such reason", err, codes.InvalidArgument, "FIELD_INVALID")
+	}
+	_, err = w.reader.ListDecisions(t.Context(), &decisionpb.ListDecisionsRequest{Source: source, ActorId: "x"})
+	wantReason(t, "no such actor", err, codes.InvalidArgument, "FIELD_INVALID")
 	_, err = w.reader.ListDecisions(t.Context(), &decisionpb.ListDecisionsRequest{Source: source, PageToken: "x"})
 	wantReason(t, "no such token", err, codes.InvalidArgument, "PAGE_TOKEN_INVALID")
 	_, err = w.reader.ListUsage(t.Context(), &decisionpb.ListUsageRequest{Source: source, FromDay: "2026-02-30"})

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -52,6 +53,8 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash st
 	case status.Code(err) == codes.Unauthenticated:
 		return authz.Session{}, nil, fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
 			"the credentials are not valid, or not any more: sign in again", nil)
+	case status.Code(err) == codes.PermissionDenied:
+		return authz.Session{}, nil, outsideHours(err)
 	case err != nil:
 		return authz.Session{}, nil, unanswered(identity, err)
 	}
@@ -70,6 +73,17 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash st
 		tags = append(tags, "session:"+s.GetActorSessionId(), "user:"+session.Actor)
 	}
 	return session, tags, nil
+}
+
+// outsideHours says that the caller is known, and may not use the app now.
+func outsideHours(err error) error {
+	st := status.Convert(err)
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == fault.ReasonName(faultpb.Reason_REASON_OUTSIDE_WORK_HOURS) {
+			return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_OUTSIDE_WORK_HOURS, st.Message(), info.GetMetadata())
+		}
+	}
+	return unanswered(identity, err)
 }
 
 var surfaces = map[identitypb.Surface]authz.Surface{

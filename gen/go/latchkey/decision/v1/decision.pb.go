@@ -302,7 +302,12 @@ type ListDecisionsRequest struct {
 	// How many to return at most; 50 if left out, 500 at most.
 	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Where to go on: the next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only calls that this user made in another's name; any if left out.
+	ActorId string `protobuf:"bytes,10,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// Only calls that were denied for this reason, spelled as in Decision.reason; any if
+	// left out.
+	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +401,20 @@ func (x *ListDecisionsRequest) GetPageSize() int32 {
 func (x *ListDecisionsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -967,7 +986,7 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\rmissing_grant\x18\x0f \x01(\tR\fmissingGrant\x12\x14\n" +
 	"\x05field\x18\x10 \x01(\tR\x05field\x12\x18\n" +
 	"\asurface\x18\x11 \x01(\tR\asurface\x12\x18\n" +
-	"\alimited\x18\x12 \x01(\bR\alimited\"\x98\x03\n" +
+	"\alimited\x18\x12 \x01(\bR\alimited\"\xe1\x03\n" +
 	"\x14ListDecisionsRequest\x12!\n" +
 	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12$\n" +
 	"\auser_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x12 \n" +
@@ -978,7 +997,10 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\ato_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06toTime\x12\x1b\n" +
 	"\tpage_size\x18\b \x01(\x05R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"}\n" +
+	"page_token\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12&\n" +
+	"\bactor_id\x18\n" +
+	" \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aactorId\x12\x1f\n" +
+	"\x06reason\x18\v \x01(\tB\a\xbaH\x04r\x02\x18dR\x06reason\"}\n" +
 	"\x15ListDecisionsResponse\x12<\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x1e.latchkey.decision.v1.DecisionR\tdecisions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x01\n" +

@@ -52,8 +52,9 @@ type DecisionServiceClient interface {
 	// Lists decisions, the newest first. Pages can be short, also empty, and yet not the
 	// last: that which has no next_page_token is.
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
-	// for a grant that does not exist and for a page token of another request.
+	// for a grant or a reason that does not exist and for a page token of another request.
 	// Example: {"source": "invoicing", "outcome": "OUTCOME_DENIED", "grant": "Invoices:Void"}
+	// Example: {"source": "invoicing", "actor_id": "019a0000-0000-7000-8000-000000000001", "reason": "GRANT_MISSING"}
 	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
 	// Lists how often users used which grants, by day, user and grant.
 	// Fails as ListDecisions, but for the grant.
@@ -144,8 +145,9 @@ type DecisionServiceServer interface {
 	// Lists decisions, the newest first. Pages can be short, also empty, and yet not the
 	// last: that which has no next_page_token is.
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
-	// for a grant that does not exist and for a page token of another request.
+	// for a grant or a reason that does not exist and for a page token of another request.
 	// Example: {"source": "invoicing", "outcome": "OUTCOME_DENIED", "grant": "Invoices:Void"}
+	// Example: {"source": "invoicing", "actor_id": "019a0000-0000-7000-8000-000000000001", "reason": "GRANT_MISSING"}
 	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
 	// Lists how often users used which grants, by day, user and grant.
 	// Fails as ListDecisions, but for the grant.

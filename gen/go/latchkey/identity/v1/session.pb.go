@@ -37,7 +37,7 @@ const (
 	// The mobile application; the key `App` opens it, and `Web` includes `App`.
 	Surface_SURFACE_APP Surface = 2
 	// A program; `App` opens it too, as without `App` and `Web` there is no
-	// session at all.
+	// session at all. For whoever does not hold `Web` it is no wider than the app.
 	Surface_SURFACE_API Surface = 3
 )
 

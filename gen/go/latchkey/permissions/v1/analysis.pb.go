@@ -253,7 +253,8 @@ const (
 	ReviewFormat_REVIEW_FORMAT_UNSPECIFIED ReviewFormat = 0
 	// Comma-separated values as of RFC 4180, with a header: user_id, role_id, group_id,
 	// key, allowed, layer, source, missing, set_by, set_time, expire_time, reason. New
-	// columns come after these.
+	// columns come after these. set_by and set_time are of who put the key into the layer
+	// that decided; empty of what is built in.
 	ReviewFormat_REVIEW_FORMAT_CSV ReviewFormat = 1
 	// An array of objects with the same names.
 	ReviewFormat_REVIEW_FORMAT_JSON ReviewFormat = 2

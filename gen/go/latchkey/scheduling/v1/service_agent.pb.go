@@ -27,6 +27,147 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Weekday is a day of the week (ISO 8601: the week begins on Monday).
+type Weekday int32
+
+const (
+	// No day; refused.
+	Weekday_WEEKDAY_UNSPECIFIED Weekday = 0
+	// Monday.
+	Weekday_WEEKDAY_MONDAY Weekday = 1
+	// Tuesday.
+	Weekday_WEEKDAY_TUESDAY Weekday = 2
+	// Wednesday.
+	Weekday_WEEKDAY_WEDNESDAY Weekday = 3
+	// Thursday.
+	Weekday_WEEKDAY_THURSDAY Weekday = 4
+	// Friday.
+	Weekday_WEEKDAY_FRIDAY Weekday = 5
+	// Saturday.
+	Weekday_WEEKDAY_SATURDAY Weekday = 6
+	// Sunday.
+	Weekday_WEEKDAY_SUNDAY Weekday = 7
+)
+
+// Enum value maps for Weekday.
+var (
+	Weekday_name = map[int32]string{
+		0: "WEEKDAY_UNSPECIFIED",
+		1: "WEEKDAY_MONDAY",
+		2: "WEEKDAY_TUESDAY",
+		3: "WEEKDAY_WEDNESDAY",
+		4: "WEEKDAY_THURSDAY",
+		5: "WEEKDAY_FRIDAY",
+		6: "WEEKDAY_SATURDAY",
+		7: "WEEKDAY_SUNDAY",
+	}
+	Weekday_value = map[string]int32{
+		"WEEKDAY_UNSPECIFIED": 0,
+		"WEEKDAY_MONDAY":      1,
+		"WEEKDAY_TUESDAY":     2,
+		"WEEKDAY_WEDNESDAY":   3,
+		"WEEKDAY_THURSDAY":    4,
+		"WEEKDAY_FRIDAY":      5,
+		"WEEKDAY_SATURDAY":    6,
+		"WEEKDAY_SUNDAY":      7,
+	}
+)
+
+func (x Weekday) Enum() *Weekday {
+	p := new(Weekday)
+	*p = x
+	return p
+}
+
+func (x Weekday) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Weekday) Descriptor() protoreflect.EnumDescriptor {
+	return file_latchkey_scheduling_v1_service_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (Weekday) Type() protoreflect.EnumType {
+	return &file_latchkey_scheduling_v1_service_agent_proto_enumTypes[0]
+}
+
+func (x Weekday) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Weekday.Descriptor instead.
+func (Weekday) EnumDescriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{0}
+}
+
+// Shift is a span of working time that comes back every week, by the clocks of the
+// service agent's time zone. Where clocks are put forward over its begin or end, that
+// is the moment at which they are; where they are put back over it, it begins the first
+// and ends the second time that they show it.
+type Shift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The day on which it begins.
+	Weekday Weekday `protobuf:"varint,1,opt,name=weekday,proto3,enum=latchkey.scheduling.v1.Weekday" json:"weekday,omitempty"`
+	// When it begins, in minutes that clocks show after midnight: 0 to 1439.
+	StartMinute int32 `protobuf:"varint,2,opt,name=start_minute,json=startMinute,proto3" json:"start_minute,omitempty"`
+	// When it ends, in minutes after the midnight that the day began with: more than
+	// start_minute, by 1440 at most. Beyond 1440 it ends on the next day.
+	EndMinute     int32 `protobuf:"varint,3,opt,name=end_minute,json=endMinute,proto3" json:"end_minute,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shift) Reset() {
+	*x = Shift{}
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shift) ProtoMessage() {}
+
+func (x *Shift) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shift.ProtoReflect.Descriptor instead.
+func (*Shift) Descriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Shift) GetWeekday() Weekday {
+	if x != nil {
+		return x.Weekday
+	}
+	return Weekday_WEEKDAY_UNSPECIFIED
+}
+
+func (x *Shift) GetStartMinute() int32 {
+	if x != nil {
+		return x.StartMinute
+	}
+	return 0
+}
+
+func (x *Shift) GetEndMinute() int32 {
+	if x != nil {
+		return x.EndMinute
+	}
+	return 0
+}
+
 // ServiceAgent is a user of the organization who is sent out to work.
 type ServiceAgent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -46,14 +187,17 @@ type ServiceAgent struct {
 	// database, for example "Europe/Berlin".
 	TimeZone *string `protobuf:"bytes,7,opt,name=time_zone,json=timeZone,proto3,oneof" json:"time_zone,omitempty"`
 	// Whether appointments can be given to the service agent.
-	Active        *bool `protobuf:"varint,8,opt,name=active,proto3,oneof" json:"active,omitempty"`
+	Active *bool `protobuf:"varint,8,opt,name=active,proto3,oneof" json:"active,omitempty"`
+	// When the service agent works as a rule, at most 50 shifts, which may overlap. An
+	// appointment outside of them is work too.
+	Shifts        []*Shift `protobuf:"bytes,9,rep,name=shifts,proto3" json:"shifts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceAgent) Reset() {
 	*x = ServiceAgent{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[0]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -65,7 +209,7 @@ func (x *ServiceAgent) String() string {
 func (*ServiceAgent) ProtoMessage() {}
 
 func (x *ServiceAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[0]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -78,7 +222,7 @@ func (x *ServiceAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceAgent.ProtoReflect.Descriptor instead.
 func (*ServiceAgent) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{0}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ServiceAgent) GetId() string {
@@ -137,6 +281,13 @@ func (x *ServiceAgent) GetActive() bool {
 	return false
 }
 
+func (x *ServiceAgent) GetShifts() []*Shift {
+	if x != nil {
+		return x.Shifts
+	}
+	return nil
+}
+
 // Request of ServiceAgentService.CreateServiceAgent.
 type CreateServiceAgentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -149,14 +300,16 @@ type CreateServiceAgentRequest struct {
 	// See ServiceAgent.display_name. Left out, the display name of the user.
 	DisplayName string `protobuf:"bytes,4,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// See ServiceAgent.time_zone.
-	TimeZone      string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// See ServiceAgent.shifts.
+	Shifts        []*Shift `protobuf:"bytes,6,rep,name=shifts,proto3" json:"shifts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateServiceAgentRequest) Reset() {
 	*x = CreateServiceAgentRequest{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[1]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +321,7 @@ func (x *CreateServiceAgentRequest) String() string {
 func (*CreateServiceAgentRequest) ProtoMessage() {}
 
 func (x *CreateServiceAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[1]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +334,7 @@ func (x *CreateServiceAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceAgentRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceAgentRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateServiceAgentRequest) GetRequestId() string {
@@ -219,6 +372,13 @@ func (x *CreateServiceAgentRequest) GetTimeZone() string {
 	return ""
 }
 
+func (x *CreateServiceAgentRequest) GetShifts() []*Shift {
+	if x != nil {
+		return x.Shifts
+	}
+	return nil
+}
+
 // Response of ServiceAgentService.CreateServiceAgent.
 type CreateServiceAgentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -230,7 +390,7 @@ type CreateServiceAgentResponse struct {
 
 func (x *CreateServiceAgentResponse) Reset() {
 	*x = CreateServiceAgentResponse{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[2]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +402,7 @@ func (x *CreateServiceAgentResponse) String() string {
 func (*CreateServiceAgentResponse) ProtoMessage() {}
 
 func (x *CreateServiceAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[2]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +415,7 @@ func (x *CreateServiceAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceAgentResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceAgentResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateServiceAgentResponse) GetServiceAgent() *ServiceAgent {
@@ -276,7 +436,7 @@ type GetServiceAgentRequest struct {
 
 func (x *GetServiceAgentRequest) Reset() {
 	*x = GetServiceAgentRequest{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[3]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +448,7 @@ func (x *GetServiceAgentRequest) String() string {
 func (*GetServiceAgentRequest) ProtoMessage() {}
 
 func (x *GetServiceAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[3]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +461,7 @@ func (x *GetServiceAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceAgentRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetServiceAgentRequest) GetId() string {
@@ -322,7 +482,7 @@ type GetServiceAgentResponse struct {
 
 func (x *GetServiceAgentResponse) Reset() {
 	*x = GetServiceAgentResponse{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[4]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +494,7 @@ func (x *GetServiceAgentResponse) String() string {
 func (*GetServiceAgentResponse) ProtoMessage() {}
 
 func (x *GetServiceAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[4]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +507,7 @@ func (x *GetServiceAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceAgentResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetServiceAgentResponse) GetServiceAgent() *ServiceAgent {
@@ -373,7 +533,7 @@ type ListServiceAgentsRequest struct {
 
 func (x *ListServiceAgentsRequest) Reset() {
 	*x = ListServiceAgentsRequest{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[5]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +545,7 @@ func (x *ListServiceAgentsRequest) String() string {
 func (*ListServiceAgentsRequest) ProtoMessage() {}
 
 func (x *ListServiceAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[5]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +558,7 @@ func (x *ListServiceAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListServiceAgentsRequest) GetPageSize() int32 {
@@ -435,7 +595,7 @@ type ListServiceAgentsResponse struct {
 
 func (x *ListServiceAgentsResponse) Reset() {
 	*x = ListServiceAgentsResponse{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[6]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +607,7 @@ func (x *ListServiceAgentsResponse) String() string {
 func (*ListServiceAgentsResponse) ProtoMessage() {}
 
 func (x *ListServiceAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[6]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +620,7 @@ func (x *ListServiceAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListServiceAgentsResponse) GetServiceAgents() []*ServiceAgent {
@@ -487,7 +647,7 @@ type UpdateServiceAgentRequest struct {
 	// The service agent: its id, its etag if only that version is to change, and
 	// new values.
 	ServiceAgent *ServiceAgent `protobuf:"bytes,3,opt,name=service_agent,json=serviceAgent,proto3" json:"service_agent,omitempty"`
-	// Which fields to change: display_name, time_zone, active. Left out, those
+	// Which fields to change: display_name, time_zone, active, shifts. Left out, those
 	// that `service_agent` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -496,7 +656,7 @@ type UpdateServiceAgentRequest struct {
 
 func (x *UpdateServiceAgentRequest) Reset() {
 	*x = UpdateServiceAgentRequest{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[7]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +668,7 @@ func (x *UpdateServiceAgentRequest) String() string {
 func (*UpdateServiceAgentRequest) ProtoMessage() {}
 
 func (x *UpdateServiceAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[7]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +681,7 @@ func (x *UpdateServiceAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceAgentRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceAgentRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateServiceAgentRequest) GetRequestId() string {
@@ -563,7 +723,7 @@ type UpdateServiceAgentResponse struct {
 
 func (x *UpdateServiceAgentResponse) Reset() {
 	*x = UpdateServiceAgentResponse{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[8]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +735,7 @@ func (x *UpdateServiceAgentResponse) String() string {
 func (*UpdateServiceAgentResponse) ProtoMessage() {}
 
 func (x *UpdateServiceAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[8]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +748,7 @@ func (x *UpdateServiceAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceAgentResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceAgentResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateServiceAgentResponse) GetServiceAgent() *ServiceAgent {
@@ -609,7 +769,7 @@ type LookupServiceAgentRequest struct {
 
 func (x *LookupServiceAgentRequest) Reset() {
 	*x = LookupServiceAgentRequest{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[9]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +781,7 @@ func (x *LookupServiceAgentRequest) String() string {
 func (*LookupServiceAgentRequest) ProtoMessage() {}
 
 func (x *LookupServiceAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[9]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +794,7 @@ func (x *LookupServiceAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupServiceAgentRequest.ProtoReflect.Descriptor instead.
 func (*LookupServiceAgentRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LookupServiceAgentRequest) GetUserId() string {
@@ -655,7 +815,7 @@ type LookupServiceAgentResponse struct {
 
 func (x *LookupServiceAgentResponse) Reset() {
 	*x = LookupServiceAgentResponse{}
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[10]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +827,7 @@ func (x *LookupServiceAgentResponse) String() string {
 func (*LookupServiceAgentResponse) ProtoMessage() {}
 
 func (x *LookupServiceAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[10]
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +840,7 @@ func (x *LookupServiceAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupServiceAgentResponse.ProtoReflect.Descriptor instead.
 func (*LookupServiceAgentResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookupServiceAgentResponse) GetServiceAgentId() string {
@@ -690,11 +850,196 @@ func (x *LookupServiceAgentResponse) GetServiceAgentId() string {
 	return ""
 }
 
+// Request of ServiceAgentService.LookupWorkDays.
+type LookupWorkDaysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which user.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The instant: the answer has the days from three before that of it to seven after.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupWorkDaysRequest) Reset() {
+	*x = LookupWorkDaysRequest{}
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupWorkDaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupWorkDaysRequest) ProtoMessage() {}
+
+func (x *LookupWorkDaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupWorkDaysRequest.ProtoReflect.Descriptor instead.
+func (*LookupWorkDaysRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LookupWorkDaysRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *LookupWorkDaysRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// Response of ServiceAgentService.LookupWorkDays.
+type LookupWorkDaysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the service agent; empty if the user is none.
+	ServiceAgentId string `protobuf:"bytes,1,opt,name=service_agent_id,json=serviceAgentId,proto3" json:"service_agent_id,omitempty"`
+	// The service agent's time zone: a name of the IANA database.
+	TimeZone string `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The days that have work, the earliest first.
+	WorkDays      []*WorkDay `protobuf:"bytes,3,rep,name=work_days,json=workDays,proto3" json:"work_days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupWorkDaysResponse) Reset() {
+	*x = LookupWorkDaysResponse{}
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupWorkDaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupWorkDaysResponse) ProtoMessage() {}
+
+func (x *LookupWorkDaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupWorkDaysResponse.ProtoReflect.Descriptor instead.
+func (*LookupWorkDaysResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LookupWorkDaysResponse) GetServiceAgentId() string {
+	if x != nil {
+		return x.ServiceAgentId
+	}
+	return ""
+}
+
+func (x *LookupWorkDaysResponse) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *LookupWorkDaysResponse) GetWorkDays() []*WorkDay {
+	if x != nil {
+		return x.WorkDays
+	}
+	return nil
+}
+
+// WorkDay is what one day of a service agent comes to: the shifts and appointments that
+// begin on it, by the clocks of the service agent's time zone.
+type WorkDay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the first of them begins; an appointment that was begun early, when it was.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When the last of them ends, which may be on the next day. An appointment that was
+	// finished late ends when it was, by the server's clock, and one that is late and still
+	// in progress not within the next 10 minutes.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkDay) Reset() {
+	*x = WorkDay{}
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkDay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkDay) ProtoMessage() {}
+
+func (x *WorkDay) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_scheduling_v1_service_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkDay.ProtoReflect.Descriptor instead.
+func (*WorkDay) Descriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WorkDay) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *WorkDay) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 var File_latchkey_scheduling_v1_service_agent_proto protoreflect.FileDescriptor
 
 const file_latchkey_scheduling_v1_service_agent_proto_rawDesc = "" +
 	"\n" +
-	"*latchkey/scheduling/v1/service_agent.proto\x12\x16latchkey.scheduling.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xed\x02\n" +
+	"*latchkey/scheduling/v1/service_agent.proto\x12\x16latchkey.scheduling.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xa8\x01\n" +
+	"\x05Shift\x12E\n" +
+	"\aweekday\x18\x01 \x01(\x0e2\x1f.latchkey.scheduling.v1.WeekdayB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aweekday\x12-\n" +
+	"\fstart_minute\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x9f\v(\x00R\vstartMinute\x12)\n" +
+	"\n" +
+	"end_minute\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xbf\x16(\x01R\tendMinute\"\xae\x03\n" +
 	"\fServiceAgent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -706,18 +1051,20 @@ const file_latchkey_scheduling_v1_service_agent_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x06 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01H\x00R\vdisplayName\x88\x01\x01\x12+\n" +
 	"\ttime_zone\x18\a \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x01R\btimeZone\x88\x01\x01\x12\x1b\n" +
-	"\x06active\x18\b \x01(\bH\x02R\x06active\x88\x01\x01B\x0f\n" +
+	"\x06active\x18\b \x01(\bH\x02R\x06active\x88\x01\x01\x12?\n" +
+	"\x06shifts\x18\t \x03(\v2\x1d.latchkey.scheduling.v1.ShiftB\b\xbaH\x05\x92\x01\x02\x102R\x06shiftsB\x0f\n" +
 	"\r_display_nameB\f\n" +
 	"\n" +
 	"_time_zoneB\t\n" +
-	"\a_active\"\xe4\x01\n" +
+	"\a_active\"\xa5\x02\n" +
 	"\x19CreateServiceAgentRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
 	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12+\n" +
 	"\fdisplay_name\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vdisplayName\x12&\n" +
-	"\ttime_zone\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\btimeZone\"g\n" +
+	"\ttime_zone\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\btimeZone\x12?\n" +
+	"\x06shifts\x18\x06 \x03(\v2\x1d.latchkey.scheduling.v1.ShiftB\b\xbaH\x05\x92\x01\x02\x102R\x06shifts\"g\n" +
 	"\x1aCreateServiceAgentResponse\x12I\n" +
 	"\rservice_agent\x18\x01 \x01(\v2$.latchkey.scheduling.v1.ServiceAgentR\fserviceAgent\"2\n" +
 	"\x16GetServiceAgentRequest\x12\x18\n" +
@@ -744,7 +1091,27 @@ const file_latchkey_scheduling_v1_service_agent_proto_rawDesc = "" +
 	"\x19LookupServiceAgentRequest\x12!\n" +
 	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"F\n" +
 	"\x1aLookupServiceAgentResponse\x12(\n" +
-	"\x10service_agent_id\x18\x01 \x01(\tR\x0eserviceAgentId2\xef\x06\n" +
+	"\x10service_agent_id\x18\x01 \x01(\tR\x0eserviceAgentId\"r\n" +
+	"\x15LookupWorkDaysRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x126\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\"\x9d\x01\n" +
+	"\x16LookupWorkDaysResponse\x12(\n" +
+	"\x10service_agent_id\x18\x01 \x01(\tR\x0eserviceAgentId\x12\x1b\n" +
+	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12<\n" +
+	"\twork_days\x18\x03 \x03(\v2\x1f.latchkey.scheduling.v1.WorkDayR\bworkDays\"{\n" +
+	"\aWorkDay\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime*\xb6\x01\n" +
+	"\aWeekday\x12\x17\n" +
+	"\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n" +
+	"\x0fWEEKDAY_TUESDAY\x10\x02\x12\x15\n" +
+	"\x11WEEKDAY_WEDNESDAY\x10\x03\x12\x14\n" +
+	"\x10WEEKDAY_THURSDAY\x10\x04\x12\x12\n" +
+	"\x0eWEEKDAY_FRIDAY\x10\x05\x12\x14\n" +
+	"\x10WEEKDAY_SATURDAY\x10\x06\x12\x12\n" +
+	"\x0eWEEKDAY_SUNDAY\x10\a2\xe8\a\n" +
 	"\x13ServiceAgentService\x12\x9f\x01\n" +
 	"\x12CreateServiceAgent\x121.latchkey.scheduling.v1.CreateServiceAgentRequest\x1a2.latchkey.scheduling.v1.CreateServiceAgentResponse\"\"\x8a\xb5\x18\x1e\n" +
 	"\x1cOrganization: Service Agents\x12\xcf\x01\n" +
@@ -752,7 +1119,8 @@ const file_latchkey_scheduling_v1_service_agent_proto_rawDesc = "" +
 	"\x11ListServiceAgents\x120.latchkey.scheduling.v1.ListServiceAgentsRequest\x1a1.latchkey.scheduling.v1.ListServiceAgentsResponse\"A\x8a\xb5\x18=\x12\x1cOrganization: Service Agents\x12\bDispatch\x12\x13Appointments:Create\x12\x9f\x01\n" +
 	"\x12UpdateServiceAgent\x121.latchkey.scheduling.v1.UpdateServiceAgentRequest\x1a2.latchkey.scheduling.v1.UpdateServiceAgentResponse\"\"\x8a\xb5\x18\x1e\n" +
 	"\x1cOrganization: Service Agents\x12\x83\x01\n" +
-	"\x12LookupServiceAgent\x121.latchkey.scheduling.v1.LookupServiceAgentRequest\x1a2.latchkey.scheduling.v1.LookupServiceAgentResponse\"\x06\x8a\xb5\x18\x02(\x01B9Z7latchkey.dev/gen/go/latchkey/scheduling/v1;schedulingpbb\x06proto3"
+	"\x12LookupServiceAgent\x121.latchkey.scheduling.v1.LookupServiceAgentRequest\x1a2.latchkey.scheduling.v1.LookupServiceAgentResponse\"\x06\x8a\xb5\x18\x02(\x01\x12w\n" +
+	"\x0eLookupWorkDays\x12-.latchkey.scheduling.v1.LookupWorkDaysRequest\x1a..latchkey.scheduling.v1.LookupWorkDaysResponse\"\x06\x8a\xb5\x18\x02(\x01B9Z7latchkey.dev/gen/go/latchkey/scheduling/v1;schedulingpbb\x06proto3"
 
 var (
 	file_latchkey_scheduling_v1_service_agent_proto_rawDescOnce sync.Once
@@ -766,46 +1134,61 @@ func file_latchkey_scheduling_v1_service_agent_proto_rawDescGZIP() []byte {
 	return file_latchkey_scheduling_v1_service_agent_proto_rawDescData
 }
 
-var file_latchkey_scheduling_v1_service_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_latchkey_scheduling_v1_service_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_latchkey_scheduling_v1_service_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_latchkey_scheduling_v1_service_agent_proto_goTypes = []any{
-	(*ServiceAgent)(nil),               // 0: latchkey.scheduling.v1.ServiceAgent
-	(*CreateServiceAgentRequest)(nil),  // 1: latchkey.scheduling.v1.CreateServiceAgentRequest
-	(*CreateServiceAgentResponse)(nil), // 2: latchkey.scheduling.v1.CreateServiceAgentResponse
-	(*GetServiceAgentRequest)(nil),     // 3: latchkey.scheduling.v1.GetServiceAgentRequest
-	(*GetServiceAgentResponse)(nil),    // 4: latchkey.scheduling.v1.GetServiceAgentResponse
-	(*ListServiceAgentsRequest)(nil),   // 5: latchkey.scheduling.v1.ListServiceAgentsRequest
-	(*ListServiceAgentsResponse)(nil),  // 6: latchkey.scheduling.v1.ListServiceAgentsResponse
-	(*UpdateServiceAgentRequest)(nil),  // 7: latchkey.scheduling.v1.UpdateServiceAgentRequest
-	(*UpdateServiceAgentResponse)(nil), // 8: latchkey.scheduling.v1.UpdateServiceAgentResponse
-	(*LookupServiceAgentRequest)(nil),  // 9: latchkey.scheduling.v1.LookupServiceAgentRequest
-	(*LookupServiceAgentResponse)(nil), // 10: latchkey.scheduling.v1.LookupServiceAgentResponse
-	(*timestamppb.Timestamp)(nil),      // 11: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),      // 12: google.protobuf.FieldMask
+	(Weekday)(0),                       // 0: latchkey.scheduling.v1.Weekday
+	(*Shift)(nil),                      // 1: latchkey.scheduling.v1.Shift
+	(*ServiceAgent)(nil),               // 2: latchkey.scheduling.v1.ServiceAgent
+	(*CreateServiceAgentRequest)(nil),  // 3: latchkey.scheduling.v1.CreateServiceAgentRequest
+	(*CreateServiceAgentResponse)(nil), // 4: latchkey.scheduling.v1.CreateServiceAgentResponse
+	(*GetServiceAgentRequest)(nil),     // 5: latchkey.scheduling.v1.GetServiceAgentRequest
+	(*GetServiceAgentResponse)(nil),    // 6: latchkey.scheduling.v1.GetServiceAgentResponse
+	(*ListServiceAgentsRequest)(nil),   // 7: latchkey.scheduling.v1.ListServiceAgentsRequest
+	(*ListServiceAgentsResponse)(nil),  // 8: latchkey.scheduling.v1.ListServiceAgentsResponse
+	(*UpdateServiceAgentRequest)(nil),  // 9: latchkey.scheduling.v1.UpdateServiceAgentRequest
+	(*UpdateServiceAgentResponse)(nil), // 10: latchkey.scheduling.v1.UpdateServiceAgentResponse
+	(*LookupServiceAgentRequest)(nil),  // 11: latchkey.scheduling.v1.LookupServiceAgentRequest
+	(*LookupServiceAgentResponse)(nil), // 12: latchkey.scheduling.v1.LookupServiceAgentResponse
+	(*LookupWorkDaysRequest)(nil),      // 13: latchkey.scheduling.v1.LookupWorkDaysRequest
+	(*LookupWorkDaysResponse)(nil),     // 14: latchkey.scheduling.v1.LookupWorkDaysResponse
+	(*WorkDay)(nil),                    // 15: latchkey.scheduling.v1.WorkDay
+	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),      // 17: google.protobuf.FieldMask
 }
 var file_latchkey_scheduling_v1_service_agent_proto_depIdxs = []int32{
-	11, // 0: latchkey.scheduling.v1.ServiceAgent.create_time:type_name -> google.protobuf.Timestamp
-	11, // 1: latchkey.scheduling.v1.ServiceAgent.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: latchkey.scheduling.v1.CreateServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
-	0,  // 3: latchkey.scheduling.v1.GetServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
-	0,  // 4: latchkey.scheduling.v1.ListServiceAgentsResponse.service_agents:type_name -> latchkey.scheduling.v1.ServiceAgent
-	0,  // 5: latchkey.scheduling.v1.UpdateServiceAgentRequest.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
-	12, // 6: latchkey.scheduling.v1.UpdateServiceAgentRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 7: latchkey.scheduling.v1.UpdateServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
-	1,  // 8: latchkey.scheduling.v1.ServiceAgentService.CreateServiceAgent:input_type -> latchkey.scheduling.v1.CreateServiceAgentRequest
-	3,  // 9: latchkey.scheduling.v1.ServiceAgentService.GetServiceAgent:input_type -> latchkey.scheduling.v1.GetServiceAgentRequest
-	5,  // 10: latchkey.scheduling.v1.ServiceAgentService.ListServiceAgents:input_type -> latchkey.scheduling.v1.ListServiceAgentsRequest
-	7,  // 11: latchkey.scheduling.v1.ServiceAgentService.UpdateServiceAgent:input_type -> latchkey.scheduling.v1.UpdateServiceAgentRequest
-	9,  // 12: latchkey.scheduling.v1.ServiceAgentService.LookupServiceAgent:input_type -> latchkey.scheduling.v1.LookupServiceAgentRequest
-	2,  // 13: latchkey.scheduling.v1.ServiceAgentService.CreateServiceAgent:output_type -> latchkey.scheduling.v1.CreateServiceAgentResponse
-	4,  // 14: latchkey.scheduling.v1.ServiceAgentService.GetServiceAgent:output_type -> latchkey.scheduling.v1.GetServiceAgentResponse
-	6,  // 15: latchkey.scheduling.v1.ServiceAgentService.ListServiceAgents:output_type -> latchkey.scheduling.v1.ListServiceAgentsResponse
-	8,  // 16: latchkey.scheduling.v1.ServiceAgentService.UpdateServiceAgent:output_type -> latchkey.scheduling.v1.UpdateServiceAgentResponse
-	10, // 17: latchkey.scheduling.v1.ServiceAgentService.LookupServiceAgent:output_type -> latchkey.scheduling.v1.LookupServiceAgentResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	0,  // 0: latchkey.scheduling.v1.Shift.weekday:type_name -> latchkey.scheduling.v1.Weekday
+	16, // 1: latchkey.scheduling.v1.ServiceAgent.create_time:type_name -> google.protobuf.Timestamp
+	16, // 2: latchkey.scheduling.v1.ServiceAgent.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 3: latchkey.scheduling.v1.ServiceAgent.shifts:type_name -> latchkey.scheduling.v1.Shift
+	1,  // 4: latchkey.scheduling.v1.CreateServiceAgentRequest.shifts:type_name -> latchkey.scheduling.v1.Shift
+	2,  // 5: latchkey.scheduling.v1.CreateServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
+	2,  // 6: latchkey.scheduling.v1.GetServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
+	2,  // 7: latchkey.scheduling.v1.ListServiceAgentsResponse.service_agents:type_name -> latchkey.scheduling.v1.ServiceAgent
+	2,  // 8: latchkey.scheduling.v1.UpdateServiceAgentRequest.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
+	17, // 9: latchkey.scheduling.v1.UpdateServiceAgentRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 10: latchkey.scheduling.v1.UpdateServiceAgentResponse.service_agent:type_name -> latchkey.scheduling.v1.ServiceAgent
+	16, // 11: latchkey.scheduling.v1.LookupWorkDaysRequest.time:type_name -> google.protobuf.Timestamp
+	15, // 12: latchkey.scheduling.v1.LookupWorkDaysResponse.work_days:type_name -> latchkey.scheduling.v1.WorkDay
+	16, // 13: latchkey.scheduling.v1.WorkDay.start_time:type_name -> google.protobuf.Timestamp
+	16, // 14: latchkey.scheduling.v1.WorkDay.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 15: latchkey.scheduling.v1.ServiceAgentService.CreateServiceAgent:input_type -> latchkey.scheduling.v1.CreateServiceAgentRequest
+	5,  // 16: latchkey.scheduling.v1.ServiceAgentService.GetServiceAgent:input_type -> latchkey.scheduling.v1.GetServiceAgentRequest
+	7,  // 17: latchkey.scheduling.v1.ServiceAgentService.ListServiceAgents:input_type -> latchkey.scheduling.v1.ListServiceAgentsRequest
+	9,  // 18: latchkey.scheduling.v1.ServiceAgentService.UpdateServiceAgent:input_type -> latchkey.scheduling.v1.UpdateServiceAgentRequest
+	11, // 19: latchkey.scheduling.v1.ServiceAgentService.LookupServiceAgent:input_type -> latchkey.scheduling.v1.LookupServiceAgentRequest
+	13, // 20: latchkey.scheduling.v1.ServiceAgentService.LookupWorkDays:input_type -> latchkey.scheduling.v1.LookupWorkDaysRequest
+	4,  // 21: latchkey.scheduling.v1.ServiceAgentService.CreateServiceAgent:output_type -> latchkey.scheduling.v1.CreateServiceAgentResponse
+	6,  // 22: latchkey.scheduling.v1.ServiceAgentService.GetServiceAgent:output_type -> latchkey.scheduling.v1.GetServiceAgentResponse
+	8,  // 23: latchkey.scheduling.v1.ServiceAgentService.ListServiceAgents:output_type -> latchkey.scheduling.v1.ListServiceAgentsResponse
+	10, // 24: latchkey.scheduling.v1.ServiceAgentService.UpdateServiceAgent:output_type -> latchkey.scheduling.v1.UpdateServiceAgentResponse
+	12, // 25: latchkey.scheduling.v1.ServiceAgentService.LookupServiceAgent:output_type -> latchkey.scheduling.v1.LookupServiceAgentResponse
+	14, // 26: latchkey.scheduling.v1.ServiceAgentService.LookupWorkDays:output_type -> latchkey.scheduling.v1.LookupWorkDaysResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_scheduling_v1_service_agent_proto_init() }
@@ -813,19 +1196,20 @@ func file_latchkey_scheduling_v1_service_agent_proto_init() {
 	if File_latchkey_scheduling_v1_service_agent_proto != nil {
 		return
 	}
-	file_latchkey_scheduling_v1_service_agent_proto_msgTypes[0].OneofWrappers = []any{}
+	file_latchkey_scheduling_v1_service_agent_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_scheduling_v1_service_agent_proto_rawDesc), len(file_latchkey_scheduling_v1_service_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_latchkey_scheduling_v1_service_agent_proto_goTypes,
 		DependencyIndexes: file_latchkey_scheduling_v1_service_agent_proto_depIdxs,
+		EnumInfos:         file_latchkey_scheduling_v1_service_agent_proto_enumTypes,
 		MessageInfos:      file_latchkey_scheduling_v1_service_agent_proto_msgTypes,
 	}.Build()
 	File_latchkey_scheduling_v1_service_agent_proto = out.File

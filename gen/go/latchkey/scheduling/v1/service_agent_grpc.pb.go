@@ -26,6 +26,7 @@ const (
 	ServiceAgentService_ListServiceAgents_FullMethodName  = "/latchkey.scheduling.v1.ServiceAgentService/ListServiceAgents"
 	ServiceAgentService_UpdateServiceAgent_FullMethodName = "/latchkey.scheduling.v1.ServiceAgentService/UpdateServiceAgent"
 	ServiceAgentService_LookupServiceAgent_FullMethodName = "/latchkey.scheduling.v1.ServiceAgentService/LookupServiceAgent"
+	ServiceAgentService_LookupWorkDays_FullMethodName     = "/latchkey.scheduling.v1.ServiceAgentService/LookupWorkDays"
 )
 
 // ServiceAgentServiceClient is the client API for ServiceAgentService service.
@@ -60,6 +61,12 @@ type ServiceAgentServiceClient interface {
 	// Fails with nothing: a user who is none gets an empty answer.
 	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001"}
 	LookupServiceAgent(ctx context.Context, in *LookupServiceAgentRequest, opts ...grpc.CallOption) (*LookupServiceAgentResponse, error)
+	// Tells other services when a user works as a service agent, on the days around an
+	// instant: by the shifts of an active one, and by appointments that are scheduled, in
+	// progress or finished.
+	// Fails with nothing: a user who is no service agent gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001", "time": "2030-03-01T08:00:00Z"}
+	LookupWorkDays(ctx context.Context, in *LookupWorkDaysRequest, opts ...grpc.CallOption) (*LookupWorkDaysResponse, error)
 }
 
 type serviceAgentServiceClient struct {
@@ -120,6 +127,16 @@ func (c *serviceAgentServiceClient) LookupServiceAgent(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *serviceAgentServiceClient) LookupWorkDays(ctx context.Context, in *LookupWorkDaysRequest, opts ...grpc.CallOption) (*LookupWorkDaysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookupWorkDaysResponse)
+	err := c.cc.Invoke(ctx, ServiceAgentService_LookupWorkDays_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ServiceAgentServiceServer is the server API for ServiceAgentService service.
 // All implementations must embed UnimplementedServiceAgentServiceServer
 // for forward compatibility.
@@ -152,6 +169,12 @@ type ServiceAgentServiceServer interface {
 	// Fails with nothing: a user who is none gets an empty answer.
 	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001"}
 	LookupServiceAgent(context.Context, *LookupServiceAgentRequest) (*LookupServiceAgentResponse, error)
+	// Tells other services when a user works as a service agent, on the days around an
+	// instant: by the shifts of an active one, and by appointments that are scheduled, in
+	// progress or finished.
+	// Fails with nothing: a user who is no service agent gets an empty answer.
+	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001", "time": "2030-03-01T08:00:00Z"}
+	LookupWorkDays(context.Context, *LookupWorkDaysRequest) (*LookupWorkDaysResponse, error)
 	mustEmbedUnimplementedServiceAgentServiceServer()
 }
 
@@ -176,6 +199,9 @@ func (UnimplementedServiceAgentServiceServer) UpdateServiceAgent(context.Context
 }
 func (UnimplementedServiceAgentServiceServer) LookupServiceAgent(context.Context, *LookupServiceAgentRequest) (*LookupServiceAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LookupServiceAgent not implemented")
+}
+func (UnimplementedServiceAgentServiceServer) LookupWorkDays(context.Context, *LookupWorkDaysRequest) (*LookupWorkDaysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LookupWorkDays not implemented")
 }
 func (UnimplementedServiceAgentServiceServer) mustEmbedUnimplementedServiceAgentServiceServer() {}
 func (UnimplementedServiceAgentServiceServer) testEmbeddedByValue()                             {}
@@ -288,6 +314,24 @@ func _ServiceAgentService_LookupServiceAgent_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ServiceAgentService_LookupWorkDays_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookupWorkDaysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServiceAgentServiceServer).LookupWorkDays(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServiceAgentService_LookupWorkDays_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServiceAgentServiceServer).LookupWorkDays(ctx, req.(*LookupWorkDaysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ServiceAgentService_ServiceDesc is the grpc.ServiceDesc for ServiceAgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -314,6 +358,10 @@ var ServiceAgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LookupServiceAgent",
 			Handler:    _ServiceAgentService_LookupServiceAgent_Handler,
+		},
+		{
+			MethodName: "LookupWorkDays",
+			Handler:    _ServiceAgentService_LookupWorkDays_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
