@@ -81,6 +81,11 @@ const (
 	// PERMISSION_DENIED. Only the person may do this, signed in: the caller is an API
 	// key, or acts for another.
 	Reason_REASON_IN_PERSON_ONLY Reason = 18
+	// PERMISSION_DENIED. A service agent may use the app only around the work of the day
+	// as a setting says. Metadata: `setting`, "login_restrictions"; `from` and `until`, RFC
+	// 3339, when that is now or next, by the clocks of `time_zone`; these three are absent if
+	// no work is known of.
+	Reason_REASON_OUTSIDE_WORK_HOURS Reason = 19
 	// INVALID_ARGUMENT. Fields are malformed or out of bounds; a
 	// google.rpc.BadRequest detail lists each with what was expected.
 	Reason_REASON_FIELD_INVALID Reason = 20
@@ -184,6 +189,7 @@ var (
 		16: "REASON_LEASE_LOST",
 		17: "REASON_PEOPLE_ONLY",
 		18: "REASON_IN_PERSON_ONLY",
+		19: "REASON_OUTSIDE_WORK_HOURS",
 		20: "REASON_FIELD_INVALID",
 		21: "REASON_REQUEST_MALFORMED",
 		22: "REASON_PAGE_TOKEN_INVALID",
@@ -231,6 +237,7 @@ var (
 		"REASON_LEASE_LOST":          16,
 		"REASON_PEOPLE_ONLY":         17,
 		"REASON_IN_PERSON_ONLY":      18,
+		"REASON_OUTSIDE_WORK_HOURS":  19,
 		"REASON_FIELD_INVALID":       20,
 		"REASON_REQUEST_MALFORMED":   21,
 		"REASON_PAGE_TOKEN_INVALID":  22,
@@ -312,7 +319,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_FEATURE_NOT_IN_PLAN\x10\x0f\x12\x15\n" +
 	"\x11REASON_LEASE_LOST\x10\x10\x12\x16\n" +
 	"\x12REASON_PEOPLE_ONLY\x10\x11\x12\x19\n" +
-	"\x15REASON_IN_PERSON_ONLY\x10\x12\x12\x18\n" +
+	"\x15REASON_IN_PERSON_ONLY\x10\x12\x12\x1d\n" +
+	"\x19REASON_OUTSIDE_WORK_HOURS\x10\x13\x12\x18\n" +
 	"\x14REASON_FIELD_INVALID\x10\x14\x12\x1c\n" +
 	"\x18REASON_REQUEST_MALFORMED\x10\x15\x12\x1d\n" +
 	"\x19REASON_PAGE_TOKEN_INVALID\x10\x16\x12\x1c\n" +
