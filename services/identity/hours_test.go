@@ -139,84 +139,90 @@ func (c *caller) trySignInOn(surface pb.Surface) error {
 	return err
 }
 
+// plan is the work of a service agent, and what it lets in.
+type plan struct {
+	name, zone   string
+	shifts       []*schedulingpb.Shift
+	appointments map[string]time.Duration
+	bounds       *permissionspb.LoginRestrictions
+	in, out      []string // when he may use the app, and when not
+	from, until  string   // what the first refusal says
+}
+
+var plans = []plan{
+	{
+		name: "a day", zone: "Europe/Berlin", bounds: minutes(30, 30),
+		shifts: []*schedulingpb.Shift{shift(time.Wednesday, 8*60, 12*60), shift(time.Wednesday, 13*60, 16*60)},
+		in:     []string{"2026-03-04T06:30:00Z", "2026-03-04T11:30:00Z", "2026-03-04T15:29:59Z"},
+		out:    []string{"2026-03-04T06:29:59Z", "2026-03-04T15:30:00Z", "2026-03-08T12:00:00Z"},
+		from:   "2026-03-04T07:30:00+01:00", until: "2026-03-04T16:30:00+01:00",
+	},
+	{
+		name: "over midnight", zone: "America/New_York", bounds: minutes(10, 20),
+		shifts: []*schedulingpb.Shift{shift(time.Friday, 22*60, 30*60)},
+		in:     []string{"2026-03-07T02:50:00Z", "2026-03-07T05:00:00Z", "2026-03-07T11:19:59Z"},
+		out:    []string{"2026-03-07T11:20:00Z", "2026-03-07T02:49:59Z"},
+		from:   "2026-03-13T21:50:00-04:00", until: "2026-03-14T06:20:00-04:00",
+	},
+	{
+		name: "appointments alone", zone: "Australia/Sydney", bounds: minutes(0, 0),
+		appointments: map[string]time.Duration{"2026-03-04T22:00:00Z": time.Hour, "2026-03-05T03:00:00Z": 2 * time.Hour},
+		in:           []string{"2026-03-04T22:00:00Z", "2026-03-05T01:00:00Z", "2026-03-05T04:59:59Z"},
+		out:          []string{"2026-03-04T21:59:59Z", "2026-03-05T05:00:00Z"},
+		from:         "2026-03-05T09:00:00+11:00", until: "2026-03-05T16:00:00+11:00",
+	},
+	{
+		name: "an appointment before the shift", zone: "UTC", bounds: minutes(60, 0),
+		shifts:       []*schedulingpb.Shift{shift(time.Thursday, 8*60, 16*60)},
+		appointments: map[string]time.Duration{"2026-03-05T06:00:00Z": time.Hour},
+		in:           []string{"2026-03-05T05:00:00Z", "2026-03-05T15:59:00Z", "2026-03-12T07:00:00Z"},
+		out:          []string{"2026-03-05T04:59:00Z", "2026-03-05T16:00:00Z", "2026-03-12T06:59:00Z"},
+		from:         "2026-03-05T05:00:00Z", until: "2026-03-05T16:00:00Z",
+	},
+	{name: "no work", zone: "UTC", bounds: minutes(1440, 1440), out: []string{"2026-03-04T12:00:00Z"}},
+	{
+		name: "the whole day before, and after", zone: "Europe/Berlin", bounds: minutes(1440, 1440),
+		shifts: []*schedulingpb.Shift{shift(time.Wednesday, 23*60, 47*60)},
+		in:     []string{"2026-03-03T22:00:00Z", "2026-03-06T21:59:00Z"},
+		out:    []string{"2026-03-03T21:59:00Z", "2026-03-06T22:00:00Z"},
+		from:   "2026-03-03T23:00:00+01:00", until: "2026-03-06T23:00:00+01:00",
+	},
+	{
+		name: "clocks put forward over the begin", zone: "Europe/Berlin", bounds: minutes(30, 30),
+		shifts: []*schedulingpb.Shift{shift(time.Sunday, 150, 10*60)},
+		in:     []string{"2026-03-29T00:30:00Z", "2026-03-29T08:29:00Z"},
+		out:    []string{"2026-03-29T00:29:00Z", "2026-03-29T08:30:00Z"},
+		from:   "2026-03-29T01:30:00+01:00", until: "2026-03-29T10:30:00+02:00",
+	},
+	{
+		name: "clocks put forward in the night", zone: "Europe/Berlin", bounds: minutes(0, 0), shifts: night,
+		in:   []string{"2026-03-28T21:00:00Z", "2026-03-29T03:59:00Z"},
+		out:  []string{"2026-03-29T04:00:00Z", "2026-03-28T20:59:00Z"},
+		from: "2026-04-04T22:00:00+02:00", until: "2026-04-05T06:00:00+02:00",
+	},
+	{
+		name: "clocks put back over the begin", zone: "Europe/Berlin", bounds: minutes(30, 30),
+		shifts: []*schedulingpb.Shift{shift(time.Sunday, 150, 10*60)},
+		in:     []string{"2026-10-25T00:00:00Z", "2026-10-25T09:29:00Z"},
+		out:    []string{"2026-10-24T23:59:00Z", "2026-10-25T09:30:00Z"},
+		from:   "2026-10-25T02:00:00+02:00", until: "2026-10-25T10:30:00+01:00",
+	},
+	{
+		name: "clocks put back over the end", zone: "Europe/Berlin", bounds: minutes(0, 30),
+		shifts: []*schedulingpb.Shift{shift(time.Saturday, 18*60, 26*60+30)},
+		in:     []string{"2026-10-24T16:00:00Z", "2026-10-25T01:59:00Z"},
+		out:    []string{"2026-10-25T02:00:00Z", "2026-10-24T15:59:00Z"},
+		from:   "2026-10-31T18:00:00+01:00", until: "2026-11-01T03:00:00+01:00",
+	},
+}
+
+var night = []*schedulingpb.Shift{shift(time.Saturday, 22*60, 30*60)}
+
 // TestHours signs service agents in around their work. All of it is told from a process
 // whose own time zone is none of theirs.
 func TestHours(t *testing.T) {
 	w := newWorking(t, "2026-03-02T09:00:00Z")
-	night := []*schedulingpb.Shift{shift(time.Saturday, 22*60, 30*60)}
-	for _, c := range []struct {
-		name, zone   string
-		shifts       []*schedulingpb.Shift
-		appointments map[string]time.Duration
-		bounds       *permissionspb.LoginRestrictions
-		in, out      []string // when he may use the app, and when not
-		from, until  string   // what the first refusal says
-	}{
-		{
-			name: "a day", zone: "Europe/Berlin", bounds: minutes(30, 30),
-			shifts: []*schedulingpb.Shift{shift(time.Wednesday, 8*60, 12*60), shift(time.Wednesday, 13*60, 16*60)},
-			in:     []string{"2026-03-04T06:30:00Z", "2026-03-04T11:30:00Z", "2026-03-04T15:29:59Z"},
-			out:    []string{"2026-03-04T06:29:59Z", "2026-03-04T15:30:00Z", "2026-03-08T12:00:00Z"},
-			from:   "2026-03-04T07:30:00+01:00", until: "2026-03-04T16:30:00+01:00",
-		},
-		{
-			name: "over midnight", zone: "America/New_York", bounds: minutes(10, 20),
-			shifts: []*schedulingpb.Shift{shift(time.Friday, 22*60, 30*60)},
-			in:     []string{"2026-03-07T02:50:00Z", "2026-03-07T05:00:00Z", "2026-03-07T11:19:59Z"},
-			out:    []string{"2026-03-07T11:20:00Z", "2026-03-07T02:49:59Z"},
-			from:   "2026-03-13T21:50:00-04:00", until: "2026-03-14T06:20:00-04:00",
-		},
-		{
-			name: "appointments alone", zone: "Australia/Sydney", bounds: minutes(0, 0),
-			appointments: map[string]time.Duration{"2026-03-04T22:00:00Z": time.Hour, "2026-03-05T03:00:00Z": 2 * time.Hour},
-			in:           []string{"2026-03-04T22:00:00Z", "2026-03-05T01:00:00Z", "2026-03-05T04:59:59Z"},
-			out:          []string{"2026-03-04T21:59:59Z", "2026-03-05T05:00:00Z"},
-			from:         "2026-03-05T09:00:00+11:00", until: "2026-03-05T16:00:00+11:00",
-		},
-		{
-			name: "an appointment before the shift", zone: "UTC", bounds: minutes(60, 0),
-			shifts:       []*schedulingpb.Shift{shift(time.Thursday, 8*60, 16*60)},
-			appointments: map[string]time.Duration{"2026-03-05T06:00:00Z": time.Hour},
-			in:           []string{"2026-03-05T05:00:00Z", "2026-03-05T15:59:00Z", "2026-03-12T07:00:00Z"},
-			out:          []string{"2026-03-05T04:59:00Z", "2026-03-05T16:00:00Z", "2026-03-12T06:59:00Z"},
-			from:         "2026-03-05T05:00:00Z", until: "2026-03-05T16:00:00Z",
-		},
-		{name: "no work", zone: "UTC", bounds: minutes(1440, 1440), out: []string{"2026-03-04T12:00:00Z"}},
-		{
-			name: "the whole day before, and after", zone: "Europe/Berlin", bounds: minutes(1440, 1440),
-			shifts: []*schedulingpb.Shift{shift(time.Wednesday, 23*60, 47*60)},
-			in:     []string{"2026-03-03T22:00:00Z", "2026-03-06T21:59:00Z"},
-			out:    []string{"2026-03-03T21:59:00Z", "2026-03-06T22:00:00Z"},
-			from:   "2026-03-03T23:00:00+01:00", until: "2026-03-06T23:00:00+01:00",
-		},
-		{
-			name: "clocks put forward over the begin", zone: "Europe/Berlin", bounds: minutes(30, 30),
-			shifts: []*schedulingpb.Shift{shift(time.Sunday, 150, 10*60)},
-			in:     []string{"2026-03-29T00:30:00Z", "2026-03-29T08:29:00Z"},
-			out:    []string{"2026-03-29T00:29:00Z", "2026-03-29T08:30:00Z"},
-			from:   "2026-03-29T01:30:00+01:00", until: "2026-03-29T10:30:00+02:00",
-		},
-		{
-			name: "clocks put forward in the night", zone: "Europe/Berlin", bounds: minutes(0, 0), shifts: night,
-			in:   []string{"2026-03-28T21:00:00Z", "2026-03-29T03:59:00Z"},
-			out:  []string{"2026-03-29T04:00:00Z", "2026-03-28T20:59:00Z"},
-			from: "2026-04-04T22:00:00+02:00", until: "2026-04-05T06:00:00+02:00",
-		},
-		{
-			name: "clocks put back over the begin", zone: "Europe/Berlin", bounds: minutes(30, 30),
-			shifts: []*schedulingpb.Shift{shift(time.Sunday, 150, 10*60)},
-			in:     []string{"2026-10-25T00:00:00Z", "2026-10-25T09:29:00Z"},
-			out:    []string{"2026-10-24T23:59:00Z", "2026-10-25T09:30:00Z"},
-			from:   "2026-10-25T02:00:00+02:00", until: "2026-10-25T10:30:00+01:00",
-		},
-		{
-			name: "clocks put back over the end", zone: "Europe/Berlin", bounds: minutes(0, 30),
-			shifts: []*schedulingpb.Shift{shift(time.Saturday, 18*60, 26*60+30)},
-			in:     []string{"2026-10-24T16:00:00Z", "2026-10-25T01:59:00Z"},
-			out:    []string{"2026-10-25T02:00:00Z", "2026-10-24T15:59:00Z"},
-			from:   "2026-10-31T18:00:00+01:00", until: "2026-11-01T03:00:00+01:00",
-		},
-	} {
+	for _, c := range plans {
 		t.Run(c.name, func(t *testing.T) {
 			w.set("2026-03-02T09:00:00Z")
 			a := w.employ(strings.NewReplacer(" ", "-", ",", "").Replace(c.name), c.zone, c.shifts...)
