@@ -54,7 +54,7 @@ type DecisionServiceClient interface {
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
 	// for a grant or a reason that does not exist and for a page token of another request.
 	// Example: {"source": "invoicing", "outcome": "OUTCOME_DENIED", "grant": "Invoices:Void"}
-	// Example: {"source": "invoicing", "actor_id": "019a0000-0000-7000-8000-000000000001", "reason": "GRANT_MISSING"}
+	// Example: {"source": "invoicing", "reason": "GRANT_MISSING"}
 	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
 	// Lists how often users used which grants, by day, user and grant.
 	// Fails as ListDecisions, but for the grant.
@@ -147,7 +147,7 @@ type DecisionServiceServer interface {
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
 	// for a grant or a reason that does not exist and for a page token of another request.
 	// Example: {"source": "invoicing", "outcome": "OUTCOME_DENIED", "grant": "Invoices:Void"}
-	// Example: {"source": "invoicing", "actor_id": "019a0000-0000-7000-8000-000000000001", "reason": "GRANT_MISSING"}
+	// Example: {"source": "invoicing", "reason": "GRANT_MISSING"}
 	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
 	// Lists how often users used which grants, by day, user and grant.
 	// Fails as ListDecisions, but for the grant.
