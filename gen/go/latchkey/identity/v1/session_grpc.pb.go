@@ -47,9 +47,11 @@ type SessionServiceClient interface {
 	// Fails with UNAUTHENTICATED and reason SIGN_IN_FAILED, after the same work, if
 	// the address is unknown, the password is another, or the person is not an active
 	// member of the organization; PERMISSION_DENIED and SURFACE_CLOSED if the
-	// person holds no key for the surface; INVALID_ARGUMENT if the person is a
-	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
-	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
+	// person holds no key for the surface, or OUTSIDE_WORK_HOURS if the person is a service
+	// agent who may use the app only around the work of the day, and it is not that time;
+	// INVALID_ARGUMENT if the person is a member of several organizations and names none;
+	// RESOURCE_EXHAUSTED if too many people sign in at once; and UNAVAILABLE if permissions
+	// cannot be reached, or scheduling, where it has to say when the work of the day is.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
@@ -69,12 +71,11 @@ type SessionServiceClient interface {
 	// one, was used before, or its factor is not among those of the challenge;
 	// PASSKEY_CLONED if the passkey's counter went back, so that somebody has a copy: it
 	// proves nothing from then on, and when the call has returned, no service accepts any
-	// session of the person from before; and RESOURCE_EXHAUSTED after too many
-	// wrong ones. That of a passkey alone fails as well with
-	// UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of the
-	// organization, INVALID_ARGUMENT if the person is a member of several and
-	// BeginPasskeySignIn named none, PERMISSION_DENIED and SURFACE_CLOSED if the person
-	// holds no key for the surface, and UNAVAILABLE if permissions cannot be reached.
+	// session of the person from before; PERMISSION_DENIED and UNAVAILABLE as CreateSession
+	// does; and RESOURCE_EXHAUSTED after too many wrong ones. That of a passkey alone fails as
+	// well with UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of
+	// the organization, and INVALID_ARGUMENT if the person is a member of several and
+	// BeginPasskeySignIn named none.
 	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
 	// Example: {"challenge": "lkc_...", "proof": {"passkey": "of the passkey..."}}
 	AnswerChallenge(ctx context.Context, in *AnswerChallengeRequest, opts ...grpc.CallOption) (*AnswerChallengeResponse, error)
@@ -93,8 +94,7 @@ type SessionServiceClient interface {
 	// within a minute, and whose refresh token was not used, gets new tokens in the place of
 	// those that were lost. Fails with UNAUTHENTICATED and CREDENTIALS_INVALID if there is no
 	// such refresh token, or its session has ended, expired, or was left idle for too long;
-	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
-	// and UNAVAILABLE if permissions cannot be reached.
+	// and PERMISSION_DENIED and UNAVAILABLE as CreateSession does.
 	// Example: {"refresh_token": "lks_..."}
 	RefreshSession(ctx context.Context, in *RefreshSessionRequest, opts ...grpc.CallOption) (*RefreshSessionResponse, error)
 	// Ends all other sessions of the caller, in all organizations. When the call has
@@ -133,7 +133,10 @@ type SessionServiceClient interface {
 	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more.
+	// session or key, it has ended or expired, or its user is no active member any more;
+	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if
+	// that is to be found out, was not before for this session, and a service that has to
+	// say so cannot be reached.
 	// Example: {"token_hash": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	ResolveSession(ctx context.Context, in *ResolveSessionRequest, opts ...grpc.CallOption) (*ResolveSessionResponse, error)
 }
@@ -269,9 +272,11 @@ type SessionServiceServer interface {
 	// Fails with UNAUTHENTICATED and reason SIGN_IN_FAILED, after the same work, if
 	// the address is unknown, the password is another, or the person is not an active
 	// member of the organization; PERMISSION_DENIED and SURFACE_CLOSED if the
-	// person holds no key for the surface; INVALID_ARGUMENT if the person is a
-	// member of several organizations and names none; RESOURCE_EXHAUSTED if too
-	// many people sign in at once; and UNAVAILABLE if permissions cannot be reached.
+	// person holds no key for the surface, or OUTSIDE_WORK_HOURS if the person is a service
+	// agent who may use the app only around the work of the day, and it is not that time;
+	// INVALID_ARGUMENT if the person is a member of several organizations and names none;
+	// RESOURCE_EXHAUSTED if too many people sign in at once; and UNAVAILABLE if permissions
+	// cannot be reached, or scheduling, where it has to say when the work of the day is.
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_WEB"}
 	// Example: {"email": "ada@example.com", "password": "to be changed soon", "surface": "SURFACE_APP", "with_refresh": true, "device_name": "Her phone"}
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
@@ -291,12 +296,11 @@ type SessionServiceServer interface {
 	// one, was used before, or its factor is not among those of the challenge;
 	// PASSKEY_CLONED if the passkey's counter went back, so that somebody has a copy: it
 	// proves nothing from then on, and when the call has returned, no service accepts any
-	// session of the person from before; and RESOURCE_EXHAUSTED after too many
-	// wrong ones. That of a passkey alone fails as well with
-	// UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of the
-	// organization, INVALID_ARGUMENT if the person is a member of several and
-	// BeginPasskeySignIn named none, PERMISSION_DENIED and SURFACE_CLOSED if the person
-	// holds no key for the surface, and UNAVAILABLE if permissions cannot be reached.
+	// session of the person from before; PERMISSION_DENIED and UNAVAILABLE as CreateSession
+	// does; and RESOURCE_EXHAUSTED after too many wrong ones. That of a passkey alone fails as
+	// well with UNAUTHENTICATED and SIGN_IN_FAILED if the person is not an active member of
+	// the organization, and INVALID_ARGUMENT if the person is a member of several and
+	// BeginPasskeySignIn named none.
 	// Example: {"challenge": "lkc_...", "proof": {"recovery_code": "4x7q-..."}}
 	// Example: {"challenge": "lkc_...", "proof": {"passkey": "of the passkey..."}}
 	AnswerChallenge(context.Context, *AnswerChallengeRequest) (*AnswerChallengeResponse, error)
@@ -315,8 +319,7 @@ type SessionServiceServer interface {
 	// within a minute, and whose refresh token was not used, gets new tokens in the place of
 	// those that were lost. Fails with UNAUTHENTICATED and CREDENTIALS_INVALID if there is no
 	// such refresh token, or its session has ended, expired, or was left idle for too long;
-	// PERMISSION_DENIED and SURFACE_CLOSED if the person has lost the key for the surface;
-	// and UNAVAILABLE if permissions cannot be reached.
+	// and PERMISSION_DENIED and UNAVAILABLE as CreateSession does.
 	// Example: {"refresh_token": "lks_..."}
 	RefreshSession(context.Context, *RefreshSessionRequest) (*RefreshSessionResponse, error)
 	// Ends all other sessions of the caller, in all organizations. When the call has
@@ -355,7 +358,10 @@ type SessionServiceServer interface {
 	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more.
+	// session or key, it has ended or expired, or its user is no active member any more;
+	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if
+	// that is to be found out, was not before for this session, and a service that has to
+	// say so cannot be reached.
 	// Example: {"token_hash": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	ResolveSession(context.Context, *ResolveSessionRequest) (*ResolveSessionResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()

@@ -450,6 +450,80 @@ func (x *SessionUse) GetLastSeenTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// SessionHours is when the person of a session may use it, as scheduling last said. A
+// session without may be used at any time.
+type SessionHours struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// From when; absent, as end_time, if no work is known of.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Until when, and at this moment not any more.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The service agent's time zone, to say it in.
+	TimeZone      string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionHours) Reset() {
+	*x = SessionHours{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionHours) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionHours) ProtoMessage() {}
+
+func (x *SessionHours) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionHours.ProtoReflect.Descriptor instead.
+func (*SessionHours) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SessionHours) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionHours) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *SessionHours) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *SessionHours) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 // Device is something that a person signed in on and has asked to be remembered.
 type Device struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -467,7 +541,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +553,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +566,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Device) GetId() string {
@@ -541,7 +615,7 @@ type Totp struct {
 
 func (x *Totp) Reset() {
 	*x = Totp{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +627,7 @@ func (x *Totp) String() string {
 func (*Totp) ProtoMessage() {}
 
 func (x *Totp) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +640,7 @@ func (x *Totp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totp.ProtoReflect.Descriptor instead.
 func (*Totp) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Totp) GetUserId() string {
@@ -613,7 +687,7 @@ type RecoveryCodes struct {
 
 func (x *RecoveryCodes) Reset() {
 	*x = RecoveryCodes{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +699,7 @@ func (x *RecoveryCodes) String() string {
 func (*RecoveryCodes) ProtoMessage() {}
 
 func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +712,7 @@ func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodes.ProtoReflect.Descriptor instead.
 func (*RecoveryCodes) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecoveryCodes) GetUserId() string {
@@ -702,7 +776,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +788,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +801,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Challenge) GetId() []byte {
@@ -858,7 +932,7 @@ type PasskeyKey struct {
 
 func (x *PasskeyKey) Reset() {
 	*x = PasskeyKey{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +944,7 @@ func (x *PasskeyKey) String() string {
 func (*PasskeyKey) ProtoMessage() {}
 
 func (x *PasskeyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +957,7 @@ func (x *PasskeyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasskeyKey.ProtoReflect.Descriptor instead.
 func (*PasskeyKey) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PasskeyKey) GetId() string {
@@ -948,7 +1022,7 @@ type SpentChallenge struct {
 
 func (x *SpentChallenge) Reset() {
 	*x = SpentChallenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1034,7 @@ func (x *SpentChallenge) String() string {
 func (*SpentChallenge) ProtoMessage() {}
 
 func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1047,7 @@ func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
 func (*SpentChallenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SpentChallenge) GetId() string {
@@ -1009,7 +1083,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1095,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1108,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Failures) GetId() string {
@@ -1092,7 +1166,7 @@ type PasswordReset struct {
 
 func (x *PasswordReset) Reset() {
 	*x = PasswordReset{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1178,7 @@ func (x *PasswordReset) String() string {
 func (*PasswordReset) ProtoMessage() {}
 
 func (x *PasswordReset) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1191,7 @@ func (x *PasswordReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordReset.ProtoReflect.Descriptor instead.
 func (*PasswordReset) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PasswordReset) GetUserId() string {
@@ -1168,7 +1242,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1254,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1267,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Salt) GetId() string {
@@ -1224,7 +1298,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1310,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1323,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -1283,7 +1357,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1369,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1382,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -1353,7 +1427,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1439,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1452,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Claim) GetId() string {
@@ -1467,7 +1541,13 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\n" +
 	"SessionUse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12@\n" +
-	"\x0elast_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xab\x01\n" +
+	"\x0elast_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xad\x01\n" +
+	"\fSessionHours\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1b\n" +
+	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\"\xab\x01\n" +
 	"\x06Device\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12;\n" +
@@ -1570,52 +1650,55 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
 	(*SessionToken)(nil),          // 2: latchkey.identity.store.v1.SessionToken
 	(*SessionRefresh)(nil),        // 3: latchkey.identity.store.v1.SessionRefresh
 	(*SessionUse)(nil),            // 4: latchkey.identity.store.v1.SessionUse
-	(*Device)(nil),                // 5: latchkey.identity.store.v1.Device
-	(*Totp)(nil),                  // 6: latchkey.identity.store.v1.Totp
-	(*RecoveryCodes)(nil),         // 7: latchkey.identity.store.v1.RecoveryCodes
-	(*Challenge)(nil),             // 8: latchkey.identity.store.v1.Challenge
-	(*PasskeyKey)(nil),            // 9: latchkey.identity.store.v1.PasskeyKey
-	(*SpentChallenge)(nil),        // 10: latchkey.identity.store.v1.SpentChallenge
-	(*Failures)(nil),              // 11: latchkey.identity.store.v1.Failures
-	(*PasswordReset)(nil),         // 12: latchkey.identity.store.v1.PasswordReset
-	(*Salt)(nil),                  // 13: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 14: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 15: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 16: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*SessionHours)(nil),          // 5: latchkey.identity.store.v1.SessionHours
+	(*Device)(nil),                // 6: latchkey.identity.store.v1.Device
+	(*Totp)(nil),                  // 7: latchkey.identity.store.v1.Totp
+	(*RecoveryCodes)(nil),         // 8: latchkey.identity.store.v1.RecoveryCodes
+	(*Challenge)(nil),             // 9: latchkey.identity.store.v1.Challenge
+	(*PasskeyKey)(nil),            // 10: latchkey.identity.store.v1.PasskeyKey
+	(*SpentChallenge)(nil),        // 11: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 12: latchkey.identity.store.v1.Failures
+	(*PasswordReset)(nil),         // 13: latchkey.identity.store.v1.PasswordReset
+	(*Salt)(nil),                  // 14: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 15: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 16: latchkey.identity.store.v1.Seeding
+	(*Claim)(nil),                 // 17: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	17, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	17, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	17, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	17, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	17, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	17, // 6: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	17, // 7: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 8: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	17, // 9: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	17, // 10: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 11: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	17, // 12: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 13: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	17, // 14: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	17, // 15: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
-	17, // 16: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 17: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	17, // 18: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	18, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	18, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	18, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	18, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	18, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	18, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
+	18, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
+	18, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	18, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	18, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	18, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	18, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	18, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	18, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	18, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	18, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1624,14 +1707,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 		return
 	}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[15].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
