@@ -122,7 +122,7 @@ func (c *caller) withChallenges() *caller {
 	next := c.setUp()
 	next.challenge = next.challenged().GetSecret()
 	next.stepUp = next.beginStepUp().GetSecret()
-	next.alone = next.beginAlone(&pb.BeginPasskeySignInRequest{OrganizationId: c.user.GetOrganizationId()})
+	next.alone = next.beginAlone(&pb.BeginPasskeySignInRequest{Surface: c.on(), OrganizationId: c.user.GetOrganizationId()})
 	return next
 }
 
