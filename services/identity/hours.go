@@ -82,13 +82,13 @@ func (s *service) hoursBy(ctx context.Context, organization, user string, surfac
 		return &hours{always: true}, nil // the setting exists for service agents only
 	}
 	h := &hours{zone: resp.GetTimeZone()}
-	h.start, h.end = around(resp.GetWorkDays(), bounds, now)
+	h.start, h.end = openHours(resp.GetWorkDays(), bounds, now)
 	return h, nil
 }
 
-// around returns the span around the work of days in which now is, or else the next one;
+// openHours returns the span around the work of days in which now is, or else the next one;
 // zero if there is none. Spans that touch are one.
-func around(days []*schedulingpb.WorkDay, bounds *permissionspb.LoginRestrictions, now time.Time) (start, end time.Time) {
+func openHours(days []*schedulingpb.WorkDay, bounds *permissionspb.LoginRestrictions, now time.Time) (start, end time.Time) {
 	before := time.Duration(bounds.GetBeforeMinutes()) * time.Minute
 	after := time.Duration(bounds.GetAfterMinutes()) * time.Minute
 	for _, day := range days {
