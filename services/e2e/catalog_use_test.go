@@ -50,7 +50,7 @@ var notYet = []string{
 	"Proposals:Delete", "Proposals:EditAccepted", "Proposals:Email", "Proposals:Grid:All",
 	"Proposals:Grid:Accepted", "Proposals:Grid:Open", "Proposals:Grid:OpenProjects",
 	"Proposals:Grid:Unscheduled", "Proposals:Grid:Won", "Proposals:MarkComplete", "Proposals:Margins:View",
-	"Proposals:Send", "Organization: Account", "Organization: Custom Fields",
+	"Proposals:Send",
 	"Organization: Email Campaigns", "Organization: Email Templates", "Organization: Invoice Terms",
 	"Organization: Marketing Tools", "Organization: QBO Connection",
 	"Branding: Email Campaigns: Create", "Branding:ReportSubscription", "Campaigns",

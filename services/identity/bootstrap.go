@@ -166,7 +166,7 @@ func (s *service) newSuite(req *pb.ClaimOwnershipRequest) (suite, error) {
 		brand: brand,
 		organization: &pb.Organization{
 			Id: s.newID(), BrandId: brand.GetId(), Name: req.GetOrganizationName(),
-			TimeZone: req.GetTimeZone(), CurrencyCode: req.GetCurrencyCode(),
+			TimeZone: req.GetTimeZone(), CurrencyCode: req.GetCurrencyCode(), State: open,
 		},
 		owner: &pb.Profile{Id: s.newPersonID(), Email: email, DisplayName: req.GetOwnerDisplayName()},
 	}

@@ -33,6 +33,7 @@ func TestClaim(t *testing.T) {
 		Brand: &pb.Brand{Name: "Harbour Group"},
 		Organization: &pb.Organization{
 			BrandId: first.GetBrand().GetId(), Name: "Harbour Homes", TimeZone: "Europe/Berlin", CurrencyCode: "EUR",
+			State: pb.OrganizationState_ORGANIZATION_STATE_ACTIVE,
 		},
 		User: &pb.User{
 			OrganizationId: first.GetOrganization().GetId(), Email: "owner@example.com", DisplayName: "Olga Owner",

@@ -2,10 +2,13 @@ package identity
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/mask"
 	"latchkey.dev/services/internal/store"
@@ -45,12 +48,31 @@ func (s *service) UpdateBrand(ctx context.Context, req *pb.UpdateBrandRequest) (
 		if err := brands.Match(b, req.GetBrand().GetEtag()); err != nil {
 			return nil, err
 		}
-		if err := mask.Apply(b, req.GetBrand(), req.GetUpdateMask(), "name"); err != nil {
+		err = mask.Apply(b, req.GetBrand(), req.GetUpdateMask(), "name", "website", "logo_uri", "color", "second_factor_required", "allowance")
+		if err != nil {
 			return nil, err
 		}
-		if err := checkName("brand.name", b.GetName()); err != nil {
+		if err := checkBrand(b); err != nil {
 			return nil, err
 		}
 		return &pb.UpdateBrandResponse{Brand: b}, brands.Put(tx, b)
 	})
+}
+
+// checkBrand says which field of a brand will not do.
+func checkBrand(b *pb.Brand) error {
+	if err := checkName("brand.name", b.GetName()); err != nil {
+		return err
+	}
+	for i, name := range b.GetAllowance().GetLockedFields() {
+		if !slices.Contains(organizationSettings, name) {
+			return fault.Invalid(fmt.Sprintf("brand.allowance.locked_fields[%d]", i), "must be one of %q, and %q is not", organizationSettings, name)
+		}
+	}
+	for i, name := range b.GetAllowance().GetFeatures() {
+		if !slices.ContainsFunc(catalog.Features(), func(f catalog.Feature) bool { return f.Name == name }) {
+			return fault.Invalid(fmt.Sprintf("brand.allowance.features[%d]", i), "must be an add-on feature of the catalog, and %q is none", name)
+		}
+	}
+	return nil
 }

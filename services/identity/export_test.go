@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store"
@@ -88,6 +89,24 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 	"organization unknown": func(tx *store.Tx, w Whom) error {
 		organizations.Delete(tx, w.Organization)
 		return nil
+	},
+	"organization suspended": func(tx *store.Tx, w Whom) error {
+		o, _ := organizations.Get(tx, w.Organization)
+		o.State = suspended
+		return organizations.Put(tx, o)
+	},
+	"organization closed": func(tx *store.Tx, w Whom) error {
+		o, _ := organizations.Get(tx, w.Organization)
+		o.DeleteTime = timestamppb.New(tx.Now())
+		return organizations.Put(tx, o)
+	},
+	"brand closed": func(tx *store.Tx, w Whom) error {
+		o, _ := organizations.Get(tx, w.Organization)
+		o.BrandId = "of this organization alone"
+		if err := brands.Put(tx, &pb.Brand{Id: o.GetBrandId(), DeleteTime: timestamppb.New(tx.Now())}); err != nil {
+			return err
+		}
+		return organizations.Put(tx, o)
 	},
 	"person deleted": func(tx *store.Tx, w Whom) error {
 		profiles.Delete(tx, w.User)

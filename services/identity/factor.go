@@ -60,7 +60,8 @@ func hasSecondFactor(tx *store.Tx, user string) bool {
 // demandsSecondFactor tells whether an organization lets nobody in with a password alone.
 func demandsSecondFactor(tx *store.Tx, organization string) bool {
 	o, _ := organizations.Get(tx, organization)
-	return o.GetSecondFactorRequired()
+	b, _ := brands.Get(tx, o.GetBrandId())
+	return o.GetSecondFactorRequired() || b.GetSecondFactorRequired()
 }
 
 // hasFactor tells whether a person can still prove a factor at all.

@@ -33,6 +33,8 @@ const (
 	pathAct       path = "act for another"                 // ImpersonateUser
 	pathActing    path = "show an actor's token"           // ResolveSession
 	pathClaim     path = "claim the suite"                 // ClaimOwnership
+	pathClose     path = "close a brand"                   // CloseBrand, whose answer reopens it
+	pathReopen    path = "reopen a brand"                  // ReopenBrand
 
 	pathIssueReset path = "hand out a code for a password" // IssuePasswordReset
 	pathReset      path = "reset a password"               // ResetPassword
@@ -68,6 +70,7 @@ type subject struct {
 	hours        *hours      // when the app may be used, if it was just asked
 	refresh      string      // id of the refresh token that is shown
 	requestID    string      // by which it is
+	reopening    string      // id of what the shown code reopens
 
 	client       string // of OAuth
 	clientSecret string // SHA-256 of what the client proves itself with
@@ -94,7 +97,7 @@ var (
 	issuing = append([]path{pathPassword}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
 	// changes the password proves it in the same call.
-	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset}
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathClose}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
@@ -116,7 +119,11 @@ var (
 var blocks = []block{
 	{name: "one-time code wrong", on: []path{pathClaim}, holds: codeWrong},
 	{name: "suite owned", on: []path{pathClaim}, holds: suiteOwned, refusal: claimed},
+	{name: "reopening code wrong", on: []path{pathReopen}, holds: reopeningUnknown},
 	{name: "organization unknown", on: members, holds: organizationUnknown},
+	{name: "organization suspended", on: members, holds: organizationSuspended},
+	{name: "organization closed", on: members, holds: organizationClosed},
+	{name: "brand closed", on: members, holds: brandClosed},
 	{name: "person deleted", on: append([]path{pathReset}, members...), holds: personDeleted},
 	{name: "membership ended", on: members, holds: membershipEnded},
 	{name: "user deactivated", on: members, holds: userDeactivated},
@@ -162,6 +169,8 @@ var refusals = map[path]func() error{
 	pathAct:       credentialsInvalid,
 	pathActing:    credentialsInvalid,
 	pathClaim:     wrongCode,
+	pathClose:     credentialsInvalid,
+	pathReopen:    wrongReopenCode,
 
 	pathIssueReset: credentialsInvalid,
 	pathReset:      resetFailed,
@@ -216,6 +225,29 @@ func suiteOwned(tx *store.Tx, _ subject) bool {
 }
 
 func organizationUnknown(tx *store.Tx, s subject) bool { return !organizations.Has(tx, s.organization) }
+
+func organizationSuspended(tx *store.Tx, s subject) bool {
+	o, ok := organizations.Get(tx, s.organization)
+	return !ok || o.GetState() == suspended
+}
+
+func organizationClosed(tx *store.Tx, s subject) bool {
+	o, ok := organizations.Get(tx, s.organization)
+	return !ok || o.GetDeleteTime() != nil
+}
+
+func brandClosed(tx *store.Tx, s subject) bool {
+	o, _ := organizations.Get(tx, s.organization)
+	b, ok := brands.Get(tx, o.GetBrandId())
+	return !ok || b.GetDeleteTime() != nil
+}
+
+// reopeningUnknown holds when a code reopens nothing, or not any more.
+func reopeningUnknown(tx *store.Tx, s subject) bool {
+	r, ok := reopenings.Get(tx, s.reopening)
+	b, known := brands.Get(tx, r.GetBrandId())
+	return !ok || !known || b.GetDeleteTime() == nil || !b.GetPurgeTime().AsTime().After(tx.Now())
+}
 
 func personDeleted(tx *store.Tx, s subject) bool { return !profiles.Has(tx, s.user) }
 

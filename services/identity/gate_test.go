@@ -109,6 +109,10 @@ var ways = map[string]func(*caller) error{
 	},
 	"show a token of a client's person": func(c *caller) error { return c.resolve(c.personCall) },
 	"show the token of a client":        func(c *caller) error { return c.resolve(c.machineCall) },
+	"close a brand": func(c *caller) error {
+		_, err := c.brands().CloseBrand(c.ctx(), &pb.CloseBrandRequest{Id: c.brand, Name: "Harbour Group", ValidateOnly: true})
+		return err
+	},
 	"change the password": func(c *caller) error {
 		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
@@ -145,6 +149,16 @@ var calls = map[string]func(owner, c *caller) error{
 	},
 	"user deactivated": func(owner, c *caller) error {
 		_, err := owner.users().DeactivateUser(owner.ctx(), &pb.DeactivateUserRequest{Id: c.user.GetId()})
+		return err
+	},
+	"organization suspended": func(boss, c *caller) error {
+		_, err := boss.organizations().SuspendOrganization(boss.ctx(), &pb.SuspendOrganizationRequest{
+			Id: c.user.GetOrganizationId(), Reason: "does not pay",
+		})
+		return err
+	},
+	"organization closed": func(boss, c *caller) error {
+		_, err := boss.organizations().DeleteOrganization(boss.ctx(), &pb.DeleteOrganizationRequest{Id: c.user.GetOrganizationId()})
 		return err
 	},
 	"key revoked": func(owner, c *caller) error {
@@ -193,6 +207,9 @@ var calls = map[string]func(owner, c *caller) error{
 	},
 }
 
+// wholeOrganization are the states that block everybody in an organization.
+var wholeOrganization = []string{"organization unknown", "organization suspended", "organization closed", "brand closed"}
+
 // both are the calls that are made for the person with the second factor too.
 var both = []string{"membership ended", "user deactivated", "session ended", "password changed"}
 
@@ -225,9 +242,9 @@ var free = map[string][]string{
 	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"second factor not shown": allBut("sign in with a password"),
 	"second factor not shown in the session": allBut("change the password", "change a second factor", "confirm a second factor",
-		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password"),
+		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "close a brand"),
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
-		"hand out a code for a password"),
+		"hand out a code for a password", "close a brand"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
 		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person"),
@@ -235,10 +252,13 @@ var free = map[string][]string{
 	"access token expired": allBut("show the token of a client", "show a token of a client's person"),
 	// A client belongs to the organization: that its maker has left does not keep it from
 	// looking at tokens, but from acting.
-	"organization unknown": {"prove an OAuth client", "reset a password"},
-	"person deleted":       {"prove an OAuth client"},
-	"membership ended":     {"prove an OAuth client", "reset a password"},
-	"user deactivated":     {"prove an OAuth client", "reset a password"},
+	"organization unknown":   {"prove an OAuth client", "reset a password"},
+	"organization suspended": {"prove an OAuth client", "reset a password"},
+	"organization closed":    {"prove an OAuth client", "reset a password"},
+	"brand closed":           {"prove an OAuth client", "reset a password"},
+	"person deleted":         {"prove an OAuth client"},
+	"membership ended":       {"prove an OAuth client", "reset a password"},
+	"user deactivated":       {"prove an OAuth client", "reset a password"},
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
@@ -282,7 +302,7 @@ func TestGate(t *testing.T) {
 func (c *caller) blocked(block string) []subject {
 	c.t.Helper()
 	home := c
-	if block == "organization unknown" {
+	if slices.Contains(wholeOrganization, block) {
 		home = c.found("to be gone") // or the test would have no owner any more
 	}
 	name := strings.ReplaceAll(block, " ", "-")
@@ -296,9 +316,13 @@ func (c *caller) blocked(block string) []subject {
 	}
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
+		boss := c
+		if home != c {
+			home = c.found("to be gone by a call")
+		}
 		s := subject{home.acted("called-" + name), "by a call", block}
 		s.known()
-		mustNot(c.t, call(home, s.caller))
+		mustNot(c.t, call(boss, s.caller))
 		if slices.Contains(both, block) {
 			mustNot(c.t, call(home, s.strong))
 		}
@@ -406,6 +430,10 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	u.surface = surface
 	u = u.signInWith(&pb.CreateSessionRequest{OrganizationId: c.session.GetOrganizationId(), WithRefresh: true})
 	c.permit(u, "User: Impersonation")
+	c.permit(u, "Branding")
+	brand, err := c.brands().GetBrand(c.ctx(), &pb.GetBrandRequest{})
+	mustNot(c.t, err)
+	u.brand = brand.GetBrand().GetId()
 	u = u.withKey("Organization")
 	u.machine = u.register(with(site("openid", "Organization"), func(c *pb.OauthClient) {
 		c.GrantTypes = append(c.GrantTypes, pb.OauthGrantType_OAUTH_GRANT_TYPE_CLIENT_CREDENTIALS)
@@ -421,7 +449,6 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
 	// So that the next one can be acted for; the session goes on.
 	mustNot(c.t, identity.Forget(c.t.Context(), resp.GetImpersonation().GetId()))
-	var err error
 	u.resetCode, err = identity.GrantReset(c.t.Context(), u.user.GetId())
 	mustNot(c.t, err)
 	strong := c.add("strong-"+name, "OA")

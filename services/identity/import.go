@@ -122,7 +122,7 @@ func (p *newcomer) join(tx *store.Tx, organization string) (u *pb.User, added bo
 			return nil, false, err
 		}
 	}
-	u, err = addMember(tx, organization, p.profile, p.name)
+	u, err = addMember(tx, organization, p.profile, p.name, nil)
 	return u, true, err
 }
 

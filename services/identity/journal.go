@@ -29,6 +29,9 @@ func showJournal(j *journal.Source) {
 		}, nil
 	})
 	journal.Show(j, organizations, pb.OrganizationService_GetOrganization_FullMethodName, ofOrganization((*pb.Organization).GetId, nil))
+	journal.Show(j, customFields, pb.CustomFieldService_GetCustomField_FullMethodName, ofOrganization((*pb.CustomField).GetOrganizationId, nil))
+	journal.Show(j, labels, pb.LabelService_GetLabel_FullMethodName, ofOrganization((*pb.Label).GetOrganizationId, nil))
+	journal.Show(j, billingAccounts, pb.BillingAccountService_GetBillingAccount_FullMethodName, ofOrganization((*pb.BillingAccount).GetId, nil))
 	journal.Show(j, users, pb.UserService_GetUser_FullMethodName, ofOrganization((*pb.User).GetOrganizationId, nil))
 	journal.Show(j, apiKeys, pb.ApiKeyService_ListApiKeys_FullMethodName, ofOrganization((*pb.ApiKey).GetOrganizationId, nil))
 	journal.Show(j, sessions, pb.SessionService_ListMySessions_FullMethodName,

@@ -25,11 +25,13 @@ type revocationList struct {
 }
 
 // revocationNotice makes void what was issued no later than Time: the tokens with the
-// session as their sid, or those with the user as their uid.
+// session as their sid, the user as their uid, or the organization as their org.
 type revocationNotice struct {
 	Session string `json:"sid,omitempty"`
 	User    string `json:"uid,omitempty"`
-	Time    int64  `json:"time"`
+	// Organization is the org of the tokens of all who are in one that was shut.
+	Organization string `json:"org,omitempty"`
+	Time         int64  `json:"time"`
 }
 
 func notice(r *identitystorepb.Revocation) revocationNotice {
@@ -39,6 +41,8 @@ func notice(r *identitystorepb.Revocation) revocationNotice {
 		n.Session = id
 	case "user":
 		n.User = id
+	case "organization":
+		n.Organization = id
 	}
 	return n
 }

@@ -80,6 +80,7 @@ func TestCreateOrganization(t *testing.T) {
 	same(t, "organization", o, &pb.Organization{
 		Id: o.GetId(), Etag: o.GetEtag(), CreateTime: o.GetCreateTime(), UpdateTime: o.GetCreateTime(),
 		BrandId: home.GetOrganization().GetBrandId(), Name: "Hill Homes", TimeZone: "America/New_York", CurrencyCode: "USD",
+		State: pb.OrganizationState_ORGANIZATION_STATE_ACTIVE,
 	})
 	again, err := owner.organizations().CreateOrganization(owner.ctx(), req)
 	mustNot(t, err)
@@ -152,8 +153,7 @@ func TestOtherOrganizations(t *testing.T) {
 		"deactivate": second(there.users().DeactivateUser(there.ctx(), &pb.DeactivateUserRequest{Id: ada.GetId()})),
 		"reactivate": second(there.users().ReactivateUser(there.ctx(), &pb.ReactivateUserRequest{Id: ada.GetId()})),
 		"end":        second(there.users().EndMembership(there.ctx(), &pb.EndMembershipRequest{Id: ada.GetId()})),
-		"get organization": second(there.organizations().GetOrganization(there.ctx(),
-			&pb.GetOrganizationRequest{Id: owner.user.GetOrganizationId()})),
+		"undelete":   second(there.users().UndeleteUser(there.ctx(), &pb.UndeleteUserRequest{Id: ada.GetId()})),
 		"update organization": second(there.organizations().UpdateOrganization(there.ctx(), &pb.UpdateOrganizationRequest{
 			Organization: &pb.Organization{Id: owner.user.GetOrganizationId(), Name: "X"},
 		})),

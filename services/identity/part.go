@@ -28,10 +28,13 @@ var Part = server.Part{Name: "identity", Schema: schema, Start: start}
 
 type service struct {
 	pb.UnimplementedApiKeyServiceServer
+	pb.UnimplementedBillingAccountServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandServiceServer
+	pb.UnimplementedCustomFieldServiceServer
 	pb.UnimplementedFactorServiceServer
 	pb.UnimplementedImpersonationServiceServer
+	pb.UnimplementedLabelServiceServer
 	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
 	pb.UnimplementedPasswordServiceServer
@@ -70,10 +73,13 @@ func start(env *server.Env) error { return newService(env).serve(env) }
 func (s *service) serve(env *server.Env) error {
 	env.AddHub(s.hub)
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
+	pb.RegisterBillingAccountServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
+	pb.RegisterCustomFieldServiceServer(env.Registrar, s)
 	pb.RegisterFactorServiceServer(env.Registrar, s)
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
+	pb.RegisterLabelServiceServer(env.Registrar, s)
 	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
 	pb.RegisterPasswordServiceServer(env.Registrar, s)
@@ -149,3 +155,6 @@ func (s *service) shutOutAll(ctx context.Context, change func(context.Context) (
 // is known to them as a session with its id.
 func sessionTag(id string) string { return "session:" + id }
 func userTag(id string) string    { return "user:" + id }
+
+// organizationTag is under which they keep everybody who is in an organization.
+func organizationTag(id string) string { return "organization:" + id }

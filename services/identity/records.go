@@ -20,7 +20,18 @@ const directory = "directory"
 
 var (
 	brands        = store.NewCollection("brand", (*pb.Brand).GetId)
+	brandsByPurge = brands.Index("purge", func(b *pb.Brand) store.Key { return moment(b.GetPurgeTime()) })
+	reopenings    = store.NewCollection("reopening", (*identitystorepb.Reopening).GetId)
+
 	organizations = store.NewCollection("organization", (*pb.Organization).GetId).Party((*pb.Organization).GetId)
+	// organizationsByName leaves out closed ones, closedByName has only them.
+	organizationsByName = organizations.Index("name", func(o *pb.Organization) store.Key {
+		return ifThere(o, o.GetBrandId(), strings.ToLower(o.GetName()))
+	})
+	closedByName = organizations.Index("closed", func(o *pb.Organization) store.Key {
+		return ifDeleted(o, o.GetBrandId(), strings.ToLower(o.GetName()))
+	})
+	organizationsByPurge = organizations.Index("purge", func(o *pb.Organization) store.Key { return moment(o.GetPurgeTime()) })
 
 	profiles       = store.NewCollection("profile", (*pb.Profile).GetId)
 	profileByEmail = profiles.Unique("email", func(p *pb.Profile) store.Key {
@@ -32,20 +43,20 @@ var (
 	users = store.NewCollection("user", func(u *pb.User) string {
 		return userKey(u.GetOrganizationId(), u.GetId())
 	}).Party((*pb.User).GetOrganizationId)
-	// usersByName and usersByPerson leave out ended memberships, usersByPurge has
-	// only them.
+	// usersByName and usersByPerson leave out ended memberships, formerByName and
+	// usersByPurge have only them.
 	usersByName = users.Index("name", func(u *pb.User) store.Key {
-		return current(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
+		return ifThere(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
 	})
 	usersByPerson = users.Index("person", func(u *pb.User) store.Key {
-		return current(u, u.GetId(), u.GetCreateTime().AsTime())
+		return ifThere(u, u.GetId(), u.GetCreateTime().AsTime())
 	})
-	usersByPurge = users.Index("purge", func(u *pb.User) store.Key {
-		if u.GetPurgeTime() == nil {
-			return nil
-		}
-		return store.Key{u.GetPurgeTime().AsTime()}
+	formerByName = users.Index("former", func(u *pb.User) store.Key {
+		return ifDeleted(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
 	})
+	usersByPurge = users.Index("purge", func(u *pb.User) store.Key { return moment(u.GetPurgeTime()) })
+	// memberships has every record of a person, also of what has ended.
+	memberships = users.Index("memberships", func(u *pb.User) store.Key { return store.Key{u.GetId()} })
 
 	sessions       = store.NewCollection("session", (*pb.Session).GetId).Party((*pb.Session).GetOrganizationId)
 	sessionsByUser = sessions.Index("user", func(s *pb.Session) store.Key {
@@ -132,22 +143,65 @@ var (
 	})
 	salts = store.NewCollection("salt", (*identitystorepb.Salt).GetId)
 
-	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
-	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
+	customFields = store.NewCollection("custom_field", (*pb.CustomField).GetId).Party((*pb.CustomField).GetOrganizationId)
+	// customFieldsInOrder and the names leave out what is deleted, deletedFields has
+	// only that. So it is with labels.
+	customFieldsInOrder = customFields.Index("order", func(f *pb.CustomField) store.Key {
+		return ifThere(f, f.GetOrganizationId(), f.GetNoun(), f.GetPosition(), strings.ToLower(f.GetName()))
+	})
+	_ = customFields.Unique("name", func(f *pb.CustomField) store.Key {
+		return ifThere(f, f.GetOrganizationId(), f.GetNoun(), strings.ToLower(f.GetName()))
+	})
+	deletedFields = customFields.Index("deleted", func(f *pb.CustomField) store.Key {
+		return ifDeleted(f, f.GetOrganizationId(), f.GetNoun(), f.GetPosition(), strings.ToLower(f.GetName()))
+	})
+	customFieldsByPurge = customFields.Index("purge", func(f *pb.CustomField) store.Key { return moment(f.GetPurgeTime()) })
+
+	labels        = store.NewCollection("label", (*pb.Label).GetId).Party((*pb.Label).GetOrganizationId)
+	labelsInOrder = labels.Index("order", func(l *pb.Label) store.Key {
+		return ifThere(l, l.GetOrganizationId(), l.GetKind(), l.GetPosition(), strings.ToLower(l.GetName()))
+	})
+	_ = labels.Unique("name", func(l *pb.Label) store.Key {
+		return ifThere(l, l.GetOrganizationId(), l.GetKind(), strings.ToLower(l.GetName()))
+	})
+	labelsByParent = labels.Index("parent", func(l *pb.Label) store.Key {
+		if l.GetParentId() == "" {
+			return nil
+		}
+		return ifThere(l, l.GetParentId())
+	})
+	deletedLabels = labels.Index("deleted", func(l *pb.Label) store.Key {
+		return ifDeleted(l, l.GetOrganizationId(), l.GetKind(), l.GetPosition(), strings.ToLower(l.GetName()))
+	})
+	labelsByPurge = labels.Index("purge", func(l *pb.Label) store.Key { return moment(l.GetPurgeTime()) })
+
+	billingAccounts = store.NewCollection("billing_account", (*pb.BillingAccount).GetId).Party((*pb.BillingAccount).GetId)
+
+	seedings    = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
+	forgettings = store.NewCollection("forgetting", (*identitystorepb.Forgetting).GetId)
+	claims      = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	reopenings, forgettings, customFields, labels, billingAccounts,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
 
-// undeleteLife is how long the record of an ended membership is kept.
+// undeleteLife is how long what was ended or closed can be brought back.
 const undeleteLife = 28 * 24 * time.Hour
 
 func userKey(organization, user string) string { return organization + "/" + user }
 
-// current is the key of a membership that lasts, and none of one that has ended.
-func current(u *pb.User, parts ...any) store.Key {
-	if u.GetDeleteTime() != nil {
+// ifThere is the key of a record that is not deleted, ifDeleted that of one that is.
+func ifThere(r deletable, parts ...any) store.Key {
+	if r.GetDeleteTime() != nil {
+		return nil
+	}
+	return parts
+}
+
+func ifDeleted(r deletable, parts ...any) store.Key {
+	if r.GetDeleteTime() == nil {
 		return nil
 	}
 	return parts

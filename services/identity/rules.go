@@ -7,6 +7,7 @@ import (
 	_ "time/tzdata" // an image from scratch has no zone files
 
 	"golang.org/x/text/currency"
+	"golang.org/x/text/language"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
@@ -44,8 +45,29 @@ func checkOrganization(o *pb.Organization, path string) error {
 		return fault.Invalid(path+"time_zone", `must be a zone of the IANA database, for example "Europe/Berlin"`)
 	case !isCurrency(o.GetCurrencyCode()):
 		return fault.Invalid(path+"currency_code", `must be a currency of ISO 4217, for example "EUR"`)
+	case !isLanguage(o.GetLanguage()):
+		return fault.Invalid(path+"language", `must be a tag of BCP 47 in its canonical form, for example "de-AT"`)
 	}
-	return nil
+	email, err := emailOrNone(path+"email", o.GetEmail())
+	o.Email = email
+	return err
+}
+
+// emailOrNone is newEmail for an address that can be left out.
+func emailOrNone(field, text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	return newEmail(field, text)
+}
+
+// isLanguage accepts canonical tags, and none.
+func isLanguage(tag string) bool {
+	if tag == "" {
+		return true
+	}
+	parsed, err := language.Parse(tag)
+	return err == nil && parsed.String() == tag
 }
 
 // isZone accepts the names of the database, and not what Go adds to them.

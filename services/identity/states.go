@@ -14,6 +14,9 @@ const (
 	active      = pb.UserState_USER_STATE_ACTIVE
 	deactivated = pb.UserState_USER_STATE_DEACTIVATED
 
+	open      = pb.OrganizationState_ORGANIZATION_STATE_ACTIVE
+	suspended = pb.OrganizationState_ORGANIZATION_STATE_SUSPENDED
+
 	keyActive  = pb.ApiKeyState_API_KEY_STATE_ACTIVE
 	keyRevoked = pb.ApiKeyState_API_KEY_STATE_REVOKED
 )
@@ -33,6 +36,46 @@ var userStates = states.New("user", (*pb.User).GetId, (*pb.User).GetState,
 	},
 	states.Action[*pb.User, pb.UserState]{Method: pb.UserService_EndMembership_FullMethodName},
 )
+
+// formerStates is what may happen to somebody whose membership has ended.
+var formerStates = states.New("user", (*pb.User).GetId, (*pb.User).GetState,
+	func(u *pb.User, s pb.UserState) { u.State = s },
+	states.Action[*pb.User, pb.UserState]{Method: pb.UserService_UndeleteUser_FullMethodName},
+)
+
+// organizationStates is what a brand may do to an organization, closedStates what to one
+// that is closed.
+var (
+	organizationStates = organizationTable(
+		states.Action[*pb.Organization, pb.OrganizationState]{
+			Method: pb.OrganizationService_SuspendOrganization_FullMethodName,
+			From:   []pb.OrganizationState{open}, To: suspended, Check: checkElsewhere,
+		},
+		states.Action[*pb.Organization, pb.OrganizationState]{
+			Method: pb.OrganizationService_ResumeOrganization_FullMethodName,
+			From:   []pb.OrganizationState{suspended}, To: open,
+		},
+		states.Action[*pb.Organization, pb.OrganizationState]{
+			Method: pb.OrganizationService_DeleteOrganization_FullMethodName, Check: checkElsewhere,
+		},
+	)
+	closedStates = organizationTable(
+		states.Action[*pb.Organization, pb.OrganizationState]{Method: pb.OrganizationService_UndeleteOrganization_FullMethodName},
+	)
+)
+
+func organizationTable(actions ...states.Action[*pb.Organization, pb.OrganizationState]) *states.Table[*pb.Organization, pb.OrganizationState] {
+	return states.New("organization", (*pb.Organization).GetId, (*pb.Organization).GetState,
+		func(o *pb.Organization, s pb.OrganizationState) { o.State = s }, actions...)
+}
+
+// checkElsewhere lets nobody shut himself out with his organization.
+func checkElsewhere(c *authz.Principal, o *pb.Organization) error {
+	if c.Organization == o.GetId() {
+		return fault.Refused("your session acts in this organization: sign in to another one of the brand to shut this one")
+	}
+	return nil
+}
 
 // apiKeyStates is what may happen to an API key. That it has not expired the gate and
 // RotateApiKey look at, by the clock of the transaction.
@@ -61,8 +104,20 @@ func checkRotator(c *authz.Principal, k *pb.ApiKey) error {
 
 // shown returns the user with what the caller can do with it.
 func shown(ctx context.Context, u *pb.User) *pb.User {
-	if u.GetDeleteTime() == nil {
-		u.AvailableActions = userStates.Actions(ctx, u)
+	table := userStates
+	if u.GetDeleteTime() != nil {
+		table = formerStates
 	}
+	u.AvailableActions = table.Actions(ctx, u)
 	return u
+}
+
+// shownToBrand returns the organization with what the caller can do with it for its brand.
+func shownToBrand(ctx context.Context, o *pb.Organization) *pb.Organization {
+	table := organizationStates
+	if o.GetDeleteTime() != nil {
+		table = closedStates
+	}
+	o.AvailableActions = table.Actions(ctx, o)
+	return o
 }

@@ -102,6 +102,7 @@ type caller struct {
 	acting   string // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
 	actorSession, beneath string
+	brand                 string      // the caller may close
 	machine               *registered // OAuth client that acts by itself
 	machineCall           string      // its access token
 	personCall            string      // access token with which it acts for the caller

@@ -25,7 +25,11 @@ func (s *service) upkeep(ctx context.Context) error {
 			wait = seedAgain
 		}
 		s.removeAll(ctx, "expired sessions", s.removeExpired)
+		s.removeAll(ctx, "closed brands", s.purgeBrands)
+		s.removeAll(ctx, "closed organizations", s.purgeOrganizations)
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
+		s.removeAll(ctx, "deleted custom fields and labels", s.purgeDefinitions)
+		s.removeAll(ctx, "keys of erased members", s.forgetAll)
 		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
 		s.removeAll(ctx, "answered challenges", s.purgeSpent)
 		s.removeAll(ctx, "old devices", s.purgeDevices)
@@ -85,19 +89,6 @@ func (s *service) removeExpired(ctx context.Context) (n int, err error) {
 		over := take(sessionsByExpiry.Scan(tx, sessionsByExpiry.Range().To(tx.Now())))
 		for _, session := range over {
 			endSession(tx, session.GetId())
-		}
-		n = len(over)
-		return nil
-	})
-	return n, err
-}
-
-// purgeUsers erases the records of memberships that ended long enough ago.
-func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(usersByPurge.Scan(tx, usersByPurge.Range().To(tx.Now())))
-		for _, u := range over {
-			users.Delete(tx, userKey(u.GetOrganizationId(), u.GetId()))
 		}
 		n = len(over)
 		return nil

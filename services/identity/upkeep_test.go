@@ -16,22 +16,28 @@ import (
 	"latchkey.dev/services/internal/store/bolt"
 )
 
-// What is over goes batch by batch; what is not stays.
-func TestUpkeepRemovesWhatIsOver(t *testing.T) {
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+// keptAt is a service that has nothing but its records.
+func keptAt(t *testing.T, now *time.Time) *service {
+	t.Helper()
 	engine, err := bolt.Open(filepath.Join(t.TempDir(), "identity.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), engine, schema, store.Config{Now: func() time.Time { return now }})
+	db, err := store.Open(t.Context(), engine, schema, store.Config{Now: func() time.Time { return *now }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s := &service{db: db, log: slog.New(slog.DiscardHandler)}
-	ctx := inDirectory(t.Context())
+	return &service{db: db, log: slog.New(slog.DiscardHandler)}
+}
+
+// What is over goes batch by batch; what is not stays.
+func TestUpkeepRemovesWhatIsOver(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	s := keptAt(t, &now)
+	db, ctx := s.db, inDirectory(t.Context())
 	const over = 2*batch + 1
-	err = db.Update(ctx, func(tx *store.Tx) error {
+	err := db.Update(ctx, func(tx *store.Tx) error {
 		for i := range over + 1 {
 			id, end := servertest.UUID(i), timestamppb.New(now.Add(-time.Duration(i)*time.Second))
 			if i == over {

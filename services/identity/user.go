@@ -2,14 +2,18 @@ package identity
 
 import (
 	"context"
+	"slices"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/customfield"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/mask"
 	"latchkey.dev/services/internal/query"
@@ -51,7 +55,10 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 				return nil, err
 			}
 		}
-		u, err := addMember(tx, organization, who, req.GetDisplayName())
+		if err := customfield.Check("custom_values", fieldsOf(tx, organization, ofUser), nil, req.GetCustomValues()); err != nil {
+			return nil, err
+		}
+		u, err := addMember(tx, organization, who, req.GetDisplayName(), req.GetCustomValues())
 		if err != nil {
 			return nil, err
 		}
@@ -113,14 +120,15 @@ func putPerson(tx *store.Tx, p *pb.Profile, c *identitystorepb.Credential) error
 
 // addMember makes a person an active member of an organization, in place of what is
 // left of an earlier membership.
-func addMember(tx *store.Tx, organization string, p *pb.Profile, name string) (*pb.User, error) {
+func addMember(tx *store.Tx, organization string, p *pb.Profile, name string, values []*typepb.CustomValue) (*pb.User, error) {
 	if _, err := member(tx, organization, p.GetId()); err == nil {
 		return nil, fault.Exists("user", "email")
 	}
 	u := &pb.User{
 		Id: p.GetId(), OrganizationId: organization, Email: p.GetEmail(), DisplayName: name,
-		State: active, CreateTime: timestamppb.New(tx.Now()),
+		State: active, CreateTime: timestamppb.New(tx.Now()), CustomValues: values,
 	}
+	forgettings.Delete(tx, userKey(organization, p.GetId()))
 	return u, users.Put(tx, u)
 }
 
@@ -143,7 +151,12 @@ func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.
 	}
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListUsersResponse, error) {
 		keep := func(u *pb.User) bool { return filter.Match(u) }
-		page, next, err := store.Page(tx, req, keep, usersByName.Range(authz.Caller(ctx).Organization))
+		organization := authz.Caller(ctx).Organization
+		ranges := []store.Range[*pb.User]{usersByName.Range(organization)}
+		if req.GetShowDeleted() {
+			ranges = append(ranges, formerByName.Range(organization))
+		}
+		page, next, err := store.Page(tx, req, keep, ranges...)
 		if err != nil {
 			return nil, err
 		}
@@ -165,10 +178,14 @@ func (s *service) UpdateUser(ctx context.Context, req *pb.UpdateUserRequest) (*p
 		if err != nil {
 			return nil, err
 		}
-		if err := mask.Apply(u, req.GetUser(), req.GetUpdateMask(), "display_name"); err != nil {
+		was := proto.CloneOf(u)
+		if err := mask.Apply(u, req.GetUser(), req.GetUpdateMask(), "display_name", "custom_values"); err != nil {
 			return nil, err
 		}
 		if err := checkName("user.display_name", u.GetDisplayName()); err != nil {
+			return nil, err
+		}
+		if err := checkValues(tx, was, u); err != nil {
 			return nil, err
 		}
 		if err := users.Put(tx, u); err != nil {
@@ -176,6 +193,18 @@ func (s *service) UpdateUser(ctx context.Context, req *pb.UpdateUserRequest) (*p
 		}
 		return &pb.UpdateUserResponse{User: shown(ctx, u)}, nil
 	})
+}
+
+// ofUser is the noun of the fields that users have.
+const ofUser = pb.CustomFieldNoun_CUSTOM_FIELD_NOUN_USER
+
+// checkValues says which custom value of a user will not do, if any has changed.
+func checkValues(tx *store.Tx, was, is *pb.User) error {
+	same := func(a, b *typepb.CustomValue) bool { return proto.Equal(a, b) }
+	if slices.EqualFunc(was.GetCustomValues(), is.GetCustomValues(), same) {
+		return nil
+	}
+	return customfield.Check("user.custom_values", fieldsOf(tx, is.GetOrganizationId(), ofUser), was.GetCustomValues(), is.GetCustomValues())
 }
 
 // checkMember returns nil if the caller may change a user of his organization at
@@ -240,8 +269,7 @@ func (s *service) EndMembership(ctx context.Context, req *pb.EndMembershipReques
 			if err != nil {
 				return nil, err
 			}
-			u.DeleteTime = timestamppb.New(tx.Now())
-			u.PurgeTime = timestamppb.New(tx.Now().Add(undeleteLife))
+			u.DeleteTime, u.PurgeTime = endNow(tx)
 			if err := shutUser(tx, u); err != nil {
 				return nil, err
 			}
@@ -299,6 +327,35 @@ func (s *service) ReactivateUser(ctx context.Context, req *pb.ReactivateUserRequ
 			return nil, err
 		}
 		return &pb.ReactivateUserResponse{User: shown(ctx, u)}, nil
+	})
+}
+
+// UndeleteUser implements pb.UserServiceServer.
+//
+// SECURITY: as with ReactivateUser, nobody brings back whom he could not have let in.
+func (s *service) UndeleteUser(ctx context.Context, req *pb.UndeleteUserRequest) (*pb.UndeleteUserResponse, error) {
+	if err := s.checkMember(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
+	return do(ctx, s, req, func(tx *store.Tx) (*pb.UndeleteUserResponse, error) {
+		u, err := memberOrFormer(tx, authz.Caller(ctx).Organization, req.GetId())
+		if err != nil {
+			return nil, err
+		}
+		if purgeDue(tx, u) {
+			return nil, fault.NotFound("user", req.GetId())
+		}
+		if err := users.Match(u, req.GetEtag()); err != nil {
+			return nil, err
+		}
+		if err := formerStates.Apply(ctx, pb.UserService_UndeleteUser_FullMethodName, u); err != nil {
+			return nil, err
+		}
+		u.DeleteTime, u.PurgeTime = nil, nil
+		if err := users.Put(tx, u); err != nil {
+			return nil, err
+		}
+		return &pb.UndeleteUserResponse{User: shown(ctx, u)}, nil
 	})
 }
 

@@ -198,7 +198,7 @@ func TestAPreviewFailsAsTheChangeDoes(t *testing.T) {
 	check(t, "a role that is not", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "role")
 	mustNot(t, owner.override(admin.id, "Organizations: Roles", pb.Effect_EFFECT_DENY))
 	_, err = preview(admin, &pb.PreviewChangeRequest{Change: &pb.PreviewChangeRequest_UpdateBillingPlan{
-		UpdateBillingPlan: &pb.UpdateBillingPlanRequest{Plan: &pb.Plan{}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"features"}}},
+		UpdateBillingPlan: &pb.UpdateBillingPlanRequest{Plan: &pb.Plan{Features: []string{"routing"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"features"}}},
 	}})
 	check(t, "of what the caller may not do", err, codes.PermissionDenied, "GRANT_MISSING", "grant", "Organizations: Roles")
 }

@@ -27,6 +27,7 @@ const (
 var (
 	ownerKey = catalog.MustGrant("Organization: Owner")
 	usersKey = catalog.MustGrant("Organization: Users")
+	rolesKey = catalog.MustGrant("Organizations: Roles")
 )
 
 // owns reports whether the user is an owner who can do an owner's work, now and at each

@@ -41,15 +41,17 @@ type service struct {
 	pb.UnimplementedAccessFileServiceServer
 	pb.UnimplementedReplayServiceServer
 
-	db     *store.DB
-	hub    *lease.Hub
-	log    *slog.Logger
-	newID  func() string
-	clock  func() time.Time
-	users  identitypb.UserServiceClient
-	agent  schedulingpb.ServiceAgentServiceClient
-	counts []counts
-	kept   kept
+	db    *store.DB
+	hub   *lease.Hub
+	log   *slog.Logger
+	newID func() string
+	clock func() time.Time
+	users identitypb.UserServiceClient
+	// organizations asks identity what the brand lets an organization decide.
+	organizations identitypb.OrganizationServiceClient
+	agent         schedulingpb.ServiceAgentServiceClient
+	counts        []counts
+	kept          kept
 
 	validator protovalidate.Validator // of files
 }
@@ -66,7 +68,9 @@ func start(env *server.Env) error {
 			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
 		users: identitypb.NewUserServiceClient(env.Conn("identity")),
-		agent: schedulingpb.NewServiceAgentServiceClient(env.Conn("scheduling")),
+
+		organizations: identitypb.NewOrganizationServiceClient(env.Conn("identity")),
+		agent:         schedulingpb.NewServiceAgentServiceClient(env.Conn("scheduling")),
 	}
 	env.AddHub(s.hub)
 	pb.RegisterCatalogServiceServer(env.Registrar, s)

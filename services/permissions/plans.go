@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/catalog"
@@ -35,13 +38,47 @@ func (s *service) UpdateBillingPlan(ctx context.Context, req *pb.UpdateBillingPl
 	}
 	wanted := proto.CloneOf(req.GetPlan())
 	wanted.Features = features
+	allowed, err := s.allowedFeatures(ctx, granterOf(ctx))
+	if err != nil {
+		return nil, err
+	}
 	return change(ctx, s, organizationTag(ctx), req, func(tx *store.Tx) (*pb.UpdateBillingPlanResponse, error) {
-		p, err := updatePlan(tx, wanted, req.GetUpdateMask())
+		p, err := updatePlan(tx, wanted, req.GetUpdateMask(), allowed)
 		return &pb.UpdateBillingPlanResponse{Plan: p}, err
 	})
 }
 
-func updatePlan(tx *store.Tx, wanted *pb.Plan, m *fieldmaskpb.FieldMask) (*pb.Plan, error) {
+// allowedFeatures are the features that somebody may put into the plan and take out.
+func (s *service) allowedFeatures(ctx context.Context, by granter) (names []string, err error) {
+	if by.carries.Has(rolesKey) {
+		for _, f := range catalog.Features() {
+			names = append(names, f.Name)
+		}
+		return names, nil
+	}
+	resp, err := s.organizations.LookupOrganization(ctx, &identitypb.LookupOrganizationRequest{})
+	if err != nil {
+		return nil, unavailable("identity", err)
+	}
+	return resp.GetAllowance().GetFeatures(), nil
+}
+
+// checkAllowed returns nil if no feature has come or gone but for allowed ones.
+func checkAllowed(was, is, allowed []string) error {
+	for _, f := range slices.Concat(was, is) {
+		if slices.Contains(was, f) == slices.Contains(is, f) || slices.Contains(allowed, f) {
+			continue
+		}
+		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_GRANT_MISSING,
+			fmt.Sprintf("the brand does not let its organizations decide on the feature %s, so changing it needs the permission Organizations: Roles", f),
+			map[string]string{
+				"grant": "Organizations: Roles", "field": "plan.features", "method": pb.PlanService_UpdateBillingPlan_FullMethodName[1:],
+			})
+	}
+	return nil
+}
+
+func updatePlan(tx *store.Tx, wanted *pb.Plan, m *fieldmaskpb.FieldMask, allowed []string) (*pb.Plan, error) {
 	p, ok := plans.Get(tx, tx.Tenant())
 	if id := wanted.GetId(); !ok || id != "" && id != tx.Tenant() {
 		return nil, fault.NotFound("plan", wanted.GetId())
@@ -49,7 +86,11 @@ func updatePlan(tx *store.Tx, wanted *pb.Plan, m *fieldmaskpb.FieldMask) (*pb.Pl
 	if err := plans.Match(p, wanted.GetEtag()); err != nil {
 		return nil, err
 	}
+	was := slices.Clone(p.GetFeatures())
 	if err := mask.Apply(p, wanted, m, "features"); err != nil {
+		return nil, err
+	}
+	if err := checkAllowed(was, p.GetFeatures(), allowed); err != nil {
 		return nil, err
 	}
 	return p, plans.Put(tx, p)

@@ -145,7 +145,7 @@ func (s *service) draftOf(ctx context.Context, by granter, req *pb.PreviewChange
 	case *pb.PreviewChangeRequest_UpdateGroup:
 		return s.groupDraft(ctx, by, c.UpdateGroup)
 	case *pb.PreviewChangeRequest_UpdateBillingPlan:
-		return planDraft(c.UpdateBillingPlan)
+		return s.planDraft(ctx, by, c.UpdateBillingPlan)
 	case *pb.PreviewChangeRequest_UpdateUserSettings:
 		return s.settingsDraft(ctx, by, c.UpdateUserSettings)
 	}
@@ -223,12 +223,15 @@ func (s *service) settingsDraft(ctx context.Context, by granter, req *pb.UpdateU
 	}}, err
 }
 
-func planDraft(req *pb.UpdateBillingPlanRequest) (*draft, error) {
+func (s *service) planDraft(ctx context.Context, by granter, req *pb.UpdateBillingPlanRequest) (*draft, error) {
 	wanted := proto.CloneOf(req.GetPlan())
 	var err error
-	wanted.Features, err = findFeatures(wanted.GetFeatures())
+	if wanted.Features, err = findFeatures(wanted.GetFeatures()); err != nil {
+		return nil, err
+	}
+	allowed, err := s.allowedFeatures(ctx, by)
 	return &draft{apply: func(l *loader) error {
-		_, err := updatePlan(l.tx, wanted, req.GetUpdateMask())
+		_, err := updatePlan(l.tx, wanted, req.GetUpdateMask(), allowed)
 		return err
 	}}, err
 }

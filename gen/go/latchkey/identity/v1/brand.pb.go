@@ -39,7 +39,22 @@ type Brand struct {
 	// When the record last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// What people call it, 1 to 200 characters, not all blank.
-	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// When it was closed; absent while it is not.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// When it is erased: 28 days after delete_time.
+	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	// Where customers find it, an https address of at most 500 characters; empty for none.
+	Website string `protobuf:"bytes,8,opt,name=website,proto3" json:"website,omitempty"`
+	// Where its logo is, likewise.
+	LogoUri string `protobuf:"bytes,9,opt,name=logo_uri,json=logoUri,proto3" json:"logo_uri,omitempty"`
+	// The color of its look, "#rrggbb" in lower case; empty for none.
+	Color string `protobuf:"bytes,10,opt,name=color,proto3" json:"color,omitempty"`
+	// Whether nobody signs in to any of its organizations with a password alone, whatever
+	// Organization.second_factor_required says.
+	SecondFactorRequired bool `protobuf:"varint,11,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
+	// What its organizations may decide themselves.
+	Allowance     *BrandAllowance `protobuf:"bytes,12,opt,name=allowance,proto3" json:"allowance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -109,6 +124,115 @@ func (x *Brand) GetName() string {
 	return ""
 }
 
+func (x *Brand) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Brand) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
+func (x *Brand) GetWebsite() string {
+	if x != nil {
+		return x.Website
+	}
+	return ""
+}
+
+func (x *Brand) GetLogoUri() string {
+	if x != nil {
+		return x.LogoUri
+	}
+	return ""
+}
+
+func (x *Brand) GetColor() string {
+	if x != nil {
+		return x.Color
+	}
+	return ""
+}
+
+func (x *Brand) GetSecondFactorRequired() bool {
+	if x != nil {
+		return x.SecondFactorRequired
+	}
+	return false
+}
+
+func (x *Brand) GetAllowance() *BrandAllowance {
+	if x != nil {
+		return x.Allowance
+	}
+	return nil
+}
+
+// BrandAllowance is what a brand lets its organizations decide. Whoever holds `Branding`
+// decides it all.
+type BrandAllowance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of fields of Organization that only the brand changes: of name, time_zone,
+	// currency_code, second_factor_required, legal_name, website, email, phone, address,
+	// language, week_start.
+	LockedFields []string `protobuf:"bytes,1,rep,name=locked_fields,json=lockedFields,proto3" json:"locked_fields,omitempty"`
+	// Names of add-on features that an organization may take into its plan and drop from it:
+	// permissions' PlanService.UpdateBillingPlan with `Organization: Account`. All others only
+	// `Organizations: Roles` changes.
+	Features      []string `protobuf:"bytes,2,rep,name=features,proto3" json:"features,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrandAllowance) Reset() {
+	*x = BrandAllowance{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrandAllowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrandAllowance) ProtoMessage() {}
+
+func (x *BrandAllowance) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrandAllowance.ProtoReflect.Descriptor instead.
+func (*BrandAllowance) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BrandAllowance) GetLockedFields() []string {
+	if x != nil {
+		return x.LockedFields
+	}
+	return nil
+}
+
+func (x *BrandAllowance) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
 // Request of BrandService.GetBrand.
 type GetBrandRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -118,7 +242,7 @@ type GetBrandRequest struct {
 
 func (x *GetBrandRequest) Reset() {
 	*x = GetBrandRequest{}
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[1]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +254,7 @@ func (x *GetBrandRequest) String() string {
 func (*GetBrandRequest) ProtoMessage() {}
 
 func (x *GetBrandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[1]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +267,7 @@ func (x *GetBrandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrandRequest.ProtoReflect.Descriptor instead.
 func (*GetBrandRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{2}
 }
 
 // Response of BrandService.GetBrand.
@@ -157,7 +281,7 @@ type GetBrandResponse struct {
 
 func (x *GetBrandResponse) Reset() {
 	*x = GetBrandResponse{}
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -169,7 +293,7 @@ func (x *GetBrandResponse) String() string {
 func (*GetBrandResponse) ProtoMessage() {}
 
 func (x *GetBrandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,7 +306,7 @@ func (x *GetBrandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBrandResponse.ProtoReflect.Descriptor instead.
 func (*GetBrandResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetBrandResponse) GetBrand() *Brand {
@@ -201,7 +325,8 @@ type UpdateBrandRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The brand: its id, its etag if only that version is to change, and new values.
 	Brand *Brand `protobuf:"bytes,3,opt,name=brand,proto3" json:"brand,omitempty"`
-	// Which fields to change: name. Left out, those that `brand` has.
+	// Which fields to change: name, website, logo_uri, color, second_factor_required,
+	// allowance. Left out, those that `brand` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -209,7 +334,7 @@ type UpdateBrandRequest struct {
 
 func (x *UpdateBrandRequest) Reset() {
 	*x = UpdateBrandRequest{}
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +346,7 @@ func (x *UpdateBrandRequest) String() string {
 func (*UpdateBrandRequest) ProtoMessage() {}
 
 func (x *UpdateBrandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +359,7 @@ func (x *UpdateBrandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBrandRequest.ProtoReflect.Descriptor instead.
 func (*UpdateBrandRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UpdateBrandRequest) GetRequestId() string {
@@ -276,7 +401,7 @@ type UpdateBrandResponse struct {
 
 func (x *UpdateBrandResponse) Reset() {
 	*x = UpdateBrandResponse{}
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +413,7 @@ func (x *UpdateBrandResponse) String() string {
 func (*UpdateBrandResponse) ProtoMessage() {}
 
 func (x *UpdateBrandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,10 +426,257 @@ func (x *UpdateBrandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateBrandResponse.ProtoReflect.Descriptor instead.
 func (*UpdateBrandResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UpdateBrandResponse) GetBrand() *Brand {
+	if x != nil {
+		return x.Brand
+	}
+	return nil
+}
+
+// Request of BrandService.CloseBrand.
+type CloseBrandRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155), without the code.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The caller's brand.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Its name, typed once more, so that nobody closes a brand by mistake.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// The etag that the brand must have; any if left out.
+	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseBrandRequest) Reset() {
+	*x = CloseBrandRequest{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseBrandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseBrandRequest) ProtoMessage() {}
+
+func (x *CloseBrandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseBrandRequest.ProtoReflect.Descriptor instead.
+func (*CloseBrandRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CloseBrandRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CloseBrandRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *CloseBrandRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CloseBrandRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CloseBrandRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of BrandService.CloseBrand.
+type CloseBrandResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The brand as it is now.
+	Brand *Brand `protobuf:"bytes,1,opt,name=brand,proto3" json:"brand,omitempty"`
+	// What reopens it, shown this once; empty if nothing was changed.
+	ReopenCode    string `protobuf:"bytes,2,opt,name=reopen_code,json=reopenCode,proto3" json:"reopen_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseBrandResponse) Reset() {
+	*x = CloseBrandResponse{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseBrandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseBrandResponse) ProtoMessage() {}
+
+func (x *CloseBrandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseBrandResponse.ProtoReflect.Descriptor instead.
+func (*CloseBrandResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CloseBrandResponse) GetBrand() *Brand {
+	if x != nil {
+		return x.Brand
+	}
+	return nil
+}
+
+func (x *CloseBrandResponse) GetReopenCode() string {
+	if x != nil {
+		return x.ReopenCode
+	}
+	return ""
+}
+
+// Request of BrandService.ReopenBrand.
+type ReopenBrandRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What CloseBrand answered.
+	ReopenCode    string `protobuf:"bytes,3,opt,name=reopen_code,json=reopenCode,proto3" json:"reopen_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenBrandRequest) Reset() {
+	*x = ReopenBrandRequest{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenBrandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenBrandRequest) ProtoMessage() {}
+
+func (x *ReopenBrandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenBrandRequest.ProtoReflect.Descriptor instead.
+func (*ReopenBrandRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReopenBrandRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReopenBrandRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ReopenBrandRequest) GetReopenCode() string {
+	if x != nil {
+		return x.ReopenCode
+	}
+	return ""
+}
+
+// Response of BrandService.ReopenBrand.
+type ReopenBrandResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The brand as it is now.
+	Brand         *Brand `protobuf:"bytes,1,opt,name=brand,proto3" json:"brand,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenBrandResponse) Reset() {
+	*x = ReopenBrandResponse{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenBrandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenBrandResponse) ProtoMessage() {}
+
+func (x *ReopenBrandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenBrandResponse.ProtoReflect.Descriptor instead.
+func (*ReopenBrandResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReopenBrandResponse) GetBrand() *Brand {
 	if x != nil {
 		return x.Brand
 	}
@@ -315,7 +687,7 @@ var File_latchkey_identity_v1_brand_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
 	"\n" +
-	" latchkey/identity/v1/brand.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xca\x01\n" +
+	" latchkey/identity/v1/brand.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xe5\x04\n" +
 	"\x05Brand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -323,7 +695,22 @@ const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12#\n" +
-	"\x04name\x18\x05 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\x04name\"\x11\n" +
+	"\x04name\x18\x05 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\x04name\x12;\n" +
+	"\vdelete_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x129\n" +
+	"\n" +
+	"purge_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x12:\n" +
+	"\awebsite\x18\b \x01(\tB \xbaH\x1dr\x1b2\x19^(https://[!-~]{1,492})?$R\awebsite\x12;\n" +
+	"\blogo_uri\x18\t \x01(\tB \xbaH\x1dr\x1b2\x19^(https://[!-~]{1,492})?$R\alogoUri\x12.\n" +
+	"\x05color\x18\n" +
+	" \x01(\tB\x18\xbaH\x15r\x132\x11^(#[0-9a-f]{6})?$R\x05color\x124\n" +
+	"\x16second_factor_required\x18\v \x01(\bR\x14secondFactorRequired\x12B\n" +
+	"\tallowance\x18\f \x01(\v2$.latchkey.identity.v1.BrandAllowanceR\tallowance\"u\n" +
+	"\x0eBrandAllowance\x125\n" +
+	"\rlocked_fields\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x102\x18\x01\"\x04r\x02\x182R\flockedFields\x12,\n" +
+	"\bfeatures\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x102\x18\x01\"\x04r\x02\x182R\bfeatures\"\x11\n" +
 	"\x0fGetBrandRequest\"E\n" +
 	"\x10GetBrandResponse\x121\n" +
 	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand\"\xdd\x01\n" +
@@ -335,12 +722,37 @@ const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"H\n" +
 	"\x13UpdateBrandResponse\x121\n" +
-	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand2\xe5\x01\n" +
+	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand\"\xbb\x01\n" +
+	"\x11CloseBrandRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1e\n" +
+	"\x04name\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x04name\x12\x1b\n" +
+	"\x04etag\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"m\n" +
+	"\x12CloseBrandResponse\x121\n" +
+	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand\x12$\n" +
+	"\vreopen_code\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +
+	"reopenCode\"\x94\x01\n" +
+	"\x12ReopenBrandRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12-\n" +
+	"\vreopen_code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18d\x80\x01\x01R\n" +
+	"reopenCode\"H\n" +
+	"\x13ReopenBrandResponse\x121\n" +
+	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand2\xc2\x03\n" +
 	"\fBrandService\x12a\n" +
 	"\bGetBrand\x12%.latchkey.identity.v1.GetBrandRequest\x1a&.latchkey.identity.v1.GetBrandResponse\"\x06\x8a\xb5\x18\x02 \x01\x12r\n" +
 	"\vUpdateBrand\x12(.latchkey.identity.v1.UpdateBrandRequest\x1a).latchkey.identity.v1.UpdateBrandResponse\"\x0e\x8a\xb5\x18\n" +
 	"\n" +
-	"\bBrandingB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\bBranding\x12o\n" +
+	"\n" +
+	"CloseBrand\x12'.latchkey.identity.v1.CloseBrandRequest\x1a(.latchkey.identity.v1.CloseBrandResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12j\n" +
+	"\vReopenBrand\x12(.latchkey.identity.v1.ReopenBrandRequest\x1a).latchkey.identity.v1.ReopenBrandResponse\"\x06\x8a\xb5\x18\x020\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_brand_proto_rawDescOnce sync.Once
@@ -354,32 +766,46 @@ func file_latchkey_identity_v1_brand_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_brand_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_brand_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_latchkey_identity_v1_brand_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_latchkey_identity_v1_brand_proto_goTypes = []any{
 	(*Brand)(nil),                 // 0: latchkey.identity.v1.Brand
-	(*GetBrandRequest)(nil),       // 1: latchkey.identity.v1.GetBrandRequest
-	(*GetBrandResponse)(nil),      // 2: latchkey.identity.v1.GetBrandResponse
-	(*UpdateBrandRequest)(nil),    // 3: latchkey.identity.v1.UpdateBrandRequest
-	(*UpdateBrandResponse)(nil),   // 4: latchkey.identity.v1.UpdateBrandResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 6: google.protobuf.FieldMask
+	(*BrandAllowance)(nil),        // 1: latchkey.identity.v1.BrandAllowance
+	(*GetBrandRequest)(nil),       // 2: latchkey.identity.v1.GetBrandRequest
+	(*GetBrandResponse)(nil),      // 3: latchkey.identity.v1.GetBrandResponse
+	(*UpdateBrandRequest)(nil),    // 4: latchkey.identity.v1.UpdateBrandRequest
+	(*UpdateBrandResponse)(nil),   // 5: latchkey.identity.v1.UpdateBrandResponse
+	(*CloseBrandRequest)(nil),     // 6: latchkey.identity.v1.CloseBrandRequest
+	(*CloseBrandResponse)(nil),    // 7: latchkey.identity.v1.CloseBrandResponse
+	(*ReopenBrandRequest)(nil),    // 8: latchkey.identity.v1.ReopenBrandRequest
+	(*ReopenBrandResponse)(nil),   // 9: latchkey.identity.v1.ReopenBrandResponse
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 11: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_brand_proto_depIdxs = []int32{
-	5, // 0: latchkey.identity.v1.Brand.create_time:type_name -> google.protobuf.Timestamp
-	5, // 1: latchkey.identity.v1.Brand.update_time:type_name -> google.protobuf.Timestamp
-	0, // 2: latchkey.identity.v1.GetBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
-	0, // 3: latchkey.identity.v1.UpdateBrandRequest.brand:type_name -> latchkey.identity.v1.Brand
-	6, // 4: latchkey.identity.v1.UpdateBrandRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0, // 5: latchkey.identity.v1.UpdateBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
-	1, // 6: latchkey.identity.v1.BrandService.GetBrand:input_type -> latchkey.identity.v1.GetBrandRequest
-	3, // 7: latchkey.identity.v1.BrandService.UpdateBrand:input_type -> latchkey.identity.v1.UpdateBrandRequest
-	2, // 8: latchkey.identity.v1.BrandService.GetBrand:output_type -> latchkey.identity.v1.GetBrandResponse
-	4, // 9: latchkey.identity.v1.BrandService.UpdateBrand:output_type -> latchkey.identity.v1.UpdateBrandResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	10, // 0: latchkey.identity.v1.Brand.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: latchkey.identity.v1.Brand.update_time:type_name -> google.protobuf.Timestamp
+	10, // 2: latchkey.identity.v1.Brand.delete_time:type_name -> google.protobuf.Timestamp
+	10, // 3: latchkey.identity.v1.Brand.purge_time:type_name -> google.protobuf.Timestamp
+	1,  // 4: latchkey.identity.v1.Brand.allowance:type_name -> latchkey.identity.v1.BrandAllowance
+	0,  // 5: latchkey.identity.v1.GetBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
+	0,  // 6: latchkey.identity.v1.UpdateBrandRequest.brand:type_name -> latchkey.identity.v1.Brand
+	11, // 7: latchkey.identity.v1.UpdateBrandRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 8: latchkey.identity.v1.UpdateBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
+	0,  // 9: latchkey.identity.v1.CloseBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
+	0,  // 10: latchkey.identity.v1.ReopenBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
+	2,  // 11: latchkey.identity.v1.BrandService.GetBrand:input_type -> latchkey.identity.v1.GetBrandRequest
+	4,  // 12: latchkey.identity.v1.BrandService.UpdateBrand:input_type -> latchkey.identity.v1.UpdateBrandRequest
+	6,  // 13: latchkey.identity.v1.BrandService.CloseBrand:input_type -> latchkey.identity.v1.CloseBrandRequest
+	8,  // 14: latchkey.identity.v1.BrandService.ReopenBrand:input_type -> latchkey.identity.v1.ReopenBrandRequest
+	3,  // 15: latchkey.identity.v1.BrandService.GetBrand:output_type -> latchkey.identity.v1.GetBrandResponse
+	5,  // 16: latchkey.identity.v1.BrandService.UpdateBrand:output_type -> latchkey.identity.v1.UpdateBrandResponse
+	7,  // 17: latchkey.identity.v1.BrandService.CloseBrand:output_type -> latchkey.identity.v1.CloseBrandResponse
+	9,  // 18: latchkey.identity.v1.BrandService.ReopenBrand:output_type -> latchkey.identity.v1.ReopenBrandResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_brand_proto_init() }
@@ -393,7 +819,7 @@ func file_latchkey_identity_v1_brand_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_brand_proto_rawDesc), len(file_latchkey_identity_v1_brand_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	BrandService_GetBrand_FullMethodName    = "/latchkey.identity.v1.BrandService/GetBrand"
 	BrandService_UpdateBrand_FullMethodName = "/latchkey.identity.v1.BrandService/UpdateBrand"
+	BrandService_CloseBrand_FullMethodName  = "/latchkey.identity.v1.BrandService/CloseBrand"
+	BrandService_ReopenBrand_FullMethodName = "/latchkey.identity.v1.BrandService/ReopenBrand"
 )
 
 // BrandServiceClient is the client API for BrandService service.
@@ -37,10 +39,26 @@ type BrandServiceClient interface {
 	GetBrand(ctx context.Context, in *GetBrandRequest, opts ...grpc.CallOption) (*GetBrandResponse, error)
 	// Changes the masked fields of the caller's brand, all or none; every
 	// organization of the brand sees the change.
-	// Fails with NOT_FOUND for the id of another brand, and ABORTED if the etag is
-	// not the current one.
+	// Fails with NOT_FOUND for the id of another brand, ABORTED if the etag is not the
+	// current one, and INVALID_ARGUMENT if the allowance names what is no field or no feature.
 	// Example: {"brand": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a10", "name": "Harbour Group"}, "update_mask": "name"}
 	UpdateBrand(ctx context.Context, in *UpdateBrandRequest, opts ...grpc.CallOption) (*UpdateBrandResponse, error)
+	// Closes the caller's brand: nobody gets into any of its organizations any more, and
+	// when the call has returned, no service of the suite accepts who was in one. The
+	// answer has a code with which anybody can reopen the brand for 28 days; then identity
+	// erases it, with its organizations and their people. It asks for a proof of the last ten
+	// minutes.
+	// Fails with NOT_FOUND for the id of another brand, INVALID_ARGUMENT unless name is the
+	// brand's, ABORTED if the etag is not the current one, FAILED_PRECONDITION and reason
+	// STEP_UP_NEEDED if nothing was proven lately, and PERMISSION_DENIED and reason
+	// IN_PERSON_ONLY for an API key and whoever acts for another.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a10", "name": "Harbour Group"}
+	CloseBrand(ctx context.Context, in *CloseBrandRequest, opts ...grpc.CallOption) (*CloseBrandResponse, error)
+	// Reopens a closed brand, with the code that CloseBrand answered. Everything is as it
+	// was, but for what has expired meanwhile.
+	// Fails with UNAUTHENTICATED if the code is not the one of a brand that is closed.
+	// Example: {"reopen_code": "lkb_..."}
+	ReopenBrand(ctx context.Context, in *ReopenBrandRequest, opts ...grpc.CallOption) (*ReopenBrandResponse, error)
 }
 
 type brandServiceClient struct {
@@ -71,6 +89,26 @@ func (c *brandServiceClient) UpdateBrand(ctx context.Context, in *UpdateBrandReq
 	return out, nil
 }
 
+func (c *brandServiceClient) CloseBrand(ctx context.Context, in *CloseBrandRequest, opts ...grpc.CallOption) (*CloseBrandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CloseBrandResponse)
+	err := c.cc.Invoke(ctx, BrandService_CloseBrand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *brandServiceClient) ReopenBrand(ctx context.Context, in *ReopenBrandRequest, opts ...grpc.CallOption) (*ReopenBrandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReopenBrandResponse)
+	err := c.cc.Invoke(ctx, BrandService_ReopenBrand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BrandServiceServer is the server API for BrandService service.
 // All implementations must embed UnimplementedBrandServiceServer
 // for forward compatibility.
@@ -83,10 +121,26 @@ type BrandServiceServer interface {
 	GetBrand(context.Context, *GetBrandRequest) (*GetBrandResponse, error)
 	// Changes the masked fields of the caller's brand, all or none; every
 	// organization of the brand sees the change.
-	// Fails with NOT_FOUND for the id of another brand, and ABORTED if the etag is
-	// not the current one.
+	// Fails with NOT_FOUND for the id of another brand, ABORTED if the etag is not the
+	// current one, and INVALID_ARGUMENT if the allowance names what is no field or no feature.
 	// Example: {"brand": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a10", "name": "Harbour Group"}, "update_mask": "name"}
 	UpdateBrand(context.Context, *UpdateBrandRequest) (*UpdateBrandResponse, error)
+	// Closes the caller's brand: nobody gets into any of its organizations any more, and
+	// when the call has returned, no service of the suite accepts who was in one. The
+	// answer has a code with which anybody can reopen the brand for 28 days; then identity
+	// erases it, with its organizations and their people. It asks for a proof of the last ten
+	// minutes.
+	// Fails with NOT_FOUND for the id of another brand, INVALID_ARGUMENT unless name is the
+	// brand's, ABORTED if the etag is not the current one, FAILED_PRECONDITION and reason
+	// STEP_UP_NEEDED if nothing was proven lately, and PERMISSION_DENIED and reason
+	// IN_PERSON_ONLY for an API key and whoever acts for another.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a10", "name": "Harbour Group"}
+	CloseBrand(context.Context, *CloseBrandRequest) (*CloseBrandResponse, error)
+	// Reopens a closed brand, with the code that CloseBrand answered. Everything is as it
+	// was, but for what has expired meanwhile.
+	// Fails with UNAUTHENTICATED if the code is not the one of a brand that is closed.
+	// Example: {"reopen_code": "lkb_..."}
+	ReopenBrand(context.Context, *ReopenBrandRequest) (*ReopenBrandResponse, error)
 	mustEmbedUnimplementedBrandServiceServer()
 }
 
@@ -102,6 +156,12 @@ func (UnimplementedBrandServiceServer) GetBrand(context.Context, *GetBrandReques
 }
 func (UnimplementedBrandServiceServer) UpdateBrand(context.Context, *UpdateBrandRequest) (*UpdateBrandResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateBrand not implemented")
+}
+func (UnimplementedBrandServiceServer) CloseBrand(context.Context, *CloseBrandRequest) (*CloseBrandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseBrand not implemented")
+}
+func (UnimplementedBrandServiceServer) ReopenBrand(context.Context, *ReopenBrandRequest) (*ReopenBrandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReopenBrand not implemented")
 }
 func (UnimplementedBrandServiceServer) mustEmbedUnimplementedBrandServiceServer() {}
 func (UnimplementedBrandServiceServer) testEmbeddedByValue()                      {}
@@ -160,6 +220,42 @@ func _BrandService_UpdateBrand_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BrandService_CloseBrand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloseBrandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrandServiceServer).CloseBrand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BrandService_CloseBrand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrandServiceServer).CloseBrand(ctx, req.(*CloseBrandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BrandService_ReopenBrand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReopenBrandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrandServiceServer).ReopenBrand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BrandService_ReopenBrand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrandServiceServer).ReopenBrand(ctx, req.(*ReopenBrandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BrandService_ServiceDesc is the grpc.ServiceDesc for BrandService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -174,6 +270,14 @@ var BrandService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateBrand",
 			Handler:    _BrandService_UpdateBrand_Handler,
+		},
+		{
+			MethodName: "CloseBrand",
+			Handler:    _BrandService_CloseBrand_Handler,
+		},
+		{
+			MethodName: "ReopenBrand",
+			Handler:    _BrandService_ReopenBrand_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

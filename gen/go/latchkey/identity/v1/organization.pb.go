@@ -15,6 +15,7 @@ import (
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	_ "latchkey.dev/gen/go/latchkey/authz/v1"
+	v1 "latchkey.dev/gen/go/latchkey/type/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -26,6 +27,59 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// OrganizationState says whether people may come in.
+type OrganizationState int32
+
+const (
+	// No state; never answered.
+	OrganizationState_ORGANIZATION_STATE_UNSPECIFIED OrganizationState = 0
+	// Its members may sign in.
+	OrganizationState_ORGANIZATION_STATE_ACTIVE OrganizationState = 1
+	// Nobody gets in.
+	OrganizationState_ORGANIZATION_STATE_SUSPENDED OrganizationState = 2
+)
+
+// Enum value maps for OrganizationState.
+var (
+	OrganizationState_name = map[int32]string{
+		0: "ORGANIZATION_STATE_UNSPECIFIED",
+		1: "ORGANIZATION_STATE_ACTIVE",
+		2: "ORGANIZATION_STATE_SUSPENDED",
+	}
+	OrganizationState_value = map[string]int32{
+		"ORGANIZATION_STATE_UNSPECIFIED": 0,
+		"ORGANIZATION_STATE_ACTIVE":      1,
+		"ORGANIZATION_STATE_SUSPENDED":   2,
+	}
+)
+
+func (x OrganizationState) Enum() *OrganizationState {
+	p := new(OrganizationState)
+	*p = x
+	return p
+}
+
+func (x OrganizationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OrganizationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_latchkey_identity_v1_organization_proto_enumTypes[0].Descriptor()
+}
+
+func (OrganizationState) Type() protoreflect.EnumType {
+	return &file_latchkey_identity_v1_organization_proto_enumTypes[0]
+}
+
+func (x OrganizationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OrganizationState.Descriptor instead.
+func (OrganizationState) EnumDescriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{0}
+}
 
 // Organization is one company.
 type Organization struct {
@@ -49,8 +103,34 @@ type Organization struct {
 	// Whether nobody signs in to it with a password alone. Whoever has no second factor
 	// sets up an authenticator app at the next sign-in. Sessions that are open stay.
 	SecondFactorRequired bool `protobuf:"varint,9,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Whether people may come in; nobody does once it has a delete_time.
+	State OrganizationState `protobuf:"varint,10,opt,name=state,proto3,enum=latchkey.identity.v1.OrganizationState" json:"state,omitempty"`
+	// Why it is suspended, in the words of who did it; empty while it is not.
+	SuspendReason string `protobuf:"bytes,11,opt,name=suspend_reason,json=suspendReason,proto3" json:"suspend_reason,omitempty"`
+	// When it was closed; absent while it is not.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// When it is erased: 28 days after delete_time.
+	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	// What a caller could do with it now for the brand; only in answers that are for the brand.
+	AvailableActions []*v1.AvailableAction `protobuf:"bytes,14,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
+	// Under which name it is registered, at most 200 characters.
+	LegalName string `protobuf:"bytes,15,opt,name=legal_name,json=legalName,proto3" json:"legal_name,omitempty"`
+	// Where customers find it, an https address of at most 500 characters; empty for none.
+	Website string `protobuf:"bytes,16,opt,name=website,proto3" json:"website,omitempty"`
+	// Where customers write to: an address as in User.email; empty for none.
+	Email string `protobuf:"bytes,17,opt,name=email,proto3" json:"email,omitempty"`
+	// Where customers call, in the form of E.164, for example "+4940123456"; empty for none.
+	Phone string `protobuf:"bytes,18,opt,name=phone,proto3" json:"phone,omitempty"`
+	// Where it has its seat.
+	Address *v1.Address `protobuf:"bytes,19,opt,name=address,proto3" json:"address,omitempty"`
+	// Language of what it sends to customers, a tag of BCP 47 in its canonical form, for
+	// example "de-AT"; empty if it does not say.
+	Language string `protobuf:"bytes,20,opt,name=language,proto3" json:"language,omitempty"`
+	// On which day its weeks begin, from 1 for Monday to 7 for Sunday (ISO 8601); 0 if it does
+	// not say.
+	WeekStart     int32 `protobuf:"varint,21,opt,name=week_start,json=weekStart,proto3" json:"week_start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Organization) Reset() {
@@ -144,6 +224,90 @@ func (x *Organization) GetSecondFactorRequired() bool {
 		return x.SecondFactorRequired
 	}
 	return false
+}
+
+func (x *Organization) GetState() OrganizationState {
+	if x != nil {
+		return x.State
+	}
+	return OrganizationState_ORGANIZATION_STATE_UNSPECIFIED
+}
+
+func (x *Organization) GetSuspendReason() string {
+	if x != nil {
+		return x.SuspendReason
+	}
+	return ""
+}
+
+func (x *Organization) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Organization) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
+func (x *Organization) GetAvailableActions() []*v1.AvailableAction {
+	if x != nil {
+		return x.AvailableActions
+	}
+	return nil
+}
+
+func (x *Organization) GetLegalName() string {
+	if x != nil {
+		return x.LegalName
+	}
+	return ""
+}
+
+func (x *Organization) GetWebsite() string {
+	if x != nil {
+		return x.Website
+	}
+	return ""
+}
+
+func (x *Organization) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Organization) GetPhone() string {
+	if x != nil {
+		return x.Phone
+	}
+	return ""
+}
+
+func (x *Organization) GetAddress() *v1.Address {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Organization) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Organization) GetWeekStart() int32 {
+	if x != nil {
+		return x.WeekStart
+	}
+	return 0
 }
 
 // Request of OrganizationService.CreateOrganization.
@@ -277,7 +441,8 @@ func (x *CreateOrganizationResponse) GetOrganization() *Organization {
 // Request of OrganizationService.GetOrganization.
 type GetOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which organization; that of the session if left out.
+	// Which organization; that of the session if left out. Another one needs the key
+	// `Branding`.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -485,9 +650,9 @@ type UpdateOrganizationRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The organization: its id, its etag if only that version is to change, and new values.
 	Organization *Organization `protobuf:"bytes,3,opt,name=organization,proto3" json:"organization,omitempty"`
-	// Which fields to change: name, time_zone, currency_code,
-	// second_factor_required. Left out, those
-	// that `organization` has.
+	// Which fields to change: name, time_zone, currency_code, second_factor_required,
+	// legal_name, website, email, phone, address, language, week_start. Left out, those that
+	// `organization` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -597,11 +762,717 @@ func (x *UpdateOrganizationResponse) GetOrganization() *Organization {
 	return nil
 }
 
+// Request of OrganizationService.ListBrandOrganizations.
+type ListBrandOrganizationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most, 50 if 0, never more than 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Conditions on the fields of Organization, joined by AND: `name : "homes" AND state =
+	// ORGANIZATION_STATE_SUSPENDED` (AIP-160).
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Whether those that were closed and can be brought back are listed too (AIP-164).
+	ShowDeleted   bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBrandOrganizationsRequest) Reset() {
+	*x = ListBrandOrganizationsRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBrandOrganizationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBrandOrganizationsRequest) ProtoMessage() {}
+
+func (x *ListBrandOrganizationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBrandOrganizationsRequest.ProtoReflect.Descriptor instead.
+func (*ListBrandOrganizationsRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListBrandOrganizationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBrandOrganizationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListBrandOrganizationsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListBrandOrganizationsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+// Response of OrganizationService.ListBrandOrganizations.
+type ListBrandOrganizationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organizations of this page.
+	Organizations []*Organization `protobuf:"bytes,1,rep,name=organizations,proto3" json:"organizations,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBrandOrganizationsResponse) Reset() {
+	*x = ListBrandOrganizationsResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBrandOrganizationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBrandOrganizationsResponse) ProtoMessage() {}
+
+func (x *ListBrandOrganizationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBrandOrganizationsResponse.ProtoReflect.Descriptor instead.
+func (*ListBrandOrganizationsResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListBrandOrganizationsResponse) GetOrganizations() []*Organization {
+	if x != nil {
+		return x.Organizations
+	}
+	return nil
+}
+
+func (x *ListBrandOrganizationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of OrganizationService.SuspendOrganization.
+type SuspendOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which organization.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the organization must have; any if left out.
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Why, in words for whoever resumes it, 1 to 500 characters, not all blank.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendOrganizationRequest) Reset() {
+	*x = SuspendOrganizationRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendOrganizationRequest) ProtoMessage() {}
+
+func (x *SuspendOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*SuspendOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SuspendOrganizationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SuspendOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *SuspendOrganizationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SuspendOrganizationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SuspendOrganizationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Response of OrganizationService.SuspendOrganization.
+type SuspendOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization as it is now.
+	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendOrganizationResponse) Reset() {
+	*x = SuspendOrganizationResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendOrganizationResponse) ProtoMessage() {}
+
+func (x *SuspendOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*SuspendOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SuspendOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+// Request of OrganizationService.ResumeOrganization.
+type ResumeOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which organization.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the organization must have; any if left out.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOrganizationRequest) Reset() {
+	*x = ResumeOrganizationRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOrganizationRequest) ProtoMessage() {}
+
+func (x *ResumeOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*ResumeOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ResumeOrganizationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResumeOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *ResumeOrganizationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ResumeOrganizationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of OrganizationService.ResumeOrganization.
+type ResumeOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization as it is now.
+	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOrganizationResponse) Reset() {
+	*x = ResumeOrganizationResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOrganizationResponse) ProtoMessage() {}
+
+func (x *ResumeOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*ResumeOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ResumeOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+// Request of OrganizationService.DeleteOrganization.
+type DeleteOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which organization.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the organization must have; any if left out.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOrganizationRequest) Reset() {
+	*x = DeleteOrganizationRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOrganizationRequest) ProtoMessage() {}
+
+func (x *DeleteOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*DeleteOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeleteOrganizationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeleteOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *DeleteOrganizationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteOrganizationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of OrganizationService.DeleteOrganization.
+type DeleteOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization as it is now.
+	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOrganizationResponse) Reset() {
+	*x = DeleteOrganizationResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOrganizationResponse) ProtoMessage() {}
+
+func (x *DeleteOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*DeleteOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DeleteOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+// Request of OrganizationService.UndeleteOrganization.
+type UndeleteOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which organization.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the organization must have; any if left out.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteOrganizationRequest) Reset() {
+	*x = UndeleteOrganizationRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteOrganizationRequest) ProtoMessage() {}
+
+func (x *UndeleteOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*UndeleteOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UndeleteOrganizationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UndeleteOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UndeleteOrganizationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UndeleteOrganizationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of OrganizationService.UndeleteOrganization.
+type UndeleteOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization as it is now.
+	Organization  *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteOrganizationResponse) Reset() {
+	*x = UndeleteOrganizationResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteOrganizationResponse) ProtoMessage() {}
+
+func (x *UndeleteOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*UndeleteOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UndeleteOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+// Request of OrganizationService.LookupOrganization.
+type LookupOrganizationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupOrganizationRequest) Reset() {
+	*x = LookupOrganizationRequest{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupOrganizationRequest) ProtoMessage() {}
+
+func (x *LookupOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*LookupOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{19}
+}
+
+// Response of OrganizationService.LookupOrganization.
+type LookupOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	Organization *Organization `protobuf:"bytes,1,opt,name=organization,proto3" json:"organization,omitempty"`
+	// What its brand lets it decide.
+	Allowance     *BrandAllowance `protobuf:"bytes,2,opt,name=allowance,proto3" json:"allowance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupOrganizationResponse) Reset() {
+	*x = LookupOrganizationResponse{}
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupOrganizationResponse) ProtoMessage() {}
+
+func (x *LookupOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_organization_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*LookupOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_organization_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LookupOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+func (x *LookupOrganizationResponse) GetAllowance() *BrandAllowance {
+	if x != nil {
+		return x.Allowance
+	}
+	return nil
+}
+
 var File_latchkey_identity_v1_organization_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\n" +
-	"'latchkey/identity/v1/organization.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x83\x03\n" +
+	"'latchkey/identity/v1/organization.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a latchkey/identity/v1/brand.proto\x1a\x1blatchkey/type/v1/type.proto\"\xf0\a\n" +
 	"\fOrganization\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -613,7 +1484,24 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\x04name\x18\x06 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\x04name\x12$\n" +
 	"\ttime_zone\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x129\n" +
 	"\rcurrency_code\x18\b \x01(\tB\x14\xbaH\x11r\x0f2\r^([A-Z]{3})?$R\fcurrencyCode\x124\n" +
-	"\x16second_factor_required\x18\t \x01(\bR\x14secondFactorRequired\"\xee\x01\n" +
+	"\x16second_factor_required\x18\t \x01(\bR\x14secondFactorRequired\x12=\n" +
+	"\x05state\x18\n" +
+	" \x01(\x0e2'.latchkey.identity.v1.OrganizationStateR\x05state\x12%\n" +
+	"\x0esuspend_reason\x18\v \x01(\tR\rsuspendReason\x12;\n" +
+	"\vdelete_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x129\n" +
+	"\n" +
+	"purge_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x12N\n" +
+	"\x11available_actions\x18\x0e \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12'\n" +
+	"\n" +
+	"legal_name\x18\x0f \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tlegalName\x12:\n" +
+	"\awebsite\x18\x10 \x01(\tB \xbaH\x1dr\x1b2\x19^(https://[!-~]{1,492})?$R\awebsite\x12\x1e\n" +
+	"\x05email\x18\x11 \x01(\tB\b\xbaH\x05r\x03\x18\xfe\x01R\x05email\x124\n" +
+	"\x05phone\x18\x12 \x01(\tB\x1e\xbaH\x1br\x192\x17^(\\+[1-9][0-9]{6,14})?$R\x05phone\x123\n" +
+	"\aaddress\x18\x13 \x01(\v2\x19.latchkey.type.v1.AddressR\aaddress\x12#\n" +
+	"\blanguage\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18#R\blanguage\x12(\n" +
+	"\n" +
+	"week_start\x18\x15 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\a(\x00R\tweekStart\"\xee\x01\n" +
 	"\x19CreateOrganizationRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -643,7 +1531,58 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"d\n" +
 	"\x1aUpdateOrganizationResponse\x12F\n" +
-	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization2\xad\x04\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"\xb3\x01\n" +
+	"\x1dListBrandOrganizationsRequest\x12$\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\x12!\n" +
+	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\"\x92\x01\n" +
+	"\x1eListBrandOrganizationsResponse\x12H\n" +
+	"\rorganizations\x18\x01 \x03(\v2\".latchkey.identity.v1.OrganizationR\rorganizations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xca\x01\n" +
+	"\x1aSuspendOrganizationRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12$\n" +
+	"\x06reason\x18\x05 \x01(\tB\f\xbaH\tr\a\x18\xf4\x032\x02\\SR\x06reason\"e\n" +
+	"\x1bSuspendOrganizationResponse\x12F\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"\xa3\x01\n" +
+	"\x19ResumeOrganizationRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"d\n" +
+	"\x1aResumeOrganizationResponse\x12F\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"\xa3\x01\n" +
+	"\x19DeleteOrganizationRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"d\n" +
+	"\x1aDeleteOrganizationResponse\x12F\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"\xa5\x01\n" +
+	"\x1bUndeleteOrganizationRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"f\n" +
+	"\x1cUndeleteOrganizationResponse\x12F\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"\x1b\n" +
+	"\x19LookupOrganizationRequest\"\xa8\x01\n" +
+	"\x1aLookupOrganizationResponse\x12F\n" +
+	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\x12B\n" +
+	"\tallowance\x18\x02 \x01(\v2$.latchkey.identity.v1.BrandAllowanceR\tallowance*x\n" +
+	"\x11OrganizationState\x12\"\n" +
+	"\x1eORGANIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19ORGANIZATION_STATE_ACTIVE\x10\x01\x12 \n" +
+	"\x1cORGANIZATION_STATE_SUSPENDED\x10\x022\xf5\n" +
+	"\n" +
 	"\x13OrganizationService\x12\x87\x01\n" +
 	"\x12CreateOrganization\x12/.latchkey.identity.v1.CreateOrganizationRequest\x1a0.latchkey.identity.v1.CreateOrganizationResponse\"\x0e\x8a\xb5\x18\n" +
 	"\n" +
@@ -651,7 +1590,23 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\x0fGetOrganization\x12,.latchkey.identity.v1.GetOrganizationRequest\x1a-.latchkey.identity.v1.GetOrganizationResponse\"\x06\x8a\xb5\x18\x02 \x01\x12|\n" +
 	"\x11ListOrganizations\x12..latchkey.identity.v1.ListOrganizationsRequest\x1a/.latchkey.identity.v1.ListOrganizationsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x95\x01\n" +
 	"\x12UpdateOrganization\x12/.latchkey.identity.v1.UpdateOrganizationRequest\x1a0.latchkey.identity.v1.UpdateOrganizationResponse\"\x1c\x8a\xb5\x18\x18\n" +
-	"\x16Organization: SettingsB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\x16Organization: Settings\x12\x93\x01\n" +
+	"\x16ListBrandOrganizations\x123.latchkey.identity.v1.ListBrandOrganizationsRequest\x1a4.latchkey.identity.v1.ListBrandOrganizationsResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12\x8a\x01\n" +
+	"\x13SuspendOrganization\x120.latchkey.identity.v1.SuspendOrganizationRequest\x1a1.latchkey.identity.v1.SuspendOrganizationResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12\x87\x01\n" +
+	"\x12ResumeOrganization\x12/.latchkey.identity.v1.ResumeOrganizationRequest\x1a0.latchkey.identity.v1.ResumeOrganizationResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12\x87\x01\n" +
+	"\x12DeleteOrganization\x12/.latchkey.identity.v1.DeleteOrganizationRequest\x1a0.latchkey.identity.v1.DeleteOrganizationResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12\x8d\x01\n" +
+	"\x14UndeleteOrganization\x121.latchkey.identity.v1.UndeleteOrganizationRequest\x1a2.latchkey.identity.v1.UndeleteOrganizationResponse\"\x0e\x8a\xb5\x18\n" +
+	"\n" +
+	"\bBranding\x12\x7f\n" +
+	"\x12LookupOrganization\x12/.latchkey.identity.v1.LookupOrganizationRequest\x1a0.latchkey.identity.v1.LookupOrganizationResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_organization_proto_rawDescOnce sync.Once
@@ -665,42 +1620,83 @@ func file_latchkey_identity_v1_organization_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_organization_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_latchkey_identity_v1_organization_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_latchkey_identity_v1_organization_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_latchkey_identity_v1_organization_proto_goTypes = []any{
-	(*Organization)(nil),               // 0: latchkey.identity.v1.Organization
-	(*CreateOrganizationRequest)(nil),  // 1: latchkey.identity.v1.CreateOrganizationRequest
-	(*CreateOrganizationResponse)(nil), // 2: latchkey.identity.v1.CreateOrganizationResponse
-	(*GetOrganizationRequest)(nil),     // 3: latchkey.identity.v1.GetOrganizationRequest
-	(*GetOrganizationResponse)(nil),    // 4: latchkey.identity.v1.GetOrganizationResponse
-	(*ListOrganizationsRequest)(nil),   // 5: latchkey.identity.v1.ListOrganizationsRequest
-	(*ListOrganizationsResponse)(nil),  // 6: latchkey.identity.v1.ListOrganizationsResponse
-	(*UpdateOrganizationRequest)(nil),  // 7: latchkey.identity.v1.UpdateOrganizationRequest
-	(*UpdateOrganizationResponse)(nil), // 8: latchkey.identity.v1.UpdateOrganizationResponse
-	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),      // 10: google.protobuf.FieldMask
+	(OrganizationState)(0),                 // 0: latchkey.identity.v1.OrganizationState
+	(*Organization)(nil),                   // 1: latchkey.identity.v1.Organization
+	(*CreateOrganizationRequest)(nil),      // 2: latchkey.identity.v1.CreateOrganizationRequest
+	(*CreateOrganizationResponse)(nil),     // 3: latchkey.identity.v1.CreateOrganizationResponse
+	(*GetOrganizationRequest)(nil),         // 4: latchkey.identity.v1.GetOrganizationRequest
+	(*GetOrganizationResponse)(nil),        // 5: latchkey.identity.v1.GetOrganizationResponse
+	(*ListOrganizationsRequest)(nil),       // 6: latchkey.identity.v1.ListOrganizationsRequest
+	(*ListOrganizationsResponse)(nil),      // 7: latchkey.identity.v1.ListOrganizationsResponse
+	(*UpdateOrganizationRequest)(nil),      // 8: latchkey.identity.v1.UpdateOrganizationRequest
+	(*UpdateOrganizationResponse)(nil),     // 9: latchkey.identity.v1.UpdateOrganizationResponse
+	(*ListBrandOrganizationsRequest)(nil),  // 10: latchkey.identity.v1.ListBrandOrganizationsRequest
+	(*ListBrandOrganizationsResponse)(nil), // 11: latchkey.identity.v1.ListBrandOrganizationsResponse
+	(*SuspendOrganizationRequest)(nil),     // 12: latchkey.identity.v1.SuspendOrganizationRequest
+	(*SuspendOrganizationResponse)(nil),    // 13: latchkey.identity.v1.SuspendOrganizationResponse
+	(*ResumeOrganizationRequest)(nil),      // 14: latchkey.identity.v1.ResumeOrganizationRequest
+	(*ResumeOrganizationResponse)(nil),     // 15: latchkey.identity.v1.ResumeOrganizationResponse
+	(*DeleteOrganizationRequest)(nil),      // 16: latchkey.identity.v1.DeleteOrganizationRequest
+	(*DeleteOrganizationResponse)(nil),     // 17: latchkey.identity.v1.DeleteOrganizationResponse
+	(*UndeleteOrganizationRequest)(nil),    // 18: latchkey.identity.v1.UndeleteOrganizationRequest
+	(*UndeleteOrganizationResponse)(nil),   // 19: latchkey.identity.v1.UndeleteOrganizationResponse
+	(*LookupOrganizationRequest)(nil),      // 20: latchkey.identity.v1.LookupOrganizationRequest
+	(*LookupOrganizationResponse)(nil),     // 21: latchkey.identity.v1.LookupOrganizationResponse
+	(*timestamppb.Timestamp)(nil),          // 22: google.protobuf.Timestamp
+	(*v1.AvailableAction)(nil),             // 23: latchkey.type.v1.AvailableAction
+	(*v1.Address)(nil),                     // 24: latchkey.type.v1.Address
+	(*fieldmaskpb.FieldMask)(nil),          // 25: google.protobuf.FieldMask
+	(*BrandAllowance)(nil),                 // 26: latchkey.identity.v1.BrandAllowance
 }
 var file_latchkey_identity_v1_organization_proto_depIdxs = []int32{
-	9,  // 0: latchkey.identity.v1.Organization.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: latchkey.identity.v1.Organization.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: latchkey.identity.v1.CreateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	0,  // 3: latchkey.identity.v1.GetOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	0,  // 4: latchkey.identity.v1.ListOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
-	0,  // 5: latchkey.identity.v1.UpdateOrganizationRequest.organization:type_name -> latchkey.identity.v1.Organization
-	10, // 6: latchkey.identity.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 7: latchkey.identity.v1.UpdateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 8: latchkey.identity.v1.OrganizationService.CreateOrganization:input_type -> latchkey.identity.v1.CreateOrganizationRequest
-	3,  // 9: latchkey.identity.v1.OrganizationService.GetOrganization:input_type -> latchkey.identity.v1.GetOrganizationRequest
-	5,  // 10: latchkey.identity.v1.OrganizationService.ListOrganizations:input_type -> latchkey.identity.v1.ListOrganizationsRequest
-	7,  // 11: latchkey.identity.v1.OrganizationService.UpdateOrganization:input_type -> latchkey.identity.v1.UpdateOrganizationRequest
-	2,  // 12: latchkey.identity.v1.OrganizationService.CreateOrganization:output_type -> latchkey.identity.v1.CreateOrganizationResponse
-	4,  // 13: latchkey.identity.v1.OrganizationService.GetOrganization:output_type -> latchkey.identity.v1.GetOrganizationResponse
-	6,  // 14: latchkey.identity.v1.OrganizationService.ListOrganizations:output_type -> latchkey.identity.v1.ListOrganizationsResponse
-	8,  // 15: latchkey.identity.v1.OrganizationService.UpdateOrganization:output_type -> latchkey.identity.v1.UpdateOrganizationResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	22, // 0: latchkey.identity.v1.Organization.create_time:type_name -> google.protobuf.Timestamp
+	22, // 1: latchkey.identity.v1.Organization.update_time:type_name -> google.protobuf.Timestamp
+	0,  // 2: latchkey.identity.v1.Organization.state:type_name -> latchkey.identity.v1.OrganizationState
+	22, // 3: latchkey.identity.v1.Organization.delete_time:type_name -> google.protobuf.Timestamp
+	22, // 4: latchkey.identity.v1.Organization.purge_time:type_name -> google.protobuf.Timestamp
+	23, // 5: latchkey.identity.v1.Organization.available_actions:type_name -> latchkey.type.v1.AvailableAction
+	24, // 6: latchkey.identity.v1.Organization.address:type_name -> latchkey.type.v1.Address
+	1,  // 7: latchkey.identity.v1.CreateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 8: latchkey.identity.v1.GetOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 9: latchkey.identity.v1.ListOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
+	1,  // 10: latchkey.identity.v1.UpdateOrganizationRequest.organization:type_name -> latchkey.identity.v1.Organization
+	25, // 11: latchkey.identity.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 12: latchkey.identity.v1.UpdateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 13: latchkey.identity.v1.ListBrandOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
+	1,  // 14: latchkey.identity.v1.SuspendOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 15: latchkey.identity.v1.ResumeOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 16: latchkey.identity.v1.DeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 17: latchkey.identity.v1.UndeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 18: latchkey.identity.v1.LookupOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	26, // 19: latchkey.identity.v1.LookupOrganizationResponse.allowance:type_name -> latchkey.identity.v1.BrandAllowance
+	2,  // 20: latchkey.identity.v1.OrganizationService.CreateOrganization:input_type -> latchkey.identity.v1.CreateOrganizationRequest
+	4,  // 21: latchkey.identity.v1.OrganizationService.GetOrganization:input_type -> latchkey.identity.v1.GetOrganizationRequest
+	6,  // 22: latchkey.identity.v1.OrganizationService.ListOrganizations:input_type -> latchkey.identity.v1.ListOrganizationsRequest
+	8,  // 23: latchkey.identity.v1.OrganizationService.UpdateOrganization:input_type -> latchkey.identity.v1.UpdateOrganizationRequest
+	10, // 24: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:input_type -> latchkey.identity.v1.ListBrandOrganizationsRequest
+	12, // 25: latchkey.identity.v1.OrganizationService.SuspendOrganization:input_type -> latchkey.identity.v1.SuspendOrganizationRequest
+	14, // 26: latchkey.identity.v1.OrganizationService.ResumeOrganization:input_type -> latchkey.identity.v1.ResumeOrganizationRequest
+	16, // 27: latchkey.identity.v1.OrganizationService.DeleteOrganization:input_type -> latchkey.identity.v1.DeleteOrganizationRequest
+	18, // 28: latchkey.identity.v1.OrganizationService.UndeleteOrganization:input_type -> latchkey.identity.v1.UndeleteOrganizationRequest
+	20, // 29: latchkey.identity.v1.OrganizationService.LookupOrganization:input_type -> latchkey.identity.v1.LookupOrganizationRequest
+	3,  // 30: latchkey.identity.v1.OrganizationService.CreateOrganization:output_type -> latchkey.identity.v1.CreateOrganizationResponse
+	5,  // 31: latchkey.identity.v1.OrganizationService.GetOrganization:output_type -> latchkey.identity.v1.GetOrganizationResponse
+	7,  // 32: latchkey.identity.v1.OrganizationService.ListOrganizations:output_type -> latchkey.identity.v1.ListOrganizationsResponse
+	9,  // 33: latchkey.identity.v1.OrganizationService.UpdateOrganization:output_type -> latchkey.identity.v1.UpdateOrganizationResponse
+	11, // 34: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:output_type -> latchkey.identity.v1.ListBrandOrganizationsResponse
+	13, // 35: latchkey.identity.v1.OrganizationService.SuspendOrganization:output_type -> latchkey.identity.v1.SuspendOrganizationResponse
+	15, // 36: latchkey.identity.v1.OrganizationService.ResumeOrganization:output_type -> latchkey.identity.v1.ResumeOrganizationResponse
+	17, // 37: latchkey.identity.v1.OrganizationService.DeleteOrganization:output_type -> latchkey.identity.v1.DeleteOrganizationResponse
+	19, // 38: latchkey.identity.v1.OrganizationService.UndeleteOrganization:output_type -> latchkey.identity.v1.UndeleteOrganizationResponse
+	21, // 39: latchkey.identity.v1.OrganizationService.LookupOrganization:output_type -> latchkey.identity.v1.LookupOrganizationResponse
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_organization_proto_init() }
@@ -708,18 +1704,20 @@ func file_latchkey_identity_v1_organization_proto_init() {
 	if File_latchkey_identity_v1_organization_proto != nil {
 		return
 	}
+	file_latchkey_identity_v1_brand_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_organization_proto_rawDesc), len(file_latchkey_identity_v1_organization_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_latchkey_identity_v1_organization_proto_goTypes,
 		DependencyIndexes: file_latchkey_identity_v1_organization_proto_depIdxs,
+		EnumInfos:         file_latchkey_identity_v1_organization_proto_enumTypes,
 		MessageInfos:      file_latchkey_identity_v1_organization_proto_msgTypes,
 	}.Build()
 	File_latchkey_identity_v1_organization_proto = out.File

@@ -21,10 +21,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OrganizationService_CreateOrganization_FullMethodName = "/latchkey.identity.v1.OrganizationService/CreateOrganization"
-	OrganizationService_GetOrganization_FullMethodName    = "/latchkey.identity.v1.OrganizationService/GetOrganization"
-	OrganizationService_ListOrganizations_FullMethodName  = "/latchkey.identity.v1.OrganizationService/ListOrganizations"
-	OrganizationService_UpdateOrganization_FullMethodName = "/latchkey.identity.v1.OrganizationService/UpdateOrganization"
+	OrganizationService_CreateOrganization_FullMethodName     = "/latchkey.identity.v1.OrganizationService/CreateOrganization"
+	OrganizationService_GetOrganization_FullMethodName        = "/latchkey.identity.v1.OrganizationService/GetOrganization"
+	OrganizationService_ListOrganizations_FullMethodName      = "/latchkey.identity.v1.OrganizationService/ListOrganizations"
+	OrganizationService_UpdateOrganization_FullMethodName     = "/latchkey.identity.v1.OrganizationService/UpdateOrganization"
+	OrganizationService_ListBrandOrganizations_FullMethodName = "/latchkey.identity.v1.OrganizationService/ListBrandOrganizations"
+	OrganizationService_SuspendOrganization_FullMethodName    = "/latchkey.identity.v1.OrganizationService/SuspendOrganization"
+	OrganizationService_ResumeOrganization_FullMethodName     = "/latchkey.identity.v1.OrganizationService/ResumeOrganization"
+	OrganizationService_DeleteOrganization_FullMethodName     = "/latchkey.identity.v1.OrganizationService/DeleteOrganization"
+	OrganizationService_UndeleteOrganization_FullMethodName   = "/latchkey.identity.v1.OrganizationService/UndeleteOrganization"
+	OrganizationService_LookupOrganization_FullMethodName     = "/latchkey.identity.v1.OrganizationService/LookupOrganization"
 )
 
 // OrganizationServiceClient is the client API for OrganizationService service.
@@ -41,7 +47,8 @@ type OrganizationServiceClient interface {
 	// gets its owner later, or by a repeat.
 	// Example: {"name": "Harbour Homes", "time_zone": "Europe/Berlin", "currency_code": "EUR"}
 	CreateOrganization(ctx context.Context, in *CreateOrganizationRequest, opts ...grpc.CallOption) (*CreateOrganizationResponse, error)
-	// Gets the organization that the session acts in.
+	// Gets the organization that the session acts in, or for whoever holds `Branding`
+	// another one of the brand.
 	// Fails with NOT_FOUND for the id of any other.
 	// Example: {}
 	GetOrganization(ctx context.Context, in *GetOrganizationRequest, opts ...grpc.CallOption) (*GetOrganizationResponse, error)
@@ -52,9 +59,49 @@ type OrganizationServiceClient interface {
 	ListOrganizations(ctx context.Context, in *ListOrganizationsRequest, opts ...grpc.CallOption) (*ListOrganizationsResponse, error)
 	// Changes the masked fields of the organization that the session acts in, all or none.
 	// Fails with NOT_FOUND for the id of any other, ABORTED if the etag is not the
-	// current one, and INVALID_ARGUMENT if the time zone or the currency is unknown.
+	// current one, INVALID_ARGUMENT if the time zone, the currency or the language is unknown,
+	// and PERMISSION_DENIED and reason GRANT_MISSING if a field changes that the brand has
+	// locked and the caller lacks `Branding`.
 	// Example: {"organization": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11", "time_zone": "Europe/Lisbon"}, "update_mask": "timeZone"}
 	UpdateOrganization(ctx context.Context, in *UpdateOrganizationRequest, opts ...grpc.CallOption) (*UpdateOrganizationResponse, error)
+	// Lists the organizations of the caller's brand, by name, whoever their members are.
+	// Fails with INVALID_ARGUMENT for a malformed filter and for a page token of
+	// another request.
+	// Example: {"filter": "state = ORGANIZATION_STATE_ACTIVE", "page_size": 20}
+	ListBrandOrganizations(ctx context.Context, in *ListBrandOrganizationsRequest, opts ...grpc.CallOption) (*ListBrandOrganizationsResponse, error)
+	// Shuts everybody out of an organization of the caller's brand: its people, its API keys
+	// and its OAuth clients. When the call has returned, no service of the suite accepts
+	// any of them. Nothing is lost: what has not expired by then goes on after
+	// ResumeOrganization.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION unless it is active (STATE_FORBIDS), and for
+	// the organization that the session acts in (PRECONDITION_FAILED).
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12", "reason": "three invoices are unpaid"}
+	SuspendOrganization(ctx context.Context, in *SuspendOrganizationRequest, opts ...grpc.CallOption) (*SuspendOrganizationResponse, error)
+	// Lets the people of a suspended organization in again.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION unless it is suspended.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	ResumeOrganization(ctx context.Context, in *ResumeOrganizationRequest, opts ...grpc.CallOption) (*ResumeOrganizationResponse, error)
+	// Closes an organization of the caller's brand, and shuts everybody out of it as
+	// SuspendOrganization does. It can be brought back for 28 days; then what identity keeps
+	// of it is erased, with its members, and those of them who are in no other organization.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION if it is closed (STATE_FORBIDS), and for the
+	// organization that the session acts in (PRECONDITION_FAILED).
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	DeleteOrganization(ctx context.Context, in *DeleteOrganizationRequest, opts ...grpc.CallOption) (*DeleteOrganizationResponse, error)
+	// Brings back a closed organization as it was, suspended if it was. Changes nothing if
+	// it is not closed.
+	// Fails with NOT_FOUND if the brand has no such organization or its 28 days are over,
+	// and ABORTED if the etag is not the current one.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	UndeleteOrganization(ctx context.Context, in *UndeleteOrganizationRequest, opts ...grpc.CallOption) (*UndeleteOrganizationResponse, error)
+	// Looks up the organization that the call is made for, and what its brand lets it decide,
+	// for other services.
+	// Fails with NOT_FOUND if there is no such organization.
+	// Example: {}
+	LookupOrganization(ctx context.Context, in *LookupOrganizationRequest, opts ...grpc.CallOption) (*LookupOrganizationResponse, error)
 }
 
 type organizationServiceClient struct {
@@ -105,6 +152,66 @@ func (c *organizationServiceClient) UpdateOrganization(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *organizationServiceClient) ListBrandOrganizations(ctx context.Context, in *ListBrandOrganizationsRequest, opts ...grpc.CallOption) (*ListBrandOrganizationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBrandOrganizationsResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_ListBrandOrganizations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *organizationServiceClient) SuspendOrganization(ctx context.Context, in *SuspendOrganizationRequest, opts ...grpc.CallOption) (*SuspendOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendOrganizationResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_SuspendOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *organizationServiceClient) ResumeOrganization(ctx context.Context, in *ResumeOrganizationRequest, opts ...grpc.CallOption) (*ResumeOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeOrganizationResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_ResumeOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *organizationServiceClient) DeleteOrganization(ctx context.Context, in *DeleteOrganizationRequest, opts ...grpc.CallOption) (*DeleteOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteOrganizationResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_DeleteOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *organizationServiceClient) UndeleteOrganization(ctx context.Context, in *UndeleteOrganizationRequest, opts ...grpc.CallOption) (*UndeleteOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndeleteOrganizationResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_UndeleteOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *organizationServiceClient) LookupOrganization(ctx context.Context, in *LookupOrganizationRequest, opts ...grpc.CallOption) (*LookupOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookupOrganizationResponse)
+	err := c.cc.Invoke(ctx, OrganizationService_LookupOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OrganizationServiceServer is the server API for OrganizationService service.
 // All implementations must embed UnimplementedOrganizationServiceServer
 // for forward compatibility.
@@ -119,7 +226,8 @@ type OrganizationServiceServer interface {
 	// gets its owner later, or by a repeat.
 	// Example: {"name": "Harbour Homes", "time_zone": "Europe/Berlin", "currency_code": "EUR"}
 	CreateOrganization(context.Context, *CreateOrganizationRequest) (*CreateOrganizationResponse, error)
-	// Gets the organization that the session acts in.
+	// Gets the organization that the session acts in, or for whoever holds `Branding`
+	// another one of the brand.
 	// Fails with NOT_FOUND for the id of any other.
 	// Example: {}
 	GetOrganization(context.Context, *GetOrganizationRequest) (*GetOrganizationResponse, error)
@@ -130,9 +238,49 @@ type OrganizationServiceServer interface {
 	ListOrganizations(context.Context, *ListOrganizationsRequest) (*ListOrganizationsResponse, error)
 	// Changes the masked fields of the organization that the session acts in, all or none.
 	// Fails with NOT_FOUND for the id of any other, ABORTED if the etag is not the
-	// current one, and INVALID_ARGUMENT if the time zone or the currency is unknown.
+	// current one, INVALID_ARGUMENT if the time zone, the currency or the language is unknown,
+	// and PERMISSION_DENIED and reason GRANT_MISSING if a field changes that the brand has
+	// locked and the caller lacks `Branding`.
 	// Example: {"organization": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11", "time_zone": "Europe/Lisbon"}, "update_mask": "timeZone"}
 	UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error)
+	// Lists the organizations of the caller's brand, by name, whoever their members are.
+	// Fails with INVALID_ARGUMENT for a malformed filter and for a page token of
+	// another request.
+	// Example: {"filter": "state = ORGANIZATION_STATE_ACTIVE", "page_size": 20}
+	ListBrandOrganizations(context.Context, *ListBrandOrganizationsRequest) (*ListBrandOrganizationsResponse, error)
+	// Shuts everybody out of an organization of the caller's brand: its people, its API keys
+	// and its OAuth clients. When the call has returned, no service of the suite accepts
+	// any of them. Nothing is lost: what has not expired by then goes on after
+	// ResumeOrganization.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION unless it is active (STATE_FORBIDS), and for
+	// the organization that the session acts in (PRECONDITION_FAILED).
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12", "reason": "three invoices are unpaid"}
+	SuspendOrganization(context.Context, *SuspendOrganizationRequest) (*SuspendOrganizationResponse, error)
+	// Lets the people of a suspended organization in again.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION unless it is suspended.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	ResumeOrganization(context.Context, *ResumeOrganizationRequest) (*ResumeOrganizationResponse, error)
+	// Closes an organization of the caller's brand, and shuts everybody out of it as
+	// SuspendOrganization does. It can be brought back for 28 days; then what identity keeps
+	// of it is erased, with its members, and those of them who are in no other organization.
+	// Fails with NOT_FOUND if the brand has no such organization, ABORTED if the etag is not
+	// the current one, and FAILED_PRECONDITION if it is closed (STATE_FORBIDS), and for the
+	// organization that the session acts in (PRECONDITION_FAILED).
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	DeleteOrganization(context.Context, *DeleteOrganizationRequest) (*DeleteOrganizationResponse, error)
+	// Brings back a closed organization as it was, suspended if it was. Changes nothing if
+	// it is not closed.
+	// Fails with NOT_FOUND if the brand has no such organization or its 28 days are over,
+	// and ABORTED if the etag is not the current one.
+	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a12"}
+	UndeleteOrganization(context.Context, *UndeleteOrganizationRequest) (*UndeleteOrganizationResponse, error)
+	// Looks up the organization that the call is made for, and what its brand lets it decide,
+	// for other services.
+	// Fails with NOT_FOUND if there is no such organization.
+	// Example: {}
+	LookupOrganization(context.Context, *LookupOrganizationRequest) (*LookupOrganizationResponse, error)
 	mustEmbedUnimplementedOrganizationServiceServer()
 }
 
@@ -154,6 +302,24 @@ func (UnimplementedOrganizationServiceServer) ListOrganizations(context.Context,
 }
 func (UnimplementedOrganizationServiceServer) UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateOrganization not implemented")
+}
+func (UnimplementedOrganizationServiceServer) ListBrandOrganizations(context.Context, *ListBrandOrganizationsRequest) (*ListBrandOrganizationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBrandOrganizations not implemented")
+}
+func (UnimplementedOrganizationServiceServer) SuspendOrganization(context.Context, *SuspendOrganizationRequest) (*SuspendOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendOrganization not implemented")
+}
+func (UnimplementedOrganizationServiceServer) ResumeOrganization(context.Context, *ResumeOrganizationRequest) (*ResumeOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeOrganization not implemented")
+}
+func (UnimplementedOrganizationServiceServer) DeleteOrganization(context.Context, *DeleteOrganizationRequest) (*DeleteOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteOrganization not implemented")
+}
+func (UnimplementedOrganizationServiceServer) UndeleteOrganization(context.Context, *UndeleteOrganizationRequest) (*UndeleteOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndeleteOrganization not implemented")
+}
+func (UnimplementedOrganizationServiceServer) LookupOrganization(context.Context, *LookupOrganizationRequest) (*LookupOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LookupOrganization not implemented")
 }
 func (UnimplementedOrganizationServiceServer) mustEmbedUnimplementedOrganizationServiceServer() {}
 func (UnimplementedOrganizationServiceServer) testEmbeddedByValue()                             {}
@@ -248,6 +414,114 @@ func _OrganizationService_UpdateOrganization_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrganizationService_ListBrandOrganizations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBrandOrganizationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).ListBrandOrganizations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_ListBrandOrganizations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).ListBrandOrganizations(ctx, req.(*ListBrandOrganizationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrganizationService_SuspendOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).SuspendOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_SuspendOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).SuspendOrganization(ctx, req.(*SuspendOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrganizationService_ResumeOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).ResumeOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_ResumeOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).ResumeOrganization(ctx, req.(*ResumeOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrganizationService_DeleteOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).DeleteOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_DeleteOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).DeleteOrganization(ctx, req.(*DeleteOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrganizationService_UndeleteOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndeleteOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).UndeleteOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_UndeleteOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).UndeleteOrganization(ctx, req.(*UndeleteOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrganizationService_LookupOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookupOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrganizationServiceServer).LookupOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrganizationService_LookupOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrganizationServiceServer).LookupOrganization(ctx, req.(*LookupOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OrganizationService_ServiceDesc is the grpc.ServiceDesc for OrganizationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -270,6 +544,30 @@ var OrganizationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateOrganization",
 			Handler:    _OrganizationService_UpdateOrganization_Handler,
+		},
+		{
+			MethodName: "ListBrandOrganizations",
+			Handler:    _OrganizationService_ListBrandOrganizations_Handler,
+		},
+		{
+			MethodName: "SuspendOrganization",
+			Handler:    _OrganizationService_SuspendOrganization_Handler,
+		},
+		{
+			MethodName: "ResumeOrganization",
+			Handler:    _OrganizationService_ResumeOrganization_Handler,
+		},
+		{
+			MethodName: "DeleteOrganization",
+			Handler:    _OrganizationService_DeleteOrganization_Handler,
+		},
+		{
+			MethodName: "UndeleteOrganization",
+			Handler:    _OrganizationService_UndeleteOrganization_Handler,
+		},
+		{
+			MethodName: "LookupOrganization",
+			Handler:    _OrganizationService_LookupOrganization_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -106,8 +106,11 @@ type User struct {
 	State UserState `protobuf:"varint,10,opt,name=state,proto3,enum=latchkey.identity.v1.UserState" json:"state,omitempty"`
 	// What the caller could do with the user now.
 	AvailableActions []*v1.AvailableAction `protobuf:"bytes,11,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the user has in the fields that the organization has added, one value in a field.
+	// They change as a whole.
+	CustomValues  []*v1.CustomValue `protobuf:"bytes,12,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
@@ -217,6 +220,13 @@ func (x *User) GetAvailableActions() []*v1.AvailableAction {
 	return nil
 }
 
+func (x *User) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
+}
+
 // Member is what other services may show of a user.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -307,8 +317,10 @@ type CreateUserRequest struct {
 	// Unicode normalization (NFKC), or 8 and more if the organization demands a second
 	// factor. Without it the person cannot sign in yet.
 	InitialPassword string `protobuf:"bytes,5,opt,name=initial_password,json=initialPassword,proto3" json:"initial_password,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// See User.custom_values.
+	CustomValues  []*v1.CustomValue `protobuf:"bytes,6,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateUserRequest) Reset() {
@@ -374,6 +386,13 @@ func (x *CreateUserRequest) GetInitialPassword() string {
 		return x.InitialPassword
 	}
 	return ""
+}
+
+func (x *CreateUserRequest) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
 }
 
 // Response of UserService.CreateUser.
@@ -710,9 +729,12 @@ type ListUsersRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Conditions on the fields of User, joined by AND: `state =
-	// USER_STATE_ACTIVE AND email = "ada@example.com"` (AIP-160).
-	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Conditions on the fields of User, joined by AND, of which `:` looks for a part of a
+	// text: `state = USER_STATE_ACTIVE AND display_name : "ada"` (AIP-160).
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Whether users are listed too whose membership has ended and can be brought back
+	// (AIP-164): those with a delete_time.
+	ShowDeleted   bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -766,6 +788,13 @@ func (x *ListUsersRequest) GetFilter() string {
 		return x.Filter
 	}
 	return ""
+}
+
+func (x *ListUsersRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
 }
 
 // Response of UserService.ListUsers.
@@ -832,7 +861,7 @@ type UpdateUserRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The user: its id, its etag if only that version is to change, and new values.
 	User *User `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// Which fields to change: display_name. Left out, those that `user` has.
+	// Which fields to change: display_name, custom_values. Left out, those that `user` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1299,6 +1328,125 @@ func (x *EndMembershipResponse) GetUser() *User {
 	return nil
 }
 
+// Request of UserService.UndeleteUser.
+type UndeleteUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID chosen by the caller; a repeat gets the first answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Checks and answers as usual, but changes nothing (AIP-163).
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which user.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// The etag that the user must have; any if left out.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteUserRequest) Reset() {
+	*x = UndeleteUserRequest{}
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteUserRequest) ProtoMessage() {}
+
+func (x *UndeleteUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteUserRequest.ProtoReflect.Descriptor instead.
+func (*UndeleteUserRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UndeleteUserRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UndeleteUserRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UndeleteUserRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UndeleteUserRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Response of UserService.UndeleteUser.
+type UndeleteUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user as it is now.
+	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteUserResponse) Reset() {
+	*x = UndeleteUserResponse{}
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteUserResponse) ProtoMessage() {}
+
+func (x *UndeleteUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteUserResponse.ProtoReflect.Descriptor instead.
+func (*UndeleteUserResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UndeleteUserResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
 // Request of UserService.LookupMembers.
 type LookupMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1315,7 +1463,7 @@ type LookupMembersRequest struct {
 
 func (x *LookupMembersRequest) Reset() {
 	*x = LookupMembersRequest{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1475,7 @@ func (x *LookupMembersRequest) String() string {
 func (*LookupMembersRequest) ProtoMessage() {}
 
 func (x *LookupMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1488,7 @@ func (x *LookupMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMembersRequest.ProtoReflect.Descriptor instead.
 func (*LookupMembersRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LookupMembersRequest) GetUserIds() []string {
@@ -1376,7 +1524,7 @@ type LookupMembersResponse struct {
 
 func (x *LookupMembersResponse) Reset() {
 	*x = LookupMembersResponse{}
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1536,7 @@ func (x *LookupMembersResponse) String() string {
 func (*LookupMembersResponse) ProtoMessage() {}
 
 func (x *LookupMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_user_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_user_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1549,7 @@ func (x *LookupMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMembersResponse.ProtoReflect.Descriptor instead.
 func (*LookupMembersResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{20}
+	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LookupMembersResponse) GetMembers() []*Member {
@@ -1415,7 +1563,7 @@ var File_latchkey_identity_v1_user_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x1flatchkey/identity/v1/user.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\x96\x04\n" +
+	"\x1flatchkey/identity/v1/user.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xe4\x04\n" +
 	"\x04User\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -1432,12 +1580,13 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\fdisplay_name\x18\t \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\vdisplayName\x125\n" +
 	"\x05state\x18\n" +
 	" \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\x12N\n" +
-	"\x11available_actions\x18\v \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\"\x91\x01\n" +
+	"\x11available_actions\x18\v \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12L\n" +
+	"\rcustom_values\x18\f \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\"\x91\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05email\x18\x03 \x01(\tR\x05email\x125\n" +
-	"\x05state\x18\x04 \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\"\xef\x01\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\"\xbd\x02\n" +
 	"\x11CreateUserRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1445,7 +1594,8 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x05email\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xac\x02R\x05email\x12/\n" +
 	"\fdisplay_name\x18\x04 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\x126\n" +
-	"\x10initial_password\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80 \x80\x01\x01R\x0finitialPassword\"D\n" +
+	"\x10initial_password\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80 \x80\x01\x01R\x0finitialPassword\x12L\n" +
+	"\rcustom_values\x18\x06 \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\"D\n" +
 	"\x12CreateUserResponse\x12.\n" +
 	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x93\x01\n" +
 	"\fImportedUser\x12 \n" +
@@ -1464,12 +1614,13 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x0eGetUserRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"A\n" +
 	"\x0fGetUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x83\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\xa6\x01\n" +
 	"\x10ListUsersRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
-	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\"m\n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\x12!\n" +
+	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\"m\n" +
 	"\x11ListUsersResponse\x120\n" +
 	"\x05users\x18\x01 \x03(\v2\x1a.latchkey.identity.v1.UserR\x05users\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +
@@ -1505,6 +1656,14 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"G\n" +
 	"\x15EndMembershipResponse\x12.\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x9d\x01\n" +
+	"\x13UndeleteUserRequest\x12*\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"F\n" +
+	"\x14UndeleteUserResponse\x12.\n" +
 	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x9c\x01\n" +
 	"\x14LookupMembersRequest\x12*\n" +
 	"\buser_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\auserIds\x12'\n" +
@@ -1515,7 +1674,7 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\tUserState\x12\x1a\n" +
 	"\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11USER_STATE_ACTIVE\x10\x01\x12\x1a\n" +
-	"\x16USER_STATE_DEACTIVATED\x10\x022\xfa\b\n" +
+	"\x16USER_STATE_DEACTIVATED\x10\x022\xfd\t\n" +
 	"\vUserService\x12z\n" +
 	"\n" +
 	"CreateUser\x12'.latchkey.identity.v1.CreateUserRequest\x1a(.latchkey.identity.v1.CreateUserResponse\"\x19\x8a\xb5\x18\x15\n" +
@@ -1534,6 +1693,8 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x0eReactivateUser\x12+.latchkey.identity.v1.ReactivateUserRequest\x1a,.latchkey.identity.v1.ReactivateUserResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12\x83\x01\n" +
 	"\rEndMembership\x12*.latchkey.identity.v1.EndMembershipRequest\x1a+.latchkey.identity.v1.EndMembershipResponse\"\x19\x8a\xb5\x18\x15\n" +
+	"\x13Organization: Users\x12\x80\x01\n" +
+	"\fUndeleteUser\x12).latchkey.identity.v1.UndeleteUserRequest\x1a*.latchkey.identity.v1.UndeleteUserResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12p\n" +
 	"\rLookupMembers\x12*.latchkey.identity.v1.LookupMembersRequest\x1a+.latchkey.identity.v1.LookupMembersResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
@@ -1550,7 +1711,7 @@ func file_latchkey_identity_v1_user_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_user_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_latchkey_identity_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_latchkey_identity_v1_user_proto_goTypes = []any{
 	(UserState)(0),                 // 0: latchkey.identity.v1.UserState
 	(*User)(nil),                   // 1: latchkey.identity.v1.User
@@ -1572,55 +1733,63 @@ var file_latchkey_identity_v1_user_proto_goTypes = []any{
 	(*ReactivateUserResponse)(nil), // 17: latchkey.identity.v1.ReactivateUserResponse
 	(*EndMembershipRequest)(nil),   // 18: latchkey.identity.v1.EndMembershipRequest
 	(*EndMembershipResponse)(nil),  // 19: latchkey.identity.v1.EndMembershipResponse
-	(*LookupMembersRequest)(nil),   // 20: latchkey.identity.v1.LookupMembersRequest
-	(*LookupMembersResponse)(nil),  // 21: latchkey.identity.v1.LookupMembersResponse
-	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
-	(*v1.AvailableAction)(nil),     // 23: latchkey.type.v1.AvailableAction
-	(*fieldmaskpb.FieldMask)(nil),  // 24: google.protobuf.FieldMask
+	(*UndeleteUserRequest)(nil),    // 20: latchkey.identity.v1.UndeleteUserRequest
+	(*UndeleteUserResponse)(nil),   // 21: latchkey.identity.v1.UndeleteUserResponse
+	(*LookupMembersRequest)(nil),   // 22: latchkey.identity.v1.LookupMembersRequest
+	(*LookupMembersResponse)(nil),  // 23: latchkey.identity.v1.LookupMembersResponse
+	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
+	(*v1.AvailableAction)(nil),     // 25: latchkey.type.v1.AvailableAction
+	(*v1.CustomValue)(nil),         // 26: latchkey.type.v1.CustomValue
+	(*fieldmaskpb.FieldMask)(nil),  // 27: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_user_proto_depIdxs = []int32{
-	22, // 0: latchkey.identity.v1.User.create_time:type_name -> google.protobuf.Timestamp
-	22, // 1: latchkey.identity.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	22, // 2: latchkey.identity.v1.User.delete_time:type_name -> google.protobuf.Timestamp
-	22, // 3: latchkey.identity.v1.User.purge_time:type_name -> google.protobuf.Timestamp
+	24, // 0: latchkey.identity.v1.User.create_time:type_name -> google.protobuf.Timestamp
+	24, // 1: latchkey.identity.v1.User.update_time:type_name -> google.protobuf.Timestamp
+	24, // 2: latchkey.identity.v1.User.delete_time:type_name -> google.protobuf.Timestamp
+	24, // 3: latchkey.identity.v1.User.purge_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: latchkey.identity.v1.User.state:type_name -> latchkey.identity.v1.UserState
-	23, // 5: latchkey.identity.v1.User.available_actions:type_name -> latchkey.type.v1.AvailableAction
-	0,  // 6: latchkey.identity.v1.Member.state:type_name -> latchkey.identity.v1.UserState
-	1,  // 7: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
-	5,  // 8: latchkey.identity.v1.ImportUsersRequest.users:type_name -> latchkey.identity.v1.ImportedUser
-	1,  // 9: latchkey.identity.v1.ImportUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 10: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 11: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 12: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
-	24, // 13: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 14: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 15: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 16: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 17: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
-	2,  // 18: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
-	3,  // 19: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
-	6,  // 20: latchkey.identity.v1.UserService.ImportUsers:input_type -> latchkey.identity.v1.ImportUsersRequest
-	8,  // 21: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
-	10, // 22: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
-	12, // 23: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
-	14, // 24: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
-	16, // 25: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
-	18, // 26: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
-	20, // 27: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
-	4,  // 28: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
-	7,  // 29: latchkey.identity.v1.UserService.ImportUsers:output_type -> latchkey.identity.v1.ImportUsersResponse
-	9,  // 30: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
-	11, // 31: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
-	13, // 32: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
-	15, // 33: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
-	17, // 34: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
-	19, // 35: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
-	21, // 36: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	25, // 5: latchkey.identity.v1.User.available_actions:type_name -> latchkey.type.v1.AvailableAction
+	26, // 6: latchkey.identity.v1.User.custom_values:type_name -> latchkey.type.v1.CustomValue
+	0,  // 7: latchkey.identity.v1.Member.state:type_name -> latchkey.identity.v1.UserState
+	26, // 8: latchkey.identity.v1.CreateUserRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
+	1,  // 9: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
+	5,  // 10: latchkey.identity.v1.ImportUsersRequest.users:type_name -> latchkey.identity.v1.ImportedUser
+	1,  // 11: latchkey.identity.v1.ImportUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 12: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 13: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 14: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
+	27, // 15: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 16: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 17: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 18: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 19: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 20: latchkey.identity.v1.UndeleteUserResponse.user:type_name -> latchkey.identity.v1.User
+	2,  // 21: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
+	3,  // 22: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
+	6,  // 23: latchkey.identity.v1.UserService.ImportUsers:input_type -> latchkey.identity.v1.ImportUsersRequest
+	8,  // 24: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
+	10, // 25: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
+	12, // 26: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
+	14, // 27: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
+	16, // 28: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
+	18, // 29: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
+	20, // 30: latchkey.identity.v1.UserService.UndeleteUser:input_type -> latchkey.identity.v1.UndeleteUserRequest
+	22, // 31: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
+	4,  // 32: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
+	7,  // 33: latchkey.identity.v1.UserService.ImportUsers:output_type -> latchkey.identity.v1.ImportUsersResponse
+	9,  // 34: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
+	11, // 35: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
+	13, // 36: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
+	15, // 37: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
+	17, // 38: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
+	19, // 39: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
+	21, // 40: latchkey.identity.v1.UserService.UndeleteUser:output_type -> latchkey.identity.v1.UndeleteUserResponse
+	23, // 41: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
+	32, // [32:42] is the sub-list for method output_type
+	22, // [22:32] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_user_proto_init() }
@@ -1634,7 +1803,7 @@ func file_latchkey_identity_v1_user_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_user_proto_rawDesc), len(file_latchkey_identity_v1_user_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	UserService_DeactivateUser_FullMethodName = "/latchkey.identity.v1.UserService/DeactivateUser"
 	UserService_ReactivateUser_FullMethodName = "/latchkey.identity.v1.UserService/ReactivateUser"
 	UserService_EndMembership_FullMethodName  = "/latchkey.identity.v1.UserService/EndMembership"
+	UserService_UndeleteUser_FullMethodName   = "/latchkey.identity.v1.UserService/UndeleteUser"
 	UserService_LookupMembers_FullMethodName  = "/latchkey.identity.v1.UserService/LookupMembers"
 )
 
@@ -50,9 +51,10 @@ type UserServiceClient interface {
 	// answer is the same as for somebody new, and initial_password is not used:
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
-	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
-	// come back with a key that the caller lacks, INVALID_ARGUMENT and PASSWORD_GUESSABLE
-	// for a first password that many would guess, RESOURCE_EXHAUSTED if too many
+	// address, INVALID_ARGUMENT for a custom value that its field does not take and for a
+	// required one that is missing, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the
+	// person would come back with a key that the caller lacks, INVALID_ARGUMENT and
+	// PASSWORD_GUESSABLE for a first password that many would guess, RESOURCE_EXHAUSTED if too many
 	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
@@ -73,16 +75,17 @@ type UserServiceClient interface {
 	// Fails with NOT_FOUND if the organization has no such member.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
-	// Lists the organization's users, active or not, by name.
+	// Lists the organization's users, active or not, by name; with show_deleted also those
+	// whose membership has ended.
 	// Fails with INVALID_ARGUMENT for a malformed filter and for a page token of
 	// another request.
 	// Example: {"filter": "state = USER_STATE_ACTIVE", "page_size": 20}
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
 	// Changes the masked fields of a user, all or none.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
-	// the user holds a key that the caller lacks, and UNAVAILABLE if permissions
-	// cannot be reached.
+	// etag is not the current one, INVALID_ARGUMENT for custom values as CreateUser does,
+	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the caller
+	// lacks, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"user": {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11", "display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error)
 	// Shuts a user out of the organization and ends the user's sessions in it. When
@@ -103,13 +106,24 @@ type UserServiceClient interface {
 	ReactivateUser(ctx context.Context, in *ReactivateUserRequest, opts ...grpc.CallOption) (*ReactivateUserResponse, error)
 	// Ends a user's membership of the organization, and the user's sessions in it. When
 	// the call has returned, no service of the suite accepts them. The person and
-	// what the person is to other organizations stay.
+	// what the person is to other organizations stay. UndeleteUser brings the membership
+	// back for 28 days; then its record is erased, from the journal too, and if that was the
+	// person's last membership, all that identity knows of the person.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
 	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
 	// the user holds a key that the caller lacks, FAILED_PRECONDITION and reason
 	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(ctx context.Context, in *EndMembershipRequest, opts ...grpc.CallOption) (*EndMembershipResponse, error)
+	// Brings back a user whose membership ended less than 28 days ago, in the state and with
+	// the role and keys of before. Sessions and API keys that ended with it do not come
+	// back. Changes nothing if the membership has not ended.
+	// Fails with NOT_FOUND if the organization had no such member or the 28 days are over,
+	// ABORTED if the etag is not the current one, PERMISSION_DENIED and reason
+	// BEYOND_OWN_GRANTS if the user would hold a key that the caller lacks, and UNAVAILABLE
+	// if permissions cannot be reached.
+	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	UndeleteUser(ctx context.Context, in *UndeleteUserRequest, opts ...grpc.CallOption) (*UndeleteUserResponse, error)
 	// Looks up which of some users are members of the organization that the call is made
 	// for, by their ids or by what they sign in with, for other services.
 	// Fails with nothing: anybody else is left out of the answer.
@@ -205,6 +219,16 @@ func (c *userServiceClient) EndMembership(ctx context.Context, in *EndMembership
 	return out, nil
 }
 
+func (c *userServiceClient) UndeleteUser(ctx context.Context, in *UndeleteUserRequest, opts ...grpc.CallOption) (*UndeleteUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndeleteUserResponse)
+	err := c.cc.Invoke(ctx, UserService_UndeleteUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *userServiceClient) LookupMembers(ctx context.Context, in *LookupMembersRequest, opts ...grpc.CallOption) (*LookupMembersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LookupMembersResponse)
@@ -233,9 +257,10 @@ type UserServiceServer interface {
 	// answer is the same as for somebody new, and initial_password is not used:
 	// the person's own password stays, and nobody learns of the other membership.
 	// Fails with ALREADY_EXISTS if a member of this organization has the e-mail
-	// address, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the person would
-	// come back with a key that the caller lacks, INVALID_ARGUMENT and PASSWORD_GUESSABLE
-	// for a first password that many would guess, RESOURCE_EXHAUSTED if too many
+	// address, INVALID_ARGUMENT for a custom value that its field does not take and for a
+	// required one that is missing, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the
+	// person would come back with a key that the caller lacks, INVALID_ARGUMENT and
+	// PASSWORD_GUESSABLE for a first password that many would guess, RESOURCE_EXHAUSTED if too many
 	// passwords are set at once, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"email": "ada@example.com", "display_name": "Ada Byron", "initial_password": "to be changed soon"}
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
@@ -256,16 +281,17 @@ type UserServiceServer interface {
 	// Fails with NOT_FOUND if the organization has no such member.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
-	// Lists the organization's users, active or not, by name.
+	// Lists the organization's users, active or not, by name; with show_deleted also those
+	// whose membership has ended.
 	// Fails with INVALID_ARGUMENT for a malformed filter and for a page token of
 	// another request.
 	// Example: {"filter": "state = USER_STATE_ACTIVE", "page_size": 20}
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// Changes the masked fields of a user, all or none.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
-	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
-	// the user holds a key that the caller lacks, and UNAVAILABLE if permissions
-	// cannot be reached.
+	// etag is not the current one, INVALID_ARGUMENT for custom values as CreateUser does,
+	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if the user holds a key that the caller
+	// lacks, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"user": {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11", "display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// Shuts a user out of the organization and ends the user's sessions in it. When
@@ -286,13 +312,24 @@ type UserServiceServer interface {
 	ReactivateUser(context.Context, *ReactivateUserRequest) (*ReactivateUserResponse, error)
 	// Ends a user's membership of the organization, and the user's sessions in it. When
 	// the call has returned, no service of the suite accepts them. The person and
-	// what the person is to other organizations stay.
+	// what the person is to other organizations stay. UndeleteUser brings the membership
+	// back for 28 days; then its record is erased, from the journal too, and if that was the
+	// person's last membership, all that identity knows of the person.
 	// Fails with NOT_FOUND if the organization has no such member, ABORTED if the
 	// etag is not the current one, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if
 	// the user holds a key that the caller lacks, FAILED_PRECONDITION and reason
 	// LAST_OWNER for the last owner, and UNAVAILABLE if permissions cannot be reached.
 	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	EndMembership(context.Context, *EndMembershipRequest) (*EndMembershipResponse, error)
+	// Brings back a user whose membership ended less than 28 days ago, in the state and with
+	// the role and keys of before. Sessions and API keys that ended with it do not come
+	// back. Changes nothing if the membership has not ended.
+	// Fails with NOT_FOUND if the organization had no such member or the 28 days are over,
+	// ABORTED if the etag is not the current one, PERMISSION_DENIED and reason
+	// BEYOND_OWN_GRANTS if the user would hold a key that the caller lacks, and UNAVAILABLE
+	// if permissions cannot be reached.
+	// Example: {"id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
+	UndeleteUser(context.Context, *UndeleteUserRequest) (*UndeleteUserResponse, error)
 	// Looks up which of some users are members of the organization that the call is made
 	// for, by their ids or by what they sign in with, for other services.
 	// Fails with nothing: anybody else is left out of the answer.
@@ -331,6 +368,9 @@ func (UnimplementedUserServiceServer) ReactivateUser(context.Context, *Reactivat
 }
 func (UnimplementedUserServiceServer) EndMembership(context.Context, *EndMembershipRequest) (*EndMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EndMembership not implemented")
+}
+func (UnimplementedUserServiceServer) UndeleteUser(context.Context, *UndeleteUserRequest) (*UndeleteUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndeleteUser not implemented")
 }
 func (UnimplementedUserServiceServer) LookupMembers(context.Context, *LookupMembersRequest) (*LookupMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LookupMembers not implemented")
@@ -500,6 +540,24 @@ func _UserService_EndMembership_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UserService_UndeleteUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndeleteUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UserServiceServer).UndeleteUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UserService_UndeleteUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UserServiceServer).UndeleteUser(ctx, req.(*UndeleteUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UserService_LookupMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LookupMembersRequest)
 	if err := dec(in); err != nil {
@@ -556,6 +614,10 @@ var UserService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EndMembership",
 			Handler:    _UserService_EndMembership_Handler,
+		},
+		{
+			MethodName: "UndeleteUser",
+			Handler:    _UserService_UndeleteUser_Handler,
 		},
 		{
 			MethodName: "LookupMembers",

@@ -345,11 +345,10 @@ const file_latchkey_permissions_v1_plan_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"N\n" +
 	"\x19UpdateBillingPlanResponse\x121\n" +
-	"\x04plan\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.PlanR\x04plan2\x8c\x02\n" +
+	"\x04plan\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.PlanR\x04plan2\xa3\x02\n" +
 	"\vPlanService\x12d\n" +
-	"\aGetPlan\x12'.latchkey.permissions.v1.GetPlanRequest\x1a(.latchkey.permissions.v1.GetPlanResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\x96\x01\n" +
-	"\x11UpdateBillingPlan\x121.latchkey.permissions.v1.UpdateBillingPlanRequest\x1a2.latchkey.permissions.v1.UpdateBillingPlanResponse\"\x1a\x8a\xb5\x18\x16\n" +
-	"\x14Organizations: RolesB;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
+	"\aGetPlan\x12'.latchkey.permissions.v1.GetPlanRequest\x1a(.latchkey.permissions.v1.GetPlanResponse\"\x06\x8a\xb5\x18\x02 \x01\x12\xad\x01\n" +
+	"\x11UpdateBillingPlan\x121.latchkey.permissions.v1.UpdateBillingPlanRequest\x1a2.latchkey.permissions.v1.UpdateBillingPlanResponse\"1\x8a\xb5\x18-\x12\x14Organizations: Roles\x12\x15Organization: AccountB;Z9latchkey.dev/gen/go/latchkey/permissions/v1;permissionspbb\x06proto3"
 
 var (
 	file_latchkey_permissions_v1_plan_proto_rawDescOnce sync.Once

@@ -38,9 +38,12 @@ type PlanServiceClient interface {
 	GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*GetPlanResponse, error)
 	// Changes the masked fields of the plan, all or none. It is in force when the
 	// call returns. Buying a feature gives nobody a key that no granter has given him, so
-	// it asks for no other grant.
+	// it asks for no other grant. With `Organization: Account` alone only those features change
+	// that the brand lets its organizations decide on: Brand.allowance.
 	// Fails with NOT_FOUND if the organization has no owner yet, ABORTED if the
-	// etag is not the current one, and INVALID_ARGUMENT for a feature that does not exist.
+	// etag is not the current one, INVALID_ARGUMENT for a feature that does not exist,
+	// PERMISSION_DENIED and reason GRANT_MISSING for one that only `Organizations: Roles`
+	// changes, and UNAVAILABLE if identity cannot be reached.
 	// Example: {"plan": {"features": ["routing", "texting"]}, "update_mask": "features"}
 	UpdateBillingPlan(ctx context.Context, in *UpdateBillingPlanRequest, opts ...grpc.CallOption) (*UpdateBillingPlanResponse, error)
 }
@@ -86,9 +89,12 @@ type PlanServiceServer interface {
 	GetPlan(context.Context, *GetPlanRequest) (*GetPlanResponse, error)
 	// Changes the masked fields of the plan, all or none. It is in force when the
 	// call returns. Buying a feature gives nobody a key that no granter has given him, so
-	// it asks for no other grant.
+	// it asks for no other grant. With `Organization: Account` alone only those features change
+	// that the brand lets its organizations decide on: Brand.allowance.
 	// Fails with NOT_FOUND if the organization has no owner yet, ABORTED if the
-	// etag is not the current one, and INVALID_ARGUMENT for a feature that does not exist.
+	// etag is not the current one, INVALID_ARGUMENT for a feature that does not exist,
+	// PERMISSION_DENIED and reason GRANT_MISSING for one that only `Organizations: Roles`
+	// changes, and UNAVAILABLE if identity cannot be reached.
 	// Example: {"plan": {"features": ["routing", "texting"]}, "update_mask": "features"}
 	UpdateBillingPlan(context.Context, *UpdateBillingPlanRequest) (*UpdateBillingPlanResponse, error)
 	mustEmbedUnimplementedPlanServiceServer()

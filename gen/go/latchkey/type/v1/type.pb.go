@@ -302,6 +302,217 @@ func (x *AvailableAction) GetExplanation() string {
 	return ""
 }
 
+// CustomValue is what a record has in a field that its organization has added. Which field
+// takes which value, identity's CustomFieldService says.
+type CustomValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field.
+	CustomFieldId string `protobuf:"bytes,1,opt,name=custom_field_id,json=customFieldId,proto3" json:"custom_field_id,omitempty"`
+	// The value, of the field's type.
+	//
+	// Types that are valid to be assigned to Value:
+	//
+	//	*CustomValue_Text
+	//	*CustomValue_Number
+	//	*CustomValue_Yes
+	//	*CustomValue_Date
+	//	*CustomValue_Choice
+	//	*CustomValue_Choices
+	Value         isCustomValue_Value `protobuf_oneof:"value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustomValue) Reset() {
+	*x = CustomValue{}
+	mi := &file_latchkey_type_v1_type_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustomValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustomValue) ProtoMessage() {}
+
+func (x *CustomValue) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_type_v1_type_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustomValue.ProtoReflect.Descriptor instead.
+func (*CustomValue) Descriptor() ([]byte, []int) {
+	return file_latchkey_type_v1_type_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CustomValue) GetCustomFieldId() string {
+	if x != nil {
+		return x.CustomFieldId
+	}
+	return ""
+}
+
+func (x *CustomValue) GetValue() isCustomValue_Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *CustomValue) GetText() string {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *CustomValue) GetNumber() int64 {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Number); ok {
+			return x.Number
+		}
+	}
+	return 0
+}
+
+func (x *CustomValue) GetYes() bool {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Yes); ok {
+			return x.Yes
+		}
+	}
+	return false
+}
+
+func (x *CustomValue) GetDate() *Date {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Date); ok {
+			return x.Date
+		}
+	}
+	return nil
+}
+
+func (x *CustomValue) GetChoice() string {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Choice); ok {
+			return x.Choice
+		}
+	}
+	return ""
+}
+
+func (x *CustomValue) GetChoices() *CustomChoices {
+	if x != nil {
+		if x, ok := x.Value.(*CustomValue_Choices); ok {
+			return x.Choices
+		}
+	}
+	return nil
+}
+
+type isCustomValue_Value interface {
+	isCustomValue_Value()
+}
+
+type CustomValue_Text struct {
+	// Of TEXT, 1 to 2,000 characters.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3,oneof"`
+}
+
+type CustomValue_Number struct {
+	// Of NUMBER.
+	Number int64 `protobuf:"varint,3,opt,name=number,proto3,oneof"`
+}
+
+type CustomValue_Yes struct {
+	// Of YES_NO.
+	Yes bool `protobuf:"varint,4,opt,name=yes,proto3,oneof"`
+}
+
+type CustomValue_Date struct {
+	// Of DATE.
+	Date *Date `protobuf:"bytes,5,opt,name=date,proto3,oneof"`
+}
+
+type CustomValue_Choice struct {
+	// Of CHOICE: the id of the choice.
+	Choice string `protobuf:"bytes,6,opt,name=choice,proto3,oneof"`
+}
+
+type CustomValue_Choices struct {
+	// Of CHOICES.
+	Choices *CustomChoices `protobuf:"bytes,7,opt,name=choices,proto3,oneof"`
+}
+
+func (*CustomValue_Text) isCustomValue_Value() {}
+
+func (*CustomValue_Number) isCustomValue_Value() {}
+
+func (*CustomValue_Yes) isCustomValue_Value() {}
+
+func (*CustomValue_Date) isCustomValue_Value() {}
+
+func (*CustomValue_Choice) isCustomValue_Value() {}
+
+func (*CustomValue_Choices) isCustomValue_Value() {}
+
+// CustomChoices is the value of a field that takes several choices.
+type CustomChoices struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of the choices, each once.
+	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustomChoices) Reset() {
+	*x = CustomChoices{}
+	mi := &file_latchkey_type_v1_type_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustomChoices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustomChoices) ProtoMessage() {}
+
+func (x *CustomChoices) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_type_v1_type_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustomChoices.ProtoReflect.Descriptor instead.
+func (*CustomChoices) Descriptor() ([]byte, []int) {
+	return file_latchkey_type_v1_type_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CustomChoices) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 var File_latchkey_type_v1_type_proto protoreflect.FileDescriptor
 
 const file_latchkey_type_v1_type_proto_rawDesc = "" +
@@ -329,7 +540,19 @@ const file_latchkey_type_v1_type_proto_rawDesc = "" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12 \n" +
-	"\vexplanation\x18\x04 \x01(\tR\vexplanationB-Z+latchkey.dev/gen/go/latchkey/type/v1;typepbb\x06proto3"
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation\"\xad\x02\n" +
+	"\vCustomValue\x120\n" +
+	"\x0fcustom_field_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\rcustomFieldId\x12 \n" +
+	"\x04text\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fH\x00R\x04text\x12\x18\n" +
+	"\x06number\x18\x03 \x01(\x03H\x00R\x06number\x12\x12\n" +
+	"\x03yes\x18\x04 \x01(\bH\x00R\x03yes\x12,\n" +
+	"\x04date\x18\x05 \x01(\v2\x16.latchkey.type.v1.DateH\x00R\x04date\x12!\n" +
+	"\x06choice\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x182H\x00R\x06choice\x12;\n" +
+	"\achoices\x18\a \x01(\v2\x1f.latchkey.type.v1.CustomChoicesH\x00R\achoicesB\x0e\n" +
+	"\x05value\x12\x05\xbaH\x02\b\x01\"6\n" +
+	"\rCustomChoices\x12%\n" +
+	"\x03ids\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\xc8\x01\x18\x01\"\x04r\x02\x182R\x03idsB-Z+latchkey.dev/gen/go/latchkey/type/v1;typepbb\x06proto3"
 
 var (
 	file_latchkey_type_v1_type_proto_rawDescOnce sync.Once
@@ -343,19 +566,23 @@ func file_latchkey_type_v1_type_proto_rawDescGZIP() []byte {
 	return file_latchkey_type_v1_type_proto_rawDescData
 }
 
-var file_latchkey_type_v1_type_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_latchkey_type_v1_type_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_latchkey_type_v1_type_proto_goTypes = []any{
 	(*Money)(nil),           // 0: latchkey.type.v1.Money
 	(*Date)(nil),            // 1: latchkey.type.v1.Date
 	(*Address)(nil),         // 2: latchkey.type.v1.Address
 	(*AvailableAction)(nil), // 3: latchkey.type.v1.AvailableAction
+	(*CustomValue)(nil),     // 4: latchkey.type.v1.CustomValue
+	(*CustomChoices)(nil),   // 5: latchkey.type.v1.CustomChoices
 }
 var file_latchkey_type_v1_type_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: latchkey.type.v1.CustomValue.date:type_name -> latchkey.type.v1.Date
+	5, // 1: latchkey.type.v1.CustomValue.choices:type_name -> latchkey.type.v1.CustomChoices
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_type_v1_type_proto_init() }
@@ -363,13 +590,21 @@ func file_latchkey_type_v1_type_proto_init() {
 	if File_latchkey_type_v1_type_proto != nil {
 		return
 	}
+	file_latchkey_type_v1_type_proto_msgTypes[4].OneofWrappers = []any{
+		(*CustomValue_Text)(nil),
+		(*CustomValue_Number)(nil),
+		(*CustomValue_Yes)(nil),
+		(*CustomValue_Date)(nil),
+		(*CustomValue_Choice)(nil),
+		(*CustomValue_Choices)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_type_v1_type_proto_rawDesc), len(file_latchkey_type_v1_type_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

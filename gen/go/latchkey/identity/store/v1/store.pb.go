@@ -1406,6 +1406,126 @@ func (x *Seeding) GetMakerGrants() []byte {
 	return nil
 }
 
+// Reopening is what a closed brand can be reopened with.
+type Reopening struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the code, in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The brand.
+	BrandId       string `protobuf:"bytes,2,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reopening) Reset() {
+	*x = Reopening{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reopening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reopening) ProtoMessage() {}
+
+func (x *Reopening) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reopening.ProtoReflect.Descriptor instead.
+func (*Reopening) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Reopening) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Reopening) GetBrandId() string {
+	if x != nil {
+		return x.BrandId
+	}
+	return ""
+}
+
+// Forgetting is a member whose record was erased and whose keys permissions is still to
+// forget.
+type Forgetting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "<organization>/<user>".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forgetting) Reset() {
+	*x = Forgetting{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forgetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forgetting) ProtoMessage() {}
+
+func (x *Forgetting) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forgetting.ProtoReflect.Descriptor instead.
+func (*Forgetting) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Forgetting) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Forgetting) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *Forgetting) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
 // Claim is the handing over of the suite to its first owner. There is one.
 type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1427,7 +1547,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1559,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1572,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Claim) GetId() string {
@@ -1628,7 +1748,15 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\"\n" +
 	"\rowner_user_id\x18\x02 \x01(\tR\vownerUserId\x12&\n" +
 	"\fmaker_grants\x18\x03 \x01(\fH\x00R\vmakerGrants\x88\x01\x01B\x0f\n" +
-	"\r_maker_grants\"\xd9\x01\n" +
+	"\r_maker_grants\"6\n" +
+	"\tReopening\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
+	"\bbrand_id\x18\x02 \x01(\tR\abrandId\"^\n" +
+	"\n" +
+	"Forgetting\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\"\xd9\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tcode_hash\x18\x02 \x01(\fR\bcodeHash\x12\x19\n" +
@@ -1650,7 +1778,7 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
@@ -1669,31 +1797,33 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Salt)(nil),                  // 14: latchkey.identity.store.v1.Salt
 	(*ApiKeyUse)(nil),             // 15: latchkey.identity.store.v1.ApiKeyUse
 	(*Seeding)(nil),               // 16: latchkey.identity.store.v1.Seeding
-	(*Claim)(nil),                 // 17: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Reopening)(nil),             // 17: latchkey.identity.store.v1.Reopening
+	(*Forgetting)(nil),            // 18: latchkey.identity.store.v1.Forgetting
+	(*Claim)(nil),                 // 19: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	18, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	18, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	18, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	18, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	18, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	18, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
-	18, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
-	18, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	18, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	18, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	18, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	18, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	18, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	18, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
-	18, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	18, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	20, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	20, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	20, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	20, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	20, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	20, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
+	20, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
+	20, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	20, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	20, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	20, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	20, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	20, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	20, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	20, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	20, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
 	21, // [21:21] is the sub-list for method output_type
 	21, // [21:21] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
@@ -1714,7 +1844,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,236 @@
+package identity
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/store"
+)
+
+// purgeUsers erases the records of memberships that ended long enough ago.
+func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		over := take(usersByPurge.Scan(tx, usersByPurge.Range().To(tx.Now())))
+		for _, u := range over {
+			if err := eraseUser(tx, u); err != nil {
+				return err
+			}
+		}
+		n = len(over)
+		return nil
+	})
+	return n, err
+}
+
+// eraseUser erases what an organization has of a person, from the journal too, and the
+// person with it who is in no other. Permissions is to be told of it.
+func eraseUser(tx *store.Tx, u *pb.User) error {
+	key := userKey(u.GetOrganizationId(), u.GetId())
+	users.Delete(tx, key)
+	tx.EraseHistory(users.Name(), key)
+	for c := range consents.Scan(tx, consents.Range().From(key+"/").To(key+"0")) { // "0" follows "/"
+		consents.Delete(tx, c.GetId())
+	}
+	for other := range memberships.Scan(tx, memberships.Range(u.GetId())) {
+		if other.GetOrganizationId() != u.GetOrganizationId() {
+			return forget(tx, u)
+		}
+	}
+	if err := erasePerson(tx, u.GetId()); err != nil {
+		return err
+	}
+	return forget(tx, u)
+}
+
+// forget keeps that permissions is to be told.
+func forget(tx *store.Tx, u *pb.User) error {
+	return forgettings.Put(tx, &identitystorepb.Forgetting{
+		Id: userKey(u.GetOrganizationId(), u.GetId()), OrganizationId: u.GetOrganizationId(), UserId: u.GetId(),
+	})
+}
+
+// erasePerson erases all that identity knows of a person. The journal keeps hashes, and
+// verifies; what it has of sessions that had ended before goes with its age.
+func erasePerson(tx *store.Tx, id string) error {
+	if c, ok := credentials.Get(tx, id); ok {
+		if err := forgetImported(tx, c); err != nil {
+			return err
+		}
+	}
+	for session := range sessionsByUser.Scan(tx, sessionsByUser.Range(id)) {
+		endSession(tx, session.GetId())
+		tx.EraseHistory(sessions.Name(), session.GetId())
+	}
+	for d := range devicesByUser.Scan(tx, devicesByUser.Range(id)) {
+		devices.Delete(tx, d.GetId())
+		tx.EraseHistory(devices.Name(), d.GetId())
+	}
+	for k := range passkeyKeyByUser.Scan(tx, passkeyKeyByUser.Range(id)) {
+		passkeyKeys.Delete(tx, k.GetId())
+		tx.EraseHistory(passkeyKeys.Name(), k.GetId())
+	}
+	for _, k := range passkeysOf(tx, id) {
+		passkeys.Delete(tx, k.GetId())
+		tx.EraseHistory(passkeys.Name(), k.GetId())
+	}
+	clearFailures(tx, passwordFailures(id), sessionFailures(id), totpFailures(id), recoveryFailures(id))
+	profiles.Delete(tx, id)
+	credentials.Delete(tx, id)
+	totps.Delete(tx, id)
+	recoveryCodes.Delete(tx, id)
+	resets.Delete(tx, id)
+	for _, collection := range []string{profiles.Name(), credentials.Name(), resets.Name(), totps.Name(), recoveryCodes.Name()} {
+		tx.EraseHistory(collection, id)
+	}
+	return nil
+}
+
+// forgetAll has permissions forget what erased members could do. Whoever is a member again
+// by then has lost the forgetting: see addMember.
+func (s *service) forgetAll(ctx context.Context) (n int, err error) {
+	pending, err := read(ctx, s, func(tx *store.Tx) ([]*identitystorepb.Forgetting, error) {
+		return take(forgettings.All(tx)), nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range pending {
+		_, err := s.grants.ForgetUser(inTenant(ctx, f.GetOrganizationId()), &permissionspb.ForgetUserRequest{UserId: f.GetUserId()})
+		if err != nil {
+			return 0, unanswered(ctx, "permissions", "forget an erased member", err)
+		}
+	}
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		for _, f := range pending {
+			forgettings.Delete(tx, f.GetId())
+		}
+		return nil
+	})
+	return len(pending), err
+}
+
+// purgeOrganizations erases organizations that were closed long enough ago, a part of one
+// at a time.
+func (s *service) purgeOrganizations(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		n = 0
+		for o := range organizationsByPurge.Scan(tx, organizationsByPurge.Range().To(tx.Now())) {
+			n = batch // there may be more
+			return eraseOrganization(tx, o.GetId())
+		}
+		return nil
+	})
+	return n, err
+}
+
+// eraseOrganization erases a number of an organization's members and keys, and the rest
+// once there are none.
+func eraseOrganization(tx *store.Tx, id string) error {
+	some := take(users.Scan(tx, users.Range().From(id+"/").To(id+"0"))) // "0" follows "/"
+	for _, u := range some {
+		if err := eraseUser(tx, u); err != nil {
+			return err
+		}
+	}
+	keys := take(apiKeysByOrganization.Scan(tx, apiKeysByOrganization.Range(id)))
+	for _, key := range keys {
+		endTokens(tx, key.GetId())
+		apiKeyUses.Delete(tx, key.GetId())
+		apiKeys.Delete(tx, key.GetId())
+	}
+	if len(some)+len(keys) > 0 {
+		return nil
+	}
+	eraseClients(tx, id)
+	for f := range customFieldsInOrder.Scan(tx, customFieldsInOrder.Range(id)) {
+		customFields.Delete(tx, f.GetId())
+	}
+	for f := range deletedFields.Scan(tx, deletedFields.Range(id)) {
+		customFields.Delete(tx, f.GetId())
+	}
+	for l := range labelsInOrder.Scan(tx, labelsInOrder.Range(id)) {
+		labels.Delete(tx, l.GetId())
+	}
+	for l := range deletedLabels.Scan(tx, deletedLabels.Range(id)) {
+		labels.Delete(tx, l.GetId())
+	}
+	billingAccounts.Delete(tx, id)
+	tx.EraseHistory(billingAccounts.Name(), id)
+	seedings.Delete(tx, id)
+	organizations.Delete(tx, id)
+	tx.EraseHistory(organizations.Name(), id)
+	return nil
+}
+
+// eraseClients removes the OAuth clients of an organization or a brand.
+func eraseClients(tx *store.Tx, owner string) {
+	for c := range clientsByOwner.Scan(tx, clientsByOwner.Range(owner)) {
+		endTokens(tx, c.GetId())
+		clientSecrets.Delete(tx, c.GetId())
+		clients.Delete(tx, c.GetId())
+	}
+}
+
+// purgeBrands closes for good what a brand has that was closed long enough ago, and erases
+// the brand once there is nothing left of it: then the suite can be claimed again, when it
+// next starts.
+func (s *service) purgeBrands(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		n = 0
+		for _, b := range take(brandsByPurge.Scan(tx, brandsByPurge.Range().To(tx.Now()))) {
+			if err := eraseBrand(tx, b.GetId()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+func eraseBrand(tx *store.Tx, id string) error {
+	left := take(organizationsByName.Scan(tx, organizationsByName.Range(id)))
+	for _, o := range left {
+		// Both before now, as purgeOrganizations looks.
+		o.DeleteTime, o.PurgeTime = timestamppb.New(tx.Now().Add(-undeleteLife)), timestamppb.New(tx.Now().Add(-1))
+		if err := organizations.Put(tx, o); err != nil {
+			return err
+		}
+	}
+	if len(left) > 0 || closedByName.Count(tx, closedByName.Range(id)) > 0 {
+		return nil
+	}
+	eraseClients(tx, id)
+	for r := range reopenings.All(tx) {
+		if r.GetBrandId() == id {
+			reopenings.Delete(tx, r.GetId())
+		}
+	}
+	if claim, ok := claims.Get(tx, claimID); ok && claim.GetBrandId() == id {
+		claims.Delete(tx, claimID)
+	}
+	brands.Delete(tx, id)
+	tx.EraseHistory(brands.Name(), id)
+	return nil
+}
+
+// purgeDefinitions erases custom fields and labels that were deleted long enough ago.
+func (s *service) purgeDefinitions(ctx context.Context) (n int, err error) {
+	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		fields := take(customFieldsByPurge.Scan(tx, customFieldsByPurge.Range().To(tx.Now())))
+		for _, f := range fields {
+			customFields.Delete(tx, f.GetId())
+		}
+		words := take(labelsByPurge.Scan(tx, labelsByPurge.Range().To(tx.Now())))
+		for _, l := range words {
+			labels.Delete(tx, l.GetId())
+		}
+		n = max(len(fields), len(words))
+		return nil
+	})
+	return n, err
+}
