@@ -35,7 +35,8 @@ const (
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_UNSPECIFIED CustomFieldNoun = 0
 	// The users of the organization: User.custom_values.
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_USER CustomFieldNoun = 1
-	// Service requests: ServiceRequest.custom_values.
+	// Service requests. Clients can define their fields and read them; ServiceRequest itself
+	// takes no values.
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_SERVICE_REQUEST CustomFieldNoun = 2
 )
 
