@@ -127,7 +127,7 @@ func TestWorkIsDoneAlone(t *testing.T) {
 	if _, err := observer.Remove(t.Context(), holder(t, observer)); err != nil {
 		t.Fatal(err)
 	}
-	if err := held.write(); !errors.Is(err, store.ErrTakenOff) {
+	if err := held.write(); !errors.Is(err, store.ErrTakenOff) && !errors.Is(err, context.Canceled) { // it may have seen so before
 		t.Fatalf("who was taken off the list wrote: %v", err)
 	}
 	<-held.ended

@@ -241,7 +241,8 @@ func (c *Cluster) Start() error {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // ends at once, and its children with it
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // the signal comes when the thread ends that has started it
+		runtime.LockOSThread()         // the signal comes when the thread ends that has started it
+		defer runtime.UnlockOSThread() // or the thread ends too, and with it what else it has started
 		defer close(c.ended)
 		err := cmd.Start()
 		started <- err
