@@ -57,6 +57,9 @@ func config(t testing.TB) server.Config {
 	c := servertest.Config(t)
 	c.BootstrapCode = code
 	c.Lease = 200 * time.Millisecond
+	if testing.Short() { // as where races are looked for, which makes everything slow
+		c.Lease = 2 * time.Second
+	}
 	c.HTTPListen, c.Issuer = "127.0.0.1:0", issuer
 	c.PasskeyDomain, c.PasskeyOrigins = "latchkey.example", []string{origin, "https://latchkey.example", issuer}
 	return c
