@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
@@ -25,22 +24,6 @@ func customField(ctx context.Context, tx *store.Tx, id, etag string) (*pb.Custom
 		return nil, fault.NotFound("custom_field", id)
 	}
 	return f, customFields.Match(f, etag)
-}
-
-// deletable is a record that can be brought back for a while.
-type deletable interface {
-	GetDeleteTime() *timestamppb.Timestamp
-	GetPurgeTime() *timestamppb.Timestamp
-}
-
-// purgeDue tells whether a record was deleted and can be brought back no more.
-func purgeDue(tx *store.Tx, r deletable) bool {
-	return r.GetDeleteTime() != nil && !r.GetPurgeTime().AsTime().After(tx.Now())
-}
-
-// endNow are the times of a record that is deleted now.
-func endNow(tx *store.Tx) (deleted, purge *timestamppb.Timestamp) {
-	return timestamppb.New(tx.Now()), timestamppb.New(tx.Now().Add(undeleteLife))
 }
 
 // CreateCustomField implements pb.CustomFieldServiceServer.

@@ -117,17 +117,7 @@ func (s *service) guesses(tx *store.Tx, who person, email, deviceToken string, f
 }
 
 // purgeDevices forgets devices that nobody has renewed.
-func (s *service) purgeDevices(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(devicesByExpiry.Scan(tx, devicesByExpiry.Range().To(tx.Now())))
-		for _, d := range over {
-			devices.Delete(tx, d.GetId())
-		}
-		n = len(over)
-		return nil
-	})
-	return n, err
-}
+func purgeDevices(tx *store.Tx) int { return deleteDue(tx, devices, devicesByExpiry) }
 
 // where is what a session tells of how it was opened.
 func (o place) where(session *pb.Session, device string) {

@@ -246,7 +246,7 @@ func brandClosed(tx *store.Tx, s subject) bool {
 func reopeningUnknown(tx *store.Tx, s subject) bool {
 	r, ok := reopenings.Get(tx, s.reopening)
 	b, known := brands.Get(tx, r.GetBrandId())
-	return !ok || !known || b.GetDeleteTime() == nil || !b.GetPurgeTime().AsTime().After(tx.Now())
+	return !ok || !known || b.GetDeleteTime() == nil || purgeDue(tx, b)
 }
 
 func personDeleted(tx *store.Tx, s subject) bool { return !profiles.Has(tx, s.user) }

@@ -35,13 +35,7 @@ func (s *service) upkeepOAuth(ctx context.Context) {
 		"access tokens": purgeTokens, "authorization codes": purgeCodes, "revocations": purgeRevocations,
 		"deleted OAuth clients": purgeClients, "signing keys": purgeSigningKeys,
 	} {
-		s.removeAll(ctx, what, func(ctx context.Context) (n int, err error) {
-			err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-				n = purge(tx)
-				return nil
-			})
-			return n, err
-		})
+		s.purge(ctx, what, purge)
 	}
 }
 

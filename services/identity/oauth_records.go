@@ -91,42 +91,24 @@ func endClientSession(tx *store.Tx, id string) {
 }
 
 // purgeTokens removes access tokens that have ended.
-func purgeTokens(tx *store.Tx) (n int) {
-	over := take(tokensByExpiry.Scan(tx, tokensByExpiry.Range().To(tx.Now())))
-	for _, t := range over {
-		tokens.Delete(tx, t.GetId())
-	}
-	return len(over)
-}
+func purgeTokens(tx *store.Tx) int { return deleteDue(tx, tokens, tokensByExpiry) }
 
 // purgeCodes removes codes that nobody can redeem, nor tell that they were redeemed.
-func purgeCodes(tx *store.Tx) (n int) {
-	over := take(codesByPurge.Scan(tx, codesByPurge.Range().To(tx.Now())))
-	for _, c := range over {
-		authCodes.Delete(tx, c.GetId())
-	}
-	return len(over)
-}
+func purgeCodes(tx *store.Tx) int { return deleteDue(tx, authCodes, codesByPurge) }
 
 // purgeRevocations removes what is older than every token that it could be about.
-func purgeRevocations(tx *store.Tx) (n int) {
-	over := take(revocationsByTime.Scan(tx, revocationsByTime.Range().To(tx.Now().Add(-revocationLife))))
-	for _, r := range over {
-		revocations.Delete(tx, r.GetId())
-	}
-	return len(over)
+func purgeRevocations(tx *store.Tx) int {
+	return removeDue(tx, revocationsByTime, tx.Now().Add(-revocationLife), func(r *identitystorepb.Revocation) { revocations.Delete(tx, r.GetId()) })
 }
 
 // purgeClients erases the records of clients that were deleted long enough ago.
-func purgeClients(tx *store.Tx) (n int) {
-	over := take(clientsByPurge.Scan(tx, clientsByPurge.Range().To(tx.Now())))
-	for _, c := range over {
+func purgeClients(tx *store.Tx) int {
+	return removeDue(tx, clientsByPurge, tx.Now(), func(c *pb.OauthClient) {
 		clients.Delete(tx, c.GetId())
 		for consent := range consentsByClient.Scan(tx, consentsByClient.Range(c.GetId())) {
 			consents.Delete(tx, consent.GetId())
 		}
-	}
-	return len(over)
+	})
 }
 
 // revocationLife is how long a revocation is told: longer than any access token lives,

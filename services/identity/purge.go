@@ -218,19 +218,8 @@ func eraseBrand(tx *store.Tx, id string) error {
 	return nil
 }
 
-// purgeDefinitions erases custom fields and labels that were deleted long enough ago.
-func (s *service) purgeDefinitions(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		fields := take(customFieldsByPurge.Scan(tx, customFieldsByPurge.Range().To(tx.Now())))
-		for _, f := range fields {
-			customFields.Delete(tx, f.GetId())
-		}
-		words := take(labelsByPurge.Scan(tx, labelsByPurge.Range().To(tx.Now())))
-		for _, l := range words {
-			labels.Delete(tx, l.GetId())
-		}
-		n = max(len(fields), len(words))
-		return nil
-	})
-	return n, err
-}
+// purgeFields erases custom fields that were deleted long enough ago.
+func purgeFields(tx *store.Tx) int { return deleteDue(tx, customFields, customFieldsByPurge) }
+
+// purgeLabels erases categories, tags and labels that were deleted long enough ago.
+func purgeLabels(tx *store.Tx) int { return deleteDue(tx, labels, labelsByPurge) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -183,12 +182,10 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets, salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
+	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets,
+	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	reopenings, forgettings, customFields, labels, billingAccounts,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
-
-// undeleteLife is how long what was ended or closed can be brought back.
-const undeleteLife = 28 * 24 * time.Hour
 
 func userKey(organization, user string) string { return organization + "/" + user }
 

@@ -241,14 +241,6 @@ func resetFailed() error {
 }
 
 // purgeResets removes codes that have expired.
-func (s *service) purgeResets(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(resetsByExpiry.Scan(tx, resetsByExpiry.Range().To(tx.Now())))
-		for _, r := range over {
-			resets.Delete(tx, r.GetUserId())
-		}
-		n = len(over)
-		return nil
-	})
-	return n, err
+func purgeResets(tx *store.Tx) int {
+	return removeDue(tx, resetsByExpiry, tx.Now(), func(r *identitystorepb.PasswordReset) { resets.Delete(tx, r.GetUserId()) })
 }

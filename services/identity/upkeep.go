@@ -4,7 +4,10 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/internal/store"
 )
@@ -28,14 +31,15 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "closed brands", s.purgeBrands)
 		s.removeAll(ctx, "closed organizations", s.purgeOrganizations)
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
-		s.removeAll(ctx, "deleted custom fields and labels", s.purgeDefinitions)
 		s.removeAll(ctx, "keys of erased members", s.forgetAll)
-		s.removeAll(ctx, "revoked API keys", s.purgeKeys)
-		s.removeAll(ctx, "answered challenges", s.purgeSpent)
-		s.removeAll(ctx, "old devices", s.purgeDevices)
-		s.removeAll(ctx, "old failures", s.purgeFailures)
-		s.removeAll(ctx, "old codes for passwords", s.purgeResets)
-		s.removeAll(ctx, "old impersonations", s.purgeImpersonations)
+		s.purge(ctx, "deleted custom fields", purgeFields)
+		s.purge(ctx, "deleted labels", purgeLabels)
+		s.purge(ctx, "revoked API keys", purgeKeys)
+		s.purge(ctx, "answered challenges", purgeSpent)
+		s.purge(ctx, "old devices", purgeDevices)
+		s.purge(ctx, "old failures", purgeFailures)
+		s.purge(ctx, "old codes for passwords", purgeResets)
+		s.purge(ctx, "old impersonations", purgeImpersonations)
 		s.upkeepOAuth(ctx)
 		select {
 		case <-ctx.Done():
@@ -69,6 +73,11 @@ func (s *service) seedAll(ctx context.Context) bool {
 	return err == nil && len(pending) < batch
 }
 
+// purge is removeAll for what one transaction removes.
+func (s *service) purge(ctx context.Context, what string, remove func(*store.Tx) int) {
+	s.removeAll(ctx, what, func(ctx context.Context) (int, error) { return s.inOne(ctx, remove) })
+}
+
 // removeAll removes batch by batch until one is not full.
 func (s *service) removeAll(ctx context.Context, what string, remove func(context.Context) (int, error)) {
 	for {
@@ -84,69 +93,56 @@ func (s *service) removeAll(ctx context.Context, what string, remove func(contex
 
 // removeExpired removes sessions that have expired. Nobody has to be told: what
 // ResolveSession answers names the time itself.
-func (s *service) removeExpired(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(sessionsByExpiry.Scan(tx, sessionsByExpiry.Range().To(tx.Now())))
-		for _, session := range over {
-			endSession(tx, session.GetId())
-		}
-		n = len(over)
-		return nil
+func (s *service) removeExpired(ctx context.Context) (int, error) {
+	return s.inOne(ctx, func(tx *store.Tx) int {
+		return removeDue(tx, sessionsByExpiry, tx.Now(), func(session *pb.Session) { endSession(tx, session.GetId()) })
 	})
-	return n, err
 }
 
 // purgeKeys erases the records of API keys that were revoked long enough ago.
-func (s *service) purgeKeys(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(apiKeysByPurge.Scan(tx, apiKeysByPurge.Range().To(tx.Now())))
-		for _, key := range over {
-			apiKeys.Delete(tx, key.GetId())
-			apiKeyUses.Delete(tx, key.GetId())
-		}
-		n = len(over)
-		return nil
+func purgeKeys(tx *store.Tx) int {
+	return removeDue(tx, apiKeysByPurge, tx.Now(), func(key *pb.ApiKey) {
+		apiKeys.Delete(tx, key.GetId())
+		apiKeyUses.Delete(tx, key.GetId())
 	})
-	return n, err
 }
 
 // purgeImpersonations erases the records of impersonations that began long enough ago.
-func (s *service) purgeImpersonations(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(impersonationsByPurge.Scan(tx, impersonationsByPurge.Range().To(tx.Now())))
-		for _, i := range over {
-			impersonations.Delete(tx, i.GetId())
-		}
-		n = len(over)
-		return nil
-	})
-	return n, err
+func purgeImpersonations(tx *store.Tx) int {
+	return deleteDue(tx, impersonations, impersonationsByPurge)
 }
 
 // purgeSpent forgets challenges that were answered and that nobody could answer any more.
-func (s *service) purgeSpent(ctx context.Context) (n int, err error) {
+func purgeSpent(tx *store.Tx) int { return deleteDue(tx, spentChallenges, spentByExpiry) }
+
+// purgeFailures forgets wrong proofs of long ago.
+func purgeFailures(tx *store.Tx) int { return deleteDue(tx, failures, failuresByPurge) }
+
+// inOne removes in one transaction.
+func (s *service) inOne(ctx context.Context, remove func(*store.Tx) int) (n int, err error) {
 	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(spentByExpiry.Scan(tx, spentByExpiry.Range().To(tx.Now())))
-		for _, c := range over {
-			spentChallenges.Delete(tx, c.GetId())
-		}
-		n = len(over)
+		n = remove(tx)
 		return nil
 	})
 	return n, err
 }
 
-// purgeFailures forgets wrong proofs of long ago.
-func (s *service) purgeFailures(ctx context.Context) (n int, err error) {
-	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
-		over := take(failuresByPurge.Scan(tx, failuresByPurge.Range().To(tx.Now())))
-		for _, f := range over {
-			failures.Delete(tx, f.GetId())
-		}
-		n = len(over)
-		return nil
-	})
-	return n, err
+// removeDue removes of what an index of instants has up to one of them a batch at most, and
+// returns how much that was.
+func removeDue[T proto.Message](tx *store.Tx, by *store.Index[T], until time.Time, remove func(T)) int {
+	due := take(by.Scan(tx, by.Range().To(until)))
+	for _, v := range due {
+		remove(v)
+	}
+	return len(due)
+}
+
+// deleteDue is removeDue for what nothing else goes with.
+func deleteDue[T interface {
+	proto.Message
+	GetId() string
+}](tx *store.Tx, c *store.Collection[T], by *store.Index[T]) int {
+	return removeDue(tx, by, tx.Now(), func(v T) { c.Delete(tx, v.GetId()) })
 }
 
 // take returns the first of a sequence, one batch at most.
