@@ -90,20 +90,23 @@ type callers struct {
 	mu      sync.Mutex
 	current []string // ids of the parts that are called for
 	history map[string][]porcupine.Operation
+	weight  map[string]int // of the histories, by callsPerPart
 	calls   int
 }
 
 const (
 	callerCount  = 8
 	currentParts = 3
-	// callsPerPart keep a history short enough to be judged: then there is a new part.
-	callsPerPart = 150
+	// callsPerPart keep a history short enough to be judged: then there is a new part. A
+	// call whose outcome nobody knows may have been done at any time since, and so makes as
+	// much work as several others.
+	callsPerPart, unknownAs = 150, 20
 )
 
 func newCallers(t *testing.T, tr *trial.Trial, s *suite) *callers {
 	c := &callers{
 		t: t, trial: tr, company: s.fill(), parts: partsOf(s), began: time.Now(), stop: make(chan struct{}),
-		current: make([]string, currentParts), history: map[string][]porcupine.Operation{},
+		current: make([]string, currentParts), history: map[string][]porcupine.Operation{}, weight: map[string]int{},
 	}
 	c.get = c.getPart
 	return c
@@ -161,7 +164,7 @@ func (c *callers) call(random *rand.Rand, name string) {
 	slot := random.IntN(currentParts)
 	c.mu.Lock()
 	id := c.current[slot]
-	fresh := id == "" || len(c.history[id]) >= callsPerPart
+	fresh := id == "" || c.weight[id] >= callsPerPart
 	if fresh {
 		c.current[slot] = "" // until one is made
 	}
@@ -188,6 +191,9 @@ func (c *callers) note(id string, began time.Duration, in asked, out answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.history[id] = append(c.history[id], op)
+	if c.weight[id]++; out.unknown {
+		c.weight[id] += unknownAs - 1
+	}
 	if c.calls++; !out.unknown && (in.create || in.update) {
 		c.trial.Checked(1)
 	}
@@ -295,6 +301,7 @@ const judgeLimit = time.Minute
 func (c *callers) judge() {
 	c.end()
 	for id, history := range c.history {
+		settle(history)
 		switch porcupine.CheckOperationsTimeout(oneRecord, history, judgeLimit) {
 		case porcupine.Illegal:
 			c.trial.Wrong("the %d calls for part %s have no order: %s", len(history), id, describe(history))
@@ -303,6 +310,24 @@ func (c *callers) judge() {
 		}
 	}
 	c.trial.Remark("%d calls for %d records", c.calls, len(c.history))
+}
+
+// settle makes known what others were told of: who was told a name, which only one call
+// gives, was told too that this call was done by then, and at which version. What nobody was
+// told of remains unknown.
+func settle(history []porcupine.Operation) {
+	unknown := map[string]*porcupine.Operation{}
+	for i := range history {
+		if in, out := history[i].Input.(asked), history[i].Output.(answer); out.unknown && in.update {
+			unknown[in.name] = &history[i]
+		}
+	}
+	for _, told := range history {
+		out := told.Output.(answer)
+		if op := unknown[out.name]; op != nil && !out.unknown && told.Return < op.Return {
+			op.Output, op.Return = answer{partAs: out.partAs}, told.Return
+		}
+	}
 }
 
 func describe(history []porcupine.Operation) (text string) {
