@@ -19,7 +19,7 @@ import (
 
 const (
 	apiKeyPrefix = "lka_"
-	// maxKeys is how many active keys one person can have in an organization.
+	// maxKeys is how many active keys act as one user in an organization.
 	maxKeys = 100
 	// day is how exactly the last use of a key is known, and how long at most what
 	// ResolveSession says of it holds.
@@ -37,6 +37,12 @@ func (s *service) CreateApiKey(ctx context.Context, req *pb.CreateApiKeyRequest)
 		Id: s.newID(), UserId: caller.ID, OrganizationId: caller.Organization, Name: req.GetName(),
 		Scopes: scopeNames(scopes), ExpireTime: req.GetExpireTime(), State: keyActive,
 	}
+	if account := req.GetServiceAccountId(); account != "" {
+		if err := s.checkForAccount(ctx, account, scopes); err != nil {
+			return nil, err
+		}
+		fresh.UserId, fresh.MakerId = account, caller.ID
+	}
 	secret, hash := token.New(apiKeyPrefix, s.random)
 	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.CreateApiKeyResponse, error) {
 		if err := issueKey(tx, caller, fresh, hash[:]); err != nil {
@@ -50,10 +56,33 @@ func (s *service) CreateApiKey(ctx context.Context, req *pb.CreateApiKeyRequest)
 	return resp, err
 }
 
+// checkForAccount returns nil if the caller may make a key with these scopes for a service
+// account.
+func (s *service) checkForAccount(ctx context.Context, account string, scopes catalog.Set) error {
+	held, err := s.reachable(ctx, account, "call as")
+	if err != nil {
+		return err
+	}
+	return checkHeld(scopes, held, "the service account does not have the permission %s: give it that first")
+}
+
+// accountOfKey returns the service account that a key acts as, or "".
+func accountOfKey(key *pb.ApiKey) string {
+	if key.GetMakerId() == "" {
+		return ""
+	}
+	return key.GetUserId()
+}
+
 // issueKey keeps a new key of the caller, and what proves it.
 func issueKey(tx *store.Tx, caller *authz.Principal, key *pb.ApiKey, hash []byte) error {
 	if err := admit(tx, callerAsSubject(caller), pathNewKey); err != nil {
 		return err
+	}
+	if key.GetMakerId() != "" {
+		if _, err := activeAccount(tx, key.GetOrganizationId(), key.GetUserId()); err != nil {
+			return err
+		}
 	}
 	if hasExpired(tx, key) {
 		return fault.Invalid("expire_time", "must be in the future")
@@ -65,7 +94,7 @@ func issueKey(tx *store.Tx, caller *authz.Principal, key *pb.ApiKey, hash []byte
 		}
 	}
 	if active >= maxKeys {
-		return fault.Limit("active API keys of one person in an organization", 0)
+		return fault.Limit("active API keys of one user in an organization", 0)
 	}
 	key.CreateTime = timestamppb.New(tx.Now())
 	if err := apiKeys.Put(tx, key); err != nil {
@@ -161,6 +190,16 @@ func revokeKeysOf(tx *store.Tx, u *pb.User) error {
 
 // RotateApiKey implements pb.ApiKeyServiceServer.
 func (s *service) RotateApiKey(ctx context.Context, req *pb.RotateApiKeyRequest) (*pb.RotateApiKeyResponse, error) {
+	account, err := read(ctx, s, func(tx *store.Tx) (string, error) {
+		key, _ := apiKeys.Get(tx, req.GetId())
+		return accountOfKey(key), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkAccountWithin(ctx, account); err != nil {
+		return nil, err
+	}
 	id := s.newID()
 	secret, hash := token.New(apiKeyPrefix, s.random)
 	var resp *pb.RotateApiKeyResponse
@@ -187,9 +226,16 @@ func rotateKey(ctx context.Context, tx *store.Tx, req *pb.RotateApiKeyRequest, i
 	if hasExpired(tx, old) {
 		return nil, fault.Refused("the key has expired: make a new one")
 	}
+	caller := authz.Caller(ctx)
 	fresh := &pb.ApiKey{
 		Id: id, UserId: old.GetUserId(), OrganizationId: old.GetOrganizationId(), Name: old.GetName(),
 		Scopes: old.GetScopes(), ExpireTime: old.GetExpireTime(), State: keyActive,
+	}
+	if accountOfKey(old) != "" {
+		if err := checkHeld(scopesOf(old.GetScopes()), caller.Grants, heldByCaller); err != nil {
+			return nil, err
+		}
+		fresh.MakerId = caller.ID
 	}
 	if req.GetExpireTime() != nil {
 		fresh.ExpireTime = req.GetExpireTime()
@@ -198,7 +244,7 @@ func rotateKey(ctx context.Context, tx *store.Tx, req *pb.RotateApiKeyRequest, i
 	if err := retireKey(tx, old, req.GetOverlap().AsDuration()); err != nil {
 		return nil, err
 	}
-	if err := issueKey(tx, authz.Caller(ctx), fresh, hash); err != nil {
+	if err := issueKey(tx, caller, fresh, hash); err != nil {
 		return nil, err
 	}
 	return &pb.RotateApiKeyResponse{ApiKey: shownKey(ctx, fresh), Replaced: shownKey(ctx, old)}, nil

@@ -121,6 +121,11 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		u.State = deactivated
 		return users.Put(tx, u)
 	},
+	"service account": func(tx *store.Tx, w Whom) error {
+		u, _ := users.Get(tx, userKey(w.Organization, w.User))
+		u.ServiceAccount = true
+		return users.Put(tx, u)
+	},
 	"actor shut out": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.ActorSession)
 		return nil

@@ -127,6 +127,7 @@ var blocks = []block{
 	{name: "person deleted", on: append([]path{pathReset}, members...), holds: personDeleted},
 	{name: "membership ended", on: members, holds: membershipEnded},
 	{name: "user deactivated", on: members, holds: userDeactivated},
+	{name: "service account", on: personal, holds: isServiceAccount},
 	{name: "not in person", on: issuing, holds: notInPerson, refusal: inPersonOnly},
 	{name: "session ended", on: bySession, holds: sessionEnded, refusal: credentialsInvalid},
 	{name: "session expired", on: bySession, holds: sessionExpired, refusal: credentialsInvalid},
@@ -249,7 +250,10 @@ func reopeningUnknown(tx *store.Tx, s subject) bool {
 	return !ok || !known || b.GetDeleteTime() == nil || purgeDue(tx, b)
 }
 
-func personDeleted(tx *store.Tx, s subject) bool { return !profiles.Has(tx, s.user) }
+// personDeleted holds when there is nobody with the user's id in the suite, or not any more.
+func personDeleted(tx *store.Tx, s subject) bool {
+	return !profiles.Has(tx, s.user) && !isServiceAccount(tx, s)
+}
 
 func membershipEnded(tx *store.Tx, s subject) bool {
 	_, err := member(tx, s.organization, s.user)

@@ -107,6 +107,12 @@ var ways = map[string]func(*caller) error{
 		mustNot(c.t, err)
 		return refusedHTTP(c.machine.refresh(c.suite, token))
 	},
+	"show a service account's key": func(c *caller) error { return c.resolve(c.account.key) },
+	"issue a token to a service account's client": func(c *caller) error {
+		return refusedHTTP(c.machineToken(c.account.machine.GetId(), c.account.machine.secret))
+	},
+	"show the token of a service account's client": func(c *caller) error { return c.resolve(c.account.machineCall) },
+
 	"show a token of a client's person": func(c *caller) error { return c.resolve(c.personCall) },
 	"show the token of a client":        func(c *caller) error { return c.resolve(c.machineCall) },
 	"close a brand": func(c *caller) error {
@@ -213,6 +219,9 @@ var wholeOrganization = []string{"organization unknown", "organization suspended
 // both are the calls that are made for the person with the second factor too.
 var both = []string{"membership ended", "user deactivated", "session ended", "password changed"}
 
+// ofAccounts are the states that a service account comes into too, with its key and client.
+var ofAccounts = []string{"membership ended", "user deactivated", "key revoked", "key expired", "client deleted", "client not proven", "access token expired"}
+
 // subject is somebody whom a state blocks.
 type subject struct {
 	*caller
@@ -221,6 +230,9 @@ type subject struct {
 
 // byItself is what goes on without its maker's session.
 var byItself = []string{"prove an OAuth client", "exchange an API key", "issue a token to a client", "show the token of a client"}
+
+// byAccount is what goes on whatever becomes of persons.
+var byAccount = []string{"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 
 // free are the paths that a state does not block. All others it does.
 var free = map[string][]string{
@@ -234,8 +246,8 @@ var free = map[string][]string{
 	"code for a password expired": allBut("reset a password"),
 	// A change of the password ends the other sessions, each as such.
 	"password changed":        allBut("sign in with a password", "show a password for a challenge", "answer a challenge", "change the password"),
-	"key revoked":             allBut("show an API key's token", "exchange an API key"),
-	"key expired":             allBut("show an API key's token", "exchange an API key"),
+	"key revoked":             allBut("show an API key's token", "exchange an API key", "show a service account's key"),
+	"key expired":             allBut("show an API key's token", "exchange an API key", "show a service account's key"),
 	"key not proven":          allBut("exchange an API key"),
 	"actor shut out":          allBut("show an actor's token"),
 	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
@@ -247,22 +259,26 @@ var free = map[string][]string{
 		"hand out a code for a password", "close a brand"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
+		"issue a token to a service account's client", "show the token of a service account's client",
 		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person"),
-	"client not proven":    allBut("prove an OAuth client", "issue a token to a client", "redeem a code", "renew tokens"),
-	"access token expired": allBut("show the token of a client", "show a token of a client's person"),
+	"client not proven": allBut("prove an OAuth client", "issue a token to a client", "issue a token to a service account's client",
+		"redeem a code", "renew tokens"),
+	"access token expired": allBut("show the token of a client", "show the token of a service account's client", "show a token of a client's person"),
 	// A client belongs to the organization: that its maker has left does not keep it from
 	// looking at tokens, but from acting.
 	"organization unknown":   {"prove an OAuth client", "reset a password"},
 	"organization suspended": {"prove an OAuth client", "reset a password"},
 	"organization closed":    {"prove an OAuth client", "reset a password"},
 	"brand closed":           {"prove an OAuth client", "reset a password"},
-	"person deleted":         {"prove an OAuth client"},
+	"person deleted":         append(byAccount, "prove an OAuth client"),
+	"service account":        slices.Concat(byItself, byAccount, []string{"show an API key's token", "reset a password"}),
 	"membership ended":       {"prove an OAuth client", "reset a password"},
 	"user deactivated":       {"prove an OAuth client", "reset a password"},
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"sign in with a passkey", "show an API key's token", "show an actor's token", "reset a password"}
+	"sign in with a passkey", "show an API key's token", "show an actor's token", "reset a password",
+	"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
 // Every path with every state is a cell, but for those that are free.
@@ -314,6 +330,9 @@ func (c *caller) blocked(block string) []subject {
 		}
 		mustNot(c.t, identity.Tamper(c.t.Context(), block, who.whomOf(home)))
 	}
+	if slices.Contains(ofAccounts, block) {
+		mustNot(c.t, identity.Tamper(c.t.Context(), block, s.account.whom()))
+	}
 	subjects := []subject{s}
 	if call := calls[block]; call != nil {
 		boss := c
@@ -325,6 +344,9 @@ func (c *caller) blocked(block string) []subject {
 		mustNot(c.t, call(boss, s.caller))
 		if slices.Contains(both, block) {
 			mustNot(c.t, call(home, s.strong))
+		}
+		if slices.Contains(ofAccounts, block) {
+			mustNot(c.t, call(boss, s.account))
 		}
 		subjects = append(subjects, s)
 	}
@@ -366,6 +388,9 @@ func (c *caller) known() {
 	if !c.signedIn(c.machineCall) {
 		c.t.Fatal("the fresh token of a client is not accepted")
 	}
+	if !c.signedIn(c.account.key) || !c.signedIn(c.account.machineCall) {
+		c.t.Fatal("the fresh key of a service account, or the token of its client, is not accepted")
+	}
 }
 
 // in is the same person in a process that was started again.
@@ -374,6 +399,9 @@ func (c *caller) in(s *suite) *caller {
 	next.suite = s
 	if c.strong != nil {
 		next.strong = c.strong.in(s)
+	}
+	if c.account != nil {
+		next.account = c.account.in(s)
 	}
 	return &next
 }
@@ -443,6 +471,7 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	claims, _ := u.verify(u.personCall, "at+jwt")
 	u.personSession = claims["sid"].(string)
 	u.machineCall = u.machineToken(u.machine.GetId(), u.machine.secret).str("access_token")
+	u.account = u.withAccount("OA", "Organization")
 	u.beneath = c.add("beneath-"+name, "US").user.GetId()
 	actor := c.signIn(c.session.GetOrganizationId())
 	resp := actor.actFor(u)

@@ -72,6 +72,17 @@ func (s *service) actable(ctx context.Context, user string) (catalog.Set, error)
 	if err != nil {
 		return catalog.Set{}, err
 	}
+	theirs, err := s.reachable(ctx, user, "act for")
+	if err != nil {
+		return catalog.Set{}, err
+	}
+	return theirs, checkSurface(surfaceOf[caller.Surface], theirs)
+}
+
+// reachable returns what a user of the caller's organization holds, if the caller holds no
+// less. Doing is what the caller wants to do to the user.
+func (s *service) reachable(ctx context.Context, user, doing string) (catalog.Set, error) {
+	caller := authz.Caller(ctx)
 	theirs, err := s.grantsOf(ctx, caller.Organization, user)
 	if err != nil {
 		return catalog.Set{}, err
@@ -80,18 +91,19 @@ func (s *service) actable(ctx context.Context, user string) (catalog.Set, error)
 	if theirs.Has(seePricing) { // a setting, but amounts are as secret as keys keep anything
 		reach.Add(seePricing)
 	}
-	if err := within(reach, caller.Grants, "act for"); err != nil {
-		return catalog.Set{}, err
-	}
-	return theirs, checkSurface(surfaceOf[caller.Surface], theirs)
+	return theirs, within(reach, caller.Grants, doing)
 }
 
 // activeMember finds a member who may come in. One who may not is as unknown as
 // nobody.
 func activeMember(tx *store.Tx, organization, id string) (*pb.User, error) {
 	u, err := member(tx, organization, id)
-	if err == nil && u.GetState() != active {
+	switch {
+	case err != nil:
+	case u.GetState() != active:
 		err = fault.NotFound("user", id)
+	case u.GetServiceAccount():
+		err = fault.Refused("a service account is no person, so nobody acts for it: make an API key for it")
 	}
 	return u, err
 }

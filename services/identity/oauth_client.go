@@ -36,15 +36,23 @@ func (s *service) CreateOauthClient(ctx context.Context, req *pb.CreateOauthClie
 	fresh := &pb.OauthClient{
 		Id: s.newID(), Owner: in.GetOwner(), OrganizationId: caller.Organization, UserId: caller.ID, Name: in.GetName(), Kind: in.GetKind(),
 		GrantTypes: in.GetGrantTypes(), RedirectUris: in.GetRedirectUris(), PostLogoutRedirectUris: in.GetPostLogoutRedirectUris(),
-		Scopes: in.GetScopes(), SigningAlgorithm: in.GetSigningAlgorithm(), FirstParty: in.FirstParty,
+		Scopes: in.GetScopes(), SigningAlgorithm: in.GetSigningAlgorithm(), FirstParty: in.FirstParty, ServiceAccountId: in.ServiceAccountId,
 	}
 	if err := checkClient(fresh, caller); err != nil {
+		return nil, err
+	}
+	if err := s.checkAccountWithin(ctx, fresh.GetServiceAccountId()); err != nil {
 		return nil, err
 	}
 	secret, hash := token.New(clientSecretPrefix, s.random)
 	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.CreateOauthClientResponse, error) {
 		if err := admit(tx, callerAsSubject(caller), pathNewClient); err != nil {
 			return nil, err
+		}
+		if account := fresh.GetServiceAccountId(); account != "" {
+			if _, err := activeAccount(tx, caller.Organization, account); err != nil {
+				return nil, err
+			}
 		}
 		brand, err := brandOf(tx, caller.Organization)
 		if err != nil {
@@ -141,6 +149,19 @@ func changedClient(ctx context.Context, tx *store.Tx, id, etag string) (*pb.Oaut
 	return c, nil
 }
 
+// checkClientsAccount is checkAccountWithin for the service account of a client, if it has
+// one.
+func (s *service) checkClientsAccount(ctx context.Context, client string) error {
+	account, err := read(ctx, s, func(tx *store.Tx) (string, error) {
+		c, err := managedClient(ctx, tx, client)
+		return c.GetServiceAccountId(), err
+	})
+	if err != nil {
+		return err
+	}
+	return s.checkAccountWithin(ctx, account)
+}
+
 // UpdateOauthClient implements pb.OauthClientServiceServer.
 func (s *service) UpdateOauthClient(ctx context.Context, req *pb.UpdateOauthClientRequest) (*pb.UpdateOauthClientResponse, error) {
 	caller := authz.Caller(ctx)
@@ -148,6 +169,9 @@ func (s *service) UpdateOauthClient(ctx context.Context, req *pb.UpdateOauthClie
 		return nil, inPersonOnly()
 	}
 	in := req.GetOauthClient()
+	if err := s.checkClientsAccount(ctx, in.GetId()); err != nil {
+		return nil, err
+	}
 	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateOauthClientResponse, error) {
 		c, err := changedClient(ctx, tx, in.GetId(), in.GetEtag())
 		if err != nil {
@@ -206,6 +230,9 @@ func (s *service) RotateOauthClientSecret(ctx context.Context, req *pb.RotateOau
 	if !caller.InPerson() {
 		return nil, inPersonOnly()
 	}
+	if err := s.checkClientsAccount(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
 	secret, hash := token.New(clientSecretPrefix, s.random)
 	fresh := false
 	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.RotateOauthClientSecretResponse, error) {
@@ -215,8 +242,9 @@ func (s *service) RotateOauthClientSecret(ctx context.Context, req *pb.RotateOau
 			return nil, err
 		case c.GetKind() != confidential:
 			return nil, fault.Refused("a public client has no secret")
-		case mayUse(c, grantClient) && c.GetUserId() != caller.ID:
-			return nil, fault.Relation("who made the client")
+		}
+		if err := checkActor(c, caller, pb.OauthClientService_RotateOauthClientSecret_FullMethodName); err != nil {
+			return nil, err
 		}
 		if err := admit(tx, callerAsSubject(caller), pathNewClient); err != nil {
 			return nil, err

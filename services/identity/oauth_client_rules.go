@@ -66,6 +66,9 @@ func checkClient(c *pb.OauthClient, caller *authz.Principal) error {
 // checkActsAlone returns nil if a client that acts by itself can, and may.
 func checkActsAlone(c *pb.OauthClient, caller *authz.Principal) error {
 	if !mayUse(c, grantClient) {
+		if c.GetServiceAccountId() != "" {
+			return fault.Invalid("oauth_client.service_account_id", "must be left out for a client without client credentials: it acts as the people who let it in")
+		}
 		return nil
 	}
 	switch {
@@ -73,8 +76,11 @@ func checkActsAlone(c *pb.OauthClient, caller *authz.Principal) error {
 		return fault.Invalid("oauth_client.grant_types", "must not have client credentials without a secret: a public client has none")
 	case c.GetOwner() == brandOwned:
 		return fault.Invalid("oauth_client.grant_types", "must not have client credentials for a brand: a client acts by itself in one organization")
-	case c.GetUserId() != caller.ID:
-		return fault.Relation("who made the client")
+	case c.GetServiceAccountId() != "" && slices.Contains(c.GetScopes(), scopeAll):
+		return fault.Invalid("oauth_client.scopes", "must not have all for a service account: what the account is given later is not for everybody who knows the secret")
+	}
+	if err := checkActor(c, caller, pb.OauthClientService_UpdateOauthClient_FullMethodName); err != nil {
+		return err
 	}
 	if slices.Contains(c.GetScopes(), scopeAll) {
 		return nil // never more than its maker holds
@@ -85,6 +91,28 @@ func checkActsAlone(c *pb.OauthClient, caller *authz.Principal) error {
 			map[string]string{"grant": key.String()})
 	}
 	return nil
+}
+
+// checkActor returns nil unless a client acts by itself as somebody else than the caller,
+// or as a service account although the caller does not manage those.
+func checkActor(c *pb.OauthClient, caller *authz.Principal, method string) error {
+	switch {
+	case !mayUse(c, grantClient):
+		return nil
+	case c.GetServiceAccountId() != "":
+		return manages(caller, method)
+	case c.GetUserId() != caller.ID:
+		return fault.Relation("who made the client")
+	}
+	return nil
+}
+
+// actsAs returns the user as whom a client acts by itself.
+func actsAs(c *pb.OauthClient) string {
+	if account := c.GetServiceAccountId(); account != "" {
+		return account
+	}
+	return c.GetUserId()
 }
 
 const redirectRule = "must be https, http on 127.0.0.1 or [::1], or of a private scheme with a dot in it, and without a fragment or a user"

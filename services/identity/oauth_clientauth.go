@@ -104,7 +104,7 @@ func (c *claimant) subject() subject {
 	if c.key != nil {
 		return subject{organization: c.key.GetOrganizationId(), user: c.key.GetUserId(), apiKey: c.key.GetId(), keyToken: tokenID([]byte(c.secret))}
 	}
-	return subject{organization: c.client.GetOrganizationId(), user: c.client.GetUserId(), client: c.client.GetId(), clientSecret: c.secret}
+	return subject{organization: c.client.GetOrganizationId(), user: actsAs(c.client), client: c.client.GetId(), clientSecret: c.secret}
 }
 
 // path is that on which a claimant proves itself.

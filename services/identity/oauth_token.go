@@ -173,12 +173,12 @@ func (t *accessToken) answer() *tokenAnswer {
 
 // resolveClient answers for a client that acts by itself.
 func resolveClient(tx *store.Tx, c *pb.OauthClient, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
-	who := subject{organization: c.GetOrganizationId(), user: c.GetUserId(), client: c.GetId(), accessToken: t.GetId()}
+	who := subject{organization: c.GetOrganizationId(), user: actsAs(c), client: c.GetId(), accessToken: t.GetId()}
 	if err := admit(tx, who, pathMachineCall); err != nil {
 		return nil, err
 	}
 	return &pb.SessionFacts{
-		SessionId: c.GetId(), UserId: c.GetUserId(), OrganizationId: c.GetOrganizationId(),
+		SessionId: c.GetId(), UserId: actsAs(c), OrganizationId: c.GetOrganizationId(),
 		Surface: pb.Surface_SURFACE_API, ExpireTime: t.GetExpireTime(), Scopes: t.Scopes,
 	}, nil
 }

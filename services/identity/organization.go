@@ -34,7 +34,7 @@ func (s *service) CreateOrganization(ctx context.Context, req *pb.CreateOrganiza
 		}
 		owner, ok := profiles.Get(tx, caller.ID)
 		if !ok {
-			return nil, fault.NotFound("profile", caller.ID)
+			return nil, fault.Refused("a service account owns no organization: let a person make it")
 		}
 		fresh.BrandId = home.GetBrandId()
 		_, err = foundOrganization(tx, fresh, owner, caller.Grants.Bytes())

@@ -39,6 +39,7 @@ type service struct {
 	pb.UnimplementedOrganizationServiceServer
 	pb.UnimplementedPasswordServiceServer
 	pb.UnimplementedProfileServiceServer
+	pb.UnimplementedServiceAccountServiceServer
 	pb.UnimplementedSessionServiceServer
 	pb.UnimplementedUserServiceServer
 
@@ -84,6 +85,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
 	pb.RegisterPasswordServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
+	pb.RegisterServiceAccountServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)
 	pb.RegisterUserServiceServer(env.Registrar, s)
 	if err := s.openOAuth(env); err != nil {

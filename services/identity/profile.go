@@ -18,9 +18,19 @@ import (
 // GetProfile implements pb.ProfileServiceServer.
 func (s *service) GetProfile(ctx context.Context, _ *pb.GetProfileRequest) (*pb.GetProfileResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.GetProfileResponse, error) {
-		p, err := profileOf(tx, authz.Caller(ctx).ID)
+		caller := authz.Caller(ctx)
+		u, _ := users.Get(tx, userKey(caller.Organization, caller.ID))
+		if u.GetServiceAccount() {
+			return &pb.GetProfileResponse{Profile: profileOfAccount(u)}, nil
+		}
+		p, err := profileOf(tx, caller.ID)
 		return &pb.GetProfileResponse{Profile: p}, err
 	})
+}
+
+// profileOfAccount is what a service account is told of itself.
+func profileOfAccount(u *pb.User) *pb.Profile {
+	return &pb.Profile{Id: u.GetId(), CreateTime: u.GetCreateTime(), UpdateTime: u.GetUpdateTime(), DisplayName: u.GetDisplayName()}
 }
 
 func profileOf(tx *store.Tx, id string) (*pb.Profile, error) {

@@ -95,8 +95,12 @@ func (s *service) IssuePasswordReset(ctx context.Context, req *pb.IssuePasswordR
 		if err := admit(tx, callerAsSubject(caller), pathIssueReset); err != nil {
 			return nil, err
 		}
-		if _, err := member(tx, caller.Organization, user); err != nil {
+		u, err := member(tx, caller.Organization, user)
+		if err != nil {
 			return nil, err
+		}
+		if u.GetServiceAccount() {
+			return nil, fault.Refused("a service account has no password: make an API key for it")
 		}
 		for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
 			if u.GetOrganizationId() != caller.Organization {

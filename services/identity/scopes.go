@@ -19,12 +19,10 @@ func checkScopes(names []string, held catalog.Set) (catalog.Set, error) {
 		if !ok || key.Name != name {
 			return scopes, fault.Invalid("scopes", "must be keys of the catalog, and %q is none: CatalogService.ListCatalog lists them", name)
 		}
-		if !held.Has(key.Bit()) {
-			return scopes, fault.New(codes.PermissionDenied, faultpb.Reason_REASON_BEYOND_OWN_GRANTS,
-				fmt.Sprintf("you do not have the permission %s yourself: a key can have only what you have", name),
-				map[string]string{"grant": name})
-		}
 		scopes.Add(key.Bit())
+	}
+	if err := checkHeld(scopes, held, heldByCaller); err != nil {
+		return scopes, err
 	}
 	for b := range scopes.All() {
 		for need := range catalog.Needs(b).OnlyKeys().Without(scopes).All() {
@@ -32,6 +30,19 @@ func checkScopes(names []string, held catalog.Set) (catalog.Set, error) {
 		}
 	}
 	return scopes, nil
+}
+
+// heldByCaller is why the scopes of a key must be what the caller holds.
+const heldByCaller = "you do not have the permission %s yourself: a key can have only what you have"
+
+// checkHeld returns nil if scopes are among what is held. Why says what it means that one
+// is not, with %s for its name.
+func checkHeld(scopes, held catalog.Set, why string) error {
+	for b := range scopes.Without(held).All() {
+		return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_BEYOND_OWN_GRANTS, fmt.Sprintf(why, b),
+			map[string]string{"grant": b.String()})
+	}
+	return nil
 }
 
 // scopesOf reads the scopes of a kept key. A name that is none any more gives nothing.

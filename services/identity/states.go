@@ -91,13 +91,16 @@ var apiKeyStates = states.New("API key", (*pb.ApiKey).GetId, (*pb.ApiKey).GetSta
 	},
 )
 
-// checkRotator lets nobody else have a token that acts as who made the key.
+// checkRotator lets nobody else have a token that acts as who made the key, nor somebody
+// who does not manage service accounts one that acts as such.
 func checkRotator(c *authz.Principal, k *pb.ApiKey) error {
 	switch {
-	case c.ID != k.GetUserId():
-		return fault.Relation("who made the key")
 	case !c.InPerson():
 		return inPersonOnly()
+	case accountOfKey(k) != "":
+		return manages(c, pb.ApiKeyService_RotateApiKey_FullMethodName)
+	case c.ID != k.GetUserId():
+		return fault.Relation("who made the key")
 	}
 	return nil
 }

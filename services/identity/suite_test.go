@@ -113,6 +113,8 @@ type caller struct {
 	refresh               string      // token that goes on with the session
 	device                string      // token of the device
 	resetCode             string      // for the password
+	// account is a service account, with a key and a client.
+	account *caller
 	// strong is somebody else, who has a second factor.
 	strong *caller
 	app    *app
@@ -131,10 +133,13 @@ func withToken(ctx context.Context, token string) context.Context {
 	return metadata.NewOutgoingContext(ctx, metadata.Pairs("authorization", "Bearer "+token))
 }
 
-func (s *suite) users() pb.UserServiceClient          { return pb.NewUserServiceClient(s.conn) }
-func (s *suite) sessions() pb.SessionServiceClient    { return pb.NewSessionServiceClient(s.conn) }
-func (s *suite) profiles() pb.ProfileServiceClient    { return pb.NewProfileServiceClient(s.conn) }
-func (s *suite) apiKeys() pb.ApiKeyServiceClient      { return pb.NewApiKeyServiceClient(s.conn) }
+func (s *suite) users() pb.UserServiceClient       { return pb.NewUserServiceClient(s.conn) }
+func (s *suite) sessions() pb.SessionServiceClient { return pb.NewSessionServiceClient(s.conn) }
+func (s *suite) profiles() pb.ProfileServiceClient { return pb.NewProfileServiceClient(s.conn) }
+func (s *suite) apiKeys() pb.ApiKeyServiceClient   { return pb.NewApiKeyServiceClient(s.conn) }
+func (s *suite) accounts() pb.ServiceAccountServiceClient {
+	return pb.NewServiceAccountServiceClient(s.conn)
+}
 func (s *suite) factors() pb.FactorServiceClient      { return pb.NewFactorServiceClient(s.conn) }
 func (s *suite) brands() pb.BrandServiceClient        { return pb.NewBrandServiceClient(s.conn) }
 func (s *suite) bootstrap() pb.BootstrapServiceClient { return pb.NewBootstrapServiceClient(s.conn) }

@@ -364,23 +364,22 @@ func (s *service) LookupMembers(ctx context.Context, req *pb.LookupMembersReques
 	organization := store.OriginOf(ctx).Tenant
 	return read(ctx, s, func(tx *store.Tx) (*pb.LookupMembersResponse, error) {
 		resp := &pb.LookupMembersResponse{}
-		add := func(p *pb.Profile) {
-			u, err := member(tx, organization, p.GetId())
-			if err == nil && (u.GetState() == active || req.GetIncludeDeactivated()) {
+		add := func(id string, p *pb.Profile) {
+			u, err := member(tx, organization, id)
+			if err == nil && (p != nil || u.GetServiceAccount()) && (u.GetState() == active || req.GetIncludeDeactivated()) {
 				resp.Members = append(resp.Members, &pb.Member{
-					UserId: u.GetId(), DisplayName: u.GetDisplayName(), Email: p.GetEmail(), State: u.GetState(),
+					UserId: id, DisplayName: u.GetDisplayName(), Email: p.GetEmail(), State: u.GetState(), ServiceAccount: u.GetServiceAccount(),
 				})
 			}
 		}
 		for _, id := range req.GetUserIds() {
-			if p, ok := profiles.Get(tx, id); ok {
-				add(p)
-			}
+			p, _ := profiles.Get(tx, id)
+			add(id, p)
 		}
 		for _, text := range req.GetEmails() {
 			email, _ := normalEmail(text)
 			if p, ok := profileByEmail.First(tx, email); ok && email != "" {
-				add(p)
+				add(p.GetId(), p)
 			}
 		}
 		return resp, nil

@@ -215,3 +215,20 @@ func TestTheCatalogIsListed(t *testing.T) {
 		t.Errorf("%d assignable keys, want %d", got, want)
 	}
 }
+
+// SECURITY: a service account never counts as an owner, whatever it holds.
+func TestServiceAccountIsNoLastOwner(t *testing.T) {
+	owner := start(t)
+	resp, err := identitypb.NewServiceAccountServiceClient(owner.conn).CreateServiceAccount(owner.ctx(),
+		&identitypb.CreateServiceAccountRequest{DisplayName: "robot"})
+	mustNot(t, err)
+	account := resp.GetUser().GetId()
+	_, err = owner.access().SetUserRole(owner.ctx(), &pb.SetUserRoleRequest{UserId: account, RoleId: "OW"})
+	mustNot(t, err)
+	_, err = owner.access().SetUserRole(owner.ctx(), &pb.SetUserRoleRequest{UserId: owner.id, RoleId: "US"})
+	check(t, "the last person's role", err, codes.FailedPrecondition, "LAST_OWNER")
+	_, err = identitypb.NewUserServiceClient(owner.conn).DeactivateUser(owner.ctx(), &identitypb.DeactivateUserRequest{Id: owner.id})
+	check(t, "the last person", err, codes.FailedPrecondition, "LAST_OWNER")
+	_, err = identitypb.NewUserServiceClient(owner.conn).DeactivateUser(owner.ctx(), &identitypb.DeactivateUserRequest{Id: account})
+	mustNot(t, err)
+}

@@ -360,7 +360,8 @@ func (im *importing) keepOwner() error {
 	ids = slices.DeleteFunc(ids, func(id string) bool { return im.evaluated[id] })
 	ids = append(ids, slices.Sorted(maps.Keys(im.stay))...)
 	for some := range slices.Chunk(ids, maxLookup) {
-		if active, err := im.members(im.ctx, some...); err != nil || len(active) > 0 {
+		persons, err := im.persons(im.ctx, some...)
+		if err != nil || slices.Contains(slices.Collect(maps.Values(persons)), true) {
 			return err
 		}
 	}

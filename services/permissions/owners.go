@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
+	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/catalog"
@@ -123,8 +124,9 @@ func lastOwner() error {
 }
 
 // ownersAnd returns which of the organization's owners, and of these users, are
-// active members. It fails with NOT_FOUND if one of the users is none; an empty one
-// does not count.
+// active members and persons: a service account cannot sign in to do an owner's work. It
+// fails with NOT_FOUND if one of the users is no active member; an empty one does not
+// count.
 func (s *service) ownersAnd(ctx context.Context, users ...string) (map[string]bool, error) {
 	users = withoutEmpty(users...)
 	var ids []string
@@ -135,16 +137,29 @@ func (s *service) ownersAnd(ctx context.Context, users ...string) (map[string]bo
 	if err != nil {
 		return nil, err
 	}
-	active, err := s.members(ctx, append(ids, users...)...)
+	persons, err := s.persons(ctx, append(ids, users...)...)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range users {
-		if !active[id] {
+		if _, ok := persons[id]; !ok {
 			return nil, fault.NotFound("user", id)
 		}
 	}
-	return active, nil
+	return persons, nil
+}
+
+// persons tells of those of the users who are active members which are persons.
+func (s *service) persons(ctx context.Context, users ...string) (map[string]bool, error) {
+	persons := map[string]bool{}
+	if len(users) == 0 {
+		return persons, nil
+	}
+	found, err := s.lookUp(ctx, &identitypb.LookupMembersRequest{UserIds: users})
+	for _, m := range found {
+		persons[m.GetUserId()] = !m.GetServiceAccount()
+	}
+	return persons, err
 }
 
 func withoutEmpty(ids ...string) []string {

@@ -95,7 +95,7 @@ type ApiKey struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// When the record of a revoked key is erased: 28 days after revoke_time.
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
-	// Who made the key, and whom it acts as.
+	// Whom the key acts as: who made it, or a service account.
 	UserId string `protobuf:"bytes,6,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The organization that the key acts in.
 	OrganizationId string `protobuf:"bytes,7,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
@@ -116,8 +116,10 @@ type ApiKey struct {
 	SuccessorId string `protobuf:"bytes,14,opt,name=successor_id,json=successorId,proto3" json:"successor_id,omitempty"`
 	// What the caller could do with the key now.
 	AvailableActions []*v1.AvailableAction `protobuf:"bytes,15,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Who made the key, if it acts as a service account; else empty.
+	MakerId       string `protobuf:"bytes,16,opt,name=maker_id,json=makerId,proto3" json:"maker_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApiKey) Reset() {
@@ -255,6 +257,13 @@ func (x *ApiKey) GetAvailableActions() []*v1.AvailableAction {
 	return nil
 }
 
+func (x *ApiKey) GetMakerId() string {
+	if x != nil {
+		return x.MakerId
+	}
+	return ""
+}
+
 // Request of ApiKeyService.CreateApiKey.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -268,9 +277,11 @@ type CreateApiKeyRequest struct {
 	// See ApiKey.scopes; each with the permissions that it requires.
 	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// See ApiKey.expire_time; in the future.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The service account that the key acts as; the caller if left out.
+	ServiceAccountId *string `protobuf:"bytes,6,opt,name=service_account_id,json=serviceAccountId,proto3,oneof" json:"service_account_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CreateApiKeyRequest) Reset() {
@@ -336,6 +347,13 @@ func (x *CreateApiKeyRequest) GetExpireTime() *timestamppb.Timestamp {
 		return x.ExpireTime
 	}
 	return nil
+}
+
+func (x *CreateApiKeyRequest) GetServiceAccountId() string {
+	if x != nil && x.ServiceAccountId != nil {
+		return *x.ServiceAccountId
+	}
+	return ""
 }
 
 // Response of ApiKeyService.CreateApiKey.
@@ -784,7 +802,7 @@ var File_latchkey_identity_v1_api_key_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_api_key_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/api_key.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xb5\x05\n" +
+	"\"latchkey/identity/v1/api_key.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xd0\x05\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -806,7 +824,8 @@ const file_latchkey_identity_v1_api_key_proto_rawDesc = "" +
 	"revokeTime\x12>\n" +
 	"\rlast_use_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12!\n" +
 	"\fsuccessor_id\x18\x0e \x01(\tR\vsuccessorId\x12N\n" +
-	"\x11available_actions\x18\x0f \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\"\xf5\x01\n" +
+	"\x11available_actions\x18\x0f \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12\x19\n" +
+	"\bmaker_id\x18\x10 \x01(\tR\amakerId\"\xe2\x02\n" +
 	"\x13CreateApiKeyRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -814,7 +833,9 @@ const file_latchkey_identity_v1_api_key_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\x04name\x12.\n" +
 	"\x06scopes\x18\x04 \x03(\tB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\xac\x02\x18\x01\"\ar\x05\x10\x01\x18\xc8\x01R\x06scopes\x12;\n" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"h\n" +
+	"expireTime\x12T\n" +
+	"\x12service_account_id\x18\x06 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x00R\x10serviceAccountId\x88\x01\x01B\x15\n" +
+	"\x13_service_account_id\"h\n" +
 	"\x14CreateApiKeyResponse\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x125\n" +
 	"\aapi_key\x18\x02 \x01(\v2\x1c.latchkey.identity.v1.ApiKeyR\x06apiKey\"c\n" +
@@ -926,6 +947,7 @@ func file_latchkey_identity_v1_api_key_proto_init() {
 	if File_latchkey_identity_v1_api_key_proto != nil {
 		return
 	}
+	file_latchkey_identity_v1_api_key_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -40,18 +40,28 @@ const (
 // person's. A key ends for good when the person is deactivated or the membership
 // ends, and is untouched by a change of the password.
 //
+// A key can be made for a service account instead. Then it acts as the account, within
+// its scopes and what the account holds at each call, and ends with the account: what
+// becomes of whoever made it does not matter. So that nobody comes to more by it, the
+// account holds no key that its maker lacks when it is made or rotated, nor the setting
+// see_pricing, and neither do its scopes name one.
+//
 // No key makes, rotates or changes credentials, nor changes its person's profile or
 // sessions: only the person does, signed in.
 type ApiKeyServiceClient interface {
 	// Makes a key and answers with its token, which goes into the metadata of every
 	// call: `authorization: Bearer <token>`.
 	// Fails with PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if a scope is a
-	// permission that the caller lacks, or IN_PERSON_ONLY if the caller is an API key
+	// permission that the caller or the service account lacks, or the account holds one that
+	// the caller lacks, or IN_PERSON_ONLY if the caller is an API key
 	// or acts for another; INVALID_ARGUMENT if a scope is no permission of the catalog
-	// or lacks one that it requires, or expire_time is past; UNAUTHENTICATED if the
-	// caller's session has ended meanwhile; and RESOURCE_EXHAUSTED if the caller has 100
-	// active keys in the organization.
+	// or lacks one that it requires, or expire_time is past; NOT_FOUND if there is no such
+	// active service account; UNAUTHENTICATED if the
+	// caller's session has ended meanwhile; RESOURCE_EXHAUSTED if whoever the key acts as has
+	// 100 active keys in the organization; and UNAVAILABLE if permissions has to be asked
+	// and cannot be reached.
 	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Grid:All"]}
+	// Example: {"name": "Nightly export", "scopes": ["ServiceRequests"], "service_account_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Lists the organization's keys, the newest first, also those that have expired,
 	// and for 28 days those that were revoked.
@@ -66,14 +76,18 @@ type ApiKeyServiceClient interface {
 	RevokeApiKey(ctx context.Context, in *RevokeApiKeyRequest, opts ...grpc.CallOption) (*RevokeApiKeyResponse, error)
 	// Replaces a key of the caller by a new one with the same name and scopes. The old
 	// one is accepted for the overlap, beside the new one, and then no more: without
-	// an overlap, by no service of the suite when the call has returned.
+	// an overlap, by no service of the suite when the call has returned. A key of a service
+	// account is replaced by whoever holds `Organization: Users` and could make it.
 	// Fails with NOT_FOUND if the organization has no such key, ABORTED if the etag is
-	// not the current one, PERMISSION_DENIED if somebody else made the key
-	// (RELATION_MISSING) or the caller is an API key or acts for another
-	// (IN_PERSON_ONLY), FAILED_PRECONDITION if the key is revoked or has expired,
+	// not the current one, PERMISSION_DENIED if somebody else made the key for himself
+	// (RELATION_MISSING), the caller is an API key or acts for another
+	// (IN_PERSON_ONLY), or the key is a service account's and the caller lacks
+	// `Organization: Users` (GRANT_MISSING) or what the account holds or a scope names
+	// (BEYOND_OWN_GRANTS), FAILED_PRECONDITION if the key is revoked or has expired,
 	// INVALID_ARGUMENT if expire_time is past, UNAUTHENTICATED if the caller's session
-	// has ended meanwhile, and RESOURCE_EXHAUSTED if the caller has 100 active keys in
-	// the organization.
+	// has ended meanwhile, RESOURCE_EXHAUSTED if whoever the key acts as has 100 active
+	// keys in the organization, and UNAVAILABLE if permissions has to be asked and cannot be
+	// reached.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a21", "overlap": "3600s"}
 	RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*RotateApiKeyResponse, error)
 }
@@ -139,18 +153,28 @@ func (c *apiKeyServiceClient) RotateApiKey(ctx context.Context, in *RotateApiKey
 // person's. A key ends for good when the person is deactivated or the membership
 // ends, and is untouched by a change of the password.
 //
+// A key can be made for a service account instead. Then it acts as the account, within
+// its scopes and what the account holds at each call, and ends with the account: what
+// becomes of whoever made it does not matter. So that nobody comes to more by it, the
+// account holds no key that its maker lacks when it is made or rotated, nor the setting
+// see_pricing, and neither do its scopes name one.
+//
 // No key makes, rotates or changes credentials, nor changes its person's profile or
 // sessions: only the person does, signed in.
 type ApiKeyServiceServer interface {
 	// Makes a key and answers with its token, which goes into the metadata of every
 	// call: `authorization: Bearer <token>`.
 	// Fails with PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if a scope is a
-	// permission that the caller lacks, or IN_PERSON_ONLY if the caller is an API key
+	// permission that the caller or the service account lacks, or the account holds one that
+	// the caller lacks, or IN_PERSON_ONLY if the caller is an API key
 	// or acts for another; INVALID_ARGUMENT if a scope is no permission of the catalog
-	// or lacks one that it requires, or expire_time is past; UNAUTHENTICATED if the
-	// caller's session has ended meanwhile; and RESOURCE_EXHAUSTED if the caller has 100
-	// active keys in the organization.
+	// or lacks one that it requires, or expire_time is past; NOT_FOUND if there is no such
+	// active service account; UNAUTHENTICATED if the
+	// caller's session has ended meanwhile; RESOURCE_EXHAUSTED if whoever the key acts as has
+	// 100 active keys in the organization; and UNAVAILABLE if permissions has to be asked
+	// and cannot be reached.
 	// Example: {"name": "Accounting export", "scopes": ["Invoices", "Invoices:Grid:All"]}
+	// Example: {"name": "Nightly export", "scopes": ["ServiceRequests"], "service_account_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11"}
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Lists the organization's keys, the newest first, also those that have expired,
 	// and for 28 days those that were revoked.
@@ -165,14 +189,18 @@ type ApiKeyServiceServer interface {
 	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error)
 	// Replaces a key of the caller by a new one with the same name and scopes. The old
 	// one is accepted for the overlap, beside the new one, and then no more: without
-	// an overlap, by no service of the suite when the call has returned.
+	// an overlap, by no service of the suite when the call has returned. A key of a service
+	// account is replaced by whoever holds `Organization: Users` and could make it.
 	// Fails with NOT_FOUND if the organization has no such key, ABORTED if the etag is
-	// not the current one, PERMISSION_DENIED if somebody else made the key
-	// (RELATION_MISSING) or the caller is an API key or acts for another
-	// (IN_PERSON_ONLY), FAILED_PRECONDITION if the key is revoked or has expired,
+	// not the current one, PERMISSION_DENIED if somebody else made the key for himself
+	// (RELATION_MISSING), the caller is an API key or acts for another
+	// (IN_PERSON_ONLY), or the key is a service account's and the caller lacks
+	// `Organization: Users` (GRANT_MISSING) or what the account holds or a scope names
+	// (BEYOND_OWN_GRANTS), FAILED_PRECONDITION if the key is revoked or has expired,
 	// INVALID_ARGUMENT if expire_time is past, UNAUTHENTICATED if the caller's session
-	// has ended meanwhile, and RESOURCE_EXHAUSTED if the caller has 100 active keys in
-	// the organization.
+	// has ended meanwhile, RESOURCE_EXHAUSTED if whoever the key acts as has 100 active
+	// keys in the organization, and UNAVAILABLE if permissions has to be asked and cannot be
+	// reached.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a21", "overlap": "3600s"}
 	RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error)
 	mustEmbedUnimplementedApiKeyServiceServer()

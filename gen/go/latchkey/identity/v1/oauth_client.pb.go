@@ -143,7 +143,8 @@ const (
 	// A person signs in and is sent back with a code (RFC 6749 4.1), always with PKCE (RFC
 	// 7636). Refresh tokens come with it.
 	OauthGrantType_OAUTH_GRANT_TYPE_AUTHORIZATION_CODE OauthGrantType = 1
-	// The client acts by itself (RFC 6749 4.4), as the person who made it, within its scopes.
+	// The client acts by itself (RFC 6749 4.4), as the person who made it or as a service
+	// account, within its scopes.
 	OauthGrantType_OAUTH_GRANT_TYPE_CLIENT_CREDENTIALS OauthGrantType = 2
 	// A person lets a device in that has no browser (RFC 8628). Refresh tokens come with it.
 	OauthGrantType_OAUTH_GRANT_TYPE_DEVICE_CODE OauthGrantType = 3
@@ -270,7 +271,8 @@ type OauthClient struct {
 	OrganizationId string `protobuf:"bytes,8,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// The brand of that organization.
 	BrandId string `protobuf:"bytes,9,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
-	// Who made the client, and whom it acts as by client credentials.
+	// Who made the client, and whom it acts as by client credentials unless that is a
+	// service account.
 	UserId string `protobuf:"bytes,10,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// What people are asked to trust, 1 to 100 characters, not all blank.
 	Name string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
@@ -290,9 +292,13 @@ type OauthClient struct {
 	// How its tokens are signed.
 	SigningAlgorithm OauthSigningAlgorithm `protobuf:"varint,17,opt,name=signing_algorithm,json=signingAlgorithm,proto3,enum=latchkey.identity.v1.OauthSigningAlgorithm" json:"signing_algorithm,omitempty"`
 	// Whether people are not asked to consent, since it is the company's own.
-	FirstParty    *bool `protobuf:"varint,18,opt,name=first_party,json=firstParty,proto3,oneof" json:"first_party,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FirstParty *bool `protobuf:"varint,18,opt,name=first_party,json=firstParty,proto3,oneof" json:"first_party,omitempty"`
+	// The service account of the organization as which it acts by client credentials; who
+	// made it, if absent. Never changes. Its client goes on when who made it leaves, and is
+	// refused tokens while the account is shut out.
+	ServiceAccountId *string `protobuf:"bytes,19,opt,name=service_account_id,json=serviceAccountId,proto3,oneof" json:"service_account_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *OauthClient) Reset() {
@@ -449,6 +455,13 @@ func (x *OauthClient) GetFirstParty() bool {
 		return *x.FirstParty
 	}
 	return false
+}
+
+func (x *OauthClient) GetServiceAccountId() string {
+	if x != nil && x.ServiceAccountId != nil {
+		return *x.ServiceAccountId
+	}
+	return ""
 }
 
 // Request of OauthClientService.CreateOauthClient.
@@ -1284,7 +1297,7 @@ var File_latchkey_identity_v1_oauth_client_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_oauth_client_proto_rawDesc = "" +
 	"\n" +
-	"'latchkey/identity/v1/oauth_client.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/identity/v1/session.proto\"\x8d\b\n" +
+	"'latchkey/identity/v1/oauth_client.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/identity/v1/session.proto\"\xfa\b\n" +
 	"\vOauthClient\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12;\n" +
@@ -1310,8 +1323,10 @@ const file_latchkey_identity_v1_oauth_client_proto_rawDesc = "" +
 	"\x06scopes\x18\x10 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\xac\x02\x18\x01\"\ar\x05\x10\x01\x18\xc8\x01R\x06scopes\x12b\n" +
 	"\x11signing_algorithm\x18\x11 \x01(\x0e2+.latchkey.identity.v1.OauthSigningAlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x10signingAlgorithm\x12<\n" +
 	"\vfirst_party\x18\x12 \x01(\bB\x16\x92\xb5\x18\x12\x12\x10Branding:ApiKeysH\x00R\n" +
-	"firstParty\x88\x01\x01B\x0e\n" +
-	"\f_first_party\"\xb9\x01\n" +
+	"firstParty\x88\x01\x01\x12T\n" +
+	"\x12service_account_id\x18\x13 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x01R\x10serviceAccountId\x88\x01\x01B\x0e\n" +
+	"\f_first_partyB\x15\n" +
+	"\x13_service_account_id\"\xb9\x01\n" +
 	"\x18CreateOauthClientRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +

@@ -40,17 +40,22 @@ const (
 //
 // A client of an organization serves its users alone, one of a brand the users of all
 // organizations of the brand. What a client may do is never more than its scopes, and
-// at each call never more than the person holds in whose name it acts.
+// at each call never more than the person holds in whose name it acts, or the service
+// account as which it acts by itself.
 type OauthClientServiceClient interface {
 	// Makes a client and, if it is confidential, answers with its secret.
 	// Fails with INVALID_ARGUMENT if a redirect URI is neither https nor http on a
 	// loopback address nor of a private scheme (RFC 8252 7.1), a scope is unknown, a
-	// grant type lacks what it needs (a redirect URI, a secret), or a client of a brand
-	// asks for client credentials; PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
-	// if the client is to act by itself with a permission that the caller lacks, or
+	// grant type lacks what it needs (a redirect URI, a secret), a client of a brand
+	// asks for client credentials, or one of a service account has no use for it or asks for
+	// the scope all; PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
+	// if the client is to act by itself with a permission that the caller lacks, or as a
+	// service account that holds one, or
 	// IN_PERSON_ONLY if the caller is an API key or another client, or acts for another;
-	// UNAUTHENTICATED if the caller's session has ended meanwhile; and
-	// RESOURCE_EXHAUSTED if the organization or brand has 200 clients.
+	// NOT_FOUND if there is no such active service account;
+	// UNAUTHENTICATED if the caller's session has ended meanwhile;
+	// RESOURCE_EXHAUSTED if the organization or brand has 200 clients; and UNAVAILABLE if
+	// permissions has to be asked and cannot be reached.
 	// Example: {"oauth_client": {"owner": "OAUTH_CLIENT_OWNER_ORGANIZATION", "name": "Accounting", "kind": "OAUTH_CLIENT_KIND_CONFIDENTIAL", "grant_types": ["OAUTH_GRANT_TYPE_AUTHORIZATION_CODE"], "redirect_uris": ["https://accounting.example.com/callback"], "scopes": ["openid", "email", "Invoices"]}}
 	CreateOauthClient(ctx context.Context, in *CreateOauthClientRequest, opts ...grpc.CallOption) (*CreateOauthClientResponse, error)
 	// Gets a client of the caller's organization or brand.
@@ -81,8 +86,11 @@ type OauthClientServiceClient interface {
 	// Fails with NOT_FOUND as GetOauthClient does, ABORTED if the etag is not the current
 	// one, FAILED_PRECONDITION if the client is deleted or public, PERMISSION_DENIED if
 	// the caller is an API key or another client, or acts for another (IN_PERSON_ONLY),
-	// or if somebody else made a client that acts by itself (RELATION_MISSING); and
-	// UNAUTHENTICATED if the caller's session has ended meanwhile.
+	// if somebody else made a client that acts by itself and as him (RELATION_MISSING), or if
+	// it acts as a service account and the caller could not make it (GRANT_MISSING,
+	// BEYOND_OWN_GRANTS);
+	// UNAUTHENTICATED if the caller's session has ended meanwhile; and UNAVAILABLE if
+	// permissions has to be asked and cannot be reached.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "overlap": "3600s"}
 	RotateOauthClientSecret(ctx context.Context, in *RotateOauthClientSecretRequest, opts ...grpc.CallOption) (*RotateOauthClientSecretResponse, error)
 	// Tells what a token of the caller's organization is worth now: a session's, an API
@@ -181,17 +189,22 @@ func (c *oauthClientServiceClient) IntrospectToken(ctx context.Context, in *Intr
 //
 // A client of an organization serves its users alone, one of a brand the users of all
 // organizations of the brand. What a client may do is never more than its scopes, and
-// at each call never more than the person holds in whose name it acts.
+// at each call never more than the person holds in whose name it acts, or the service
+// account as which it acts by itself.
 type OauthClientServiceServer interface {
 	// Makes a client and, if it is confidential, answers with its secret.
 	// Fails with INVALID_ARGUMENT if a redirect URI is neither https nor http on a
 	// loopback address nor of a private scheme (RFC 8252 7.1), a scope is unknown, a
-	// grant type lacks what it needs (a redirect URI, a secret), or a client of a brand
-	// asks for client credentials; PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
-	// if the client is to act by itself with a permission that the caller lacks, or
+	// grant type lacks what it needs (a redirect URI, a secret), a client of a brand
+	// asks for client credentials, or one of a service account has no use for it or asks for
+	// the scope all; PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
+	// if the client is to act by itself with a permission that the caller lacks, or as a
+	// service account that holds one, or
 	// IN_PERSON_ONLY if the caller is an API key or another client, or acts for another;
-	// UNAUTHENTICATED if the caller's session has ended meanwhile; and
-	// RESOURCE_EXHAUSTED if the organization or brand has 200 clients.
+	// NOT_FOUND if there is no such active service account;
+	// UNAUTHENTICATED if the caller's session has ended meanwhile;
+	// RESOURCE_EXHAUSTED if the organization or brand has 200 clients; and UNAVAILABLE if
+	// permissions has to be asked and cannot be reached.
 	// Example: {"oauth_client": {"owner": "OAUTH_CLIENT_OWNER_ORGANIZATION", "name": "Accounting", "kind": "OAUTH_CLIENT_KIND_CONFIDENTIAL", "grant_types": ["OAUTH_GRANT_TYPE_AUTHORIZATION_CODE"], "redirect_uris": ["https://accounting.example.com/callback"], "scopes": ["openid", "email", "Invoices"]}}
 	CreateOauthClient(context.Context, *CreateOauthClientRequest) (*CreateOauthClientResponse, error)
 	// Gets a client of the caller's organization or brand.
@@ -222,8 +235,11 @@ type OauthClientServiceServer interface {
 	// Fails with NOT_FOUND as GetOauthClient does, ABORTED if the etag is not the current
 	// one, FAILED_PRECONDITION if the client is deleted or public, PERMISSION_DENIED if
 	// the caller is an API key or another client, or acts for another (IN_PERSON_ONLY),
-	// or if somebody else made a client that acts by itself (RELATION_MISSING); and
-	// UNAUTHENTICATED if the caller's session has ended meanwhile.
+	// if somebody else made a client that acts by itself and as him (RELATION_MISSING), or if
+	// it acts as a service account and the caller could not make it (GRANT_MISSING,
+	// BEYOND_OWN_GRANTS);
+	// UNAUTHENTICATED if the caller's session has ended meanwhile; and UNAVAILABLE if
+	// permissions has to be asked and cannot be reached.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "overlap": "3600s"}
 	RotateOauthClientSecret(context.Context, *RotateOauthClientSecretRequest) (*RotateOauthClientSecretResponse, error)
 	// Tells what a token of the caller's organization is worth now: a session's, an API

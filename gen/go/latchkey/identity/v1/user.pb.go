@@ -81,7 +81,8 @@ func (UserState) EnumDescriptor() ([]byte, []int) {
 	return file_latchkey_identity_v1_user_proto_rawDescGZIP(), []int{0}
 }
 
-// User is a person as one organization knows them: a membership.
+// User is a person as one organization knows them, that is a membership, or a service
+// account.
 type User struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID of the person, given by the server; the same in every organization.
@@ -98,7 +99,7 @@ type User struct {
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
 	// The organization.
 	OrganizationId string `protobuf:"bytes,7,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// What the person signs in with, in lower case.
+	// What the person signs in with, in lower case; empty for a service account.
 	Email string `protobuf:"bytes,8,opt,name=email,proto3" json:"email,omitempty"`
 	// What the organization calls the person, 1 to 200 characters, not all blank.
 	DisplayName string `protobuf:"bytes,9,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -108,9 +109,11 @@ type User struct {
 	AvailableActions []*v1.AvailableAction `protobuf:"bytes,11,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
 	// What the user has in the fields that the organization has added, one value in a field.
 	// They change as a whole.
-	CustomValues  []*v1.CustomValue `protobuf:"bytes,12,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CustomValues []*v1.CustomValue `protobuf:"bytes,12,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	// Whether it is a service account, and no person.
+	ServiceAccount bool `protobuf:"varint,13,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
@@ -227,6 +230,13 @@ func (x *User) GetCustomValues() []*v1.CustomValue {
 	return nil
 }
 
+func (x *User) GetServiceAccount() bool {
+	if x != nil {
+		return x.ServiceAccount
+	}
+	return false
+}
+
 // Member is what other services may show of a user.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -234,12 +244,14 @@ type Member struct {
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// What the organization calls the person.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// What the person signs in with, in lower case.
+	// What the person signs in with, in lower case; empty for a service account.
 	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
 	// Whether the person may come in.
-	State         UserState `protobuf:"varint,4,opt,name=state,proto3,enum=latchkey.identity.v1.UserState" json:"state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	State UserState `protobuf:"varint,4,opt,name=state,proto3,enum=latchkey.identity.v1.UserState" json:"state,omitempty"`
+	// Whether it is a service account, and no person.
+	ServiceAccount bool `protobuf:"varint,5,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -298,6 +310,13 @@ func (x *Member) GetState() UserState {
 		return x.State
 	}
 	return UserState_USER_STATE_UNSPECIFIED
+}
+
+func (x *Member) GetServiceAccount() bool {
+	if x != nil {
+		return x.ServiceAccount
+	}
+	return false
 }
 
 // Request of UserService.CreateUser.
@@ -730,7 +749,8 @@ type ListUsersRequest struct {
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Conditions on the fields of User, joined by AND, of which `:` looks for a part of a
-	// text: `state = USER_STATE_ACTIVE AND display_name : "ada"` (AIP-160).
+	// text: `state = USER_STATE_ACTIVE AND display_name : "ada"` (AIP-160). Service accounts
+	// are those of `service_account = true`.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Whether users are listed too whose membership has ended and can be brought back
 	// (AIP-164): those with a delete_time.
@@ -1563,7 +1583,7 @@ var File_latchkey_identity_v1_user_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x1flatchkey/identity/v1/user.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xe4\x04\n" +
+	"\x1flatchkey/identity/v1/user.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\x8d\x05\n" +
 	"\x04User\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -1581,12 +1601,14 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x05state\x18\n" +
 	" \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\x12N\n" +
 	"\x11available_actions\x18\v \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12L\n" +
-	"\rcustom_values\x18\f \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\"\x91\x01\n" +
+	"\rcustom_values\x18\f \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\x12'\n" +
+	"\x0fservice_account\x18\r \x01(\bR\x0eserviceAccount\"\xba\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05email\x18\x03 \x01(\tR\x05email\x125\n" +
-	"\x05state\x18\x04 \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\"\xbd\x02\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1f.latchkey.identity.v1.UserStateR\x05state\x12'\n" +
+	"\x0fservice_account\x18\x05 \x01(\bR\x0eserviceAccount\"\xbd\x02\n" +
 	"\x11CreateUserRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +

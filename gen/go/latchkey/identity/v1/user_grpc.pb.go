@@ -39,7 +39,8 @@ const (
 //
 // UserService keeps the members of the caller's organization. A person who is a
 // member of several organizations has the same id in each, and in each a name and
-// a state of its own: no organization sees or changes what another one says.
+// a state of its own: no organization sees or changes what another one says. Service
+// accounts are users too, and ServiceAccountService makes them.
 //
 // Whoever changes a user must hold every key that the user holds.
 type UserServiceClient interface {
@@ -245,7 +246,8 @@ func (c *userServiceClient) LookupMembers(ctx context.Context, in *LookupMembers
 //
 // UserService keeps the members of the caller's organization. A person who is a
 // member of several organizations has the same id in each, and in each a name and
-// a state of its own: no organization sees or changes what another one says.
+// a state of its own: no organization sees or changes what another one says. Service
+// accounts are users too, and ServiceAccountService makes them.
 //
 // Whoever changes a user must hold every key that the user holds.
 type UserServiceServer interface {
