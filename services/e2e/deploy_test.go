@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,7 +71,10 @@ func accepts(t *testing.T, parts []string, env map[string]string, args ...string
 		}
 	}
 	cmd.Env = append(cmd.Env, partsEnv+"="+strings.Join(parts, ","))
-	known := variables(t)
+	known, err := variables()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 		if strings.HasPrefix(name, "LATCHKEY_") && !slices.Contains(known, name) {
@@ -85,43 +89,63 @@ func accepts(t *testing.T, parts []string, env map[string]string, args ...string
 }
 
 // variables returns the environment variables that the program knows, as its help says.
-func variables(t *testing.T) []string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "--help")
+var variables = sync.OnceValues(func() ([]string, error) {
+	cmd := exec.Command(os.Args[0], "--help")
 	cmd.Env = append(os.Environ(), partsEnv+"="+strings.Join(names, ","))
 	help, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := regexp.MustCompile(`LATCHKEY_\w+`).FindAllString(string(help), -1)
-	if !slices.Contains(found, "LATCHKEY_LISTEN") {
-		t.Fatalf("the help names no variables:\n%s", help)
+	if err == nil && !slices.Contains(found, "LATCHKEY_LISTEN") {
+		err = fmt.Errorf("the help names no variables:\n%s", help)
 	}
-	return found
-}
+	return found, err
+})
 
-// manifest is as much of a Service or StatefulSet as is checked.
+// manifest is as much of a Service, StatefulSet, Deployment and so on as is checked.
 type manifest struct {
 	Kind     string
 	Metadata struct{ Name string }
 	Spec     struct {
-		Selector             any // a Service's; a StatefulSet's is checked against nothing
-		Ports                []port
-		Replicas             int
-		ServiceName          string
-		Template             template
-		VolumeClaimTemplates []struct{ Metadata struct{ Name string } }
+		Selector                 any // a Service's has labels, others have matchLabels
+		Ports                    []port
+		PublishNotReadyAddresses bool
+		Replicas                 int
+		ServiceName              string
+		Template                 template
+		VolumeClaimTemplates     []struct{ Metadata struct{ Name string } }
+		AccessModes              []string
+		MaxUnavailable           int // of a PodDisruptionBudget
+		Strategy                 struct {
+			RollingUpdate struct{ MaxSurge, MaxUnavailable int }
+		}
+		PodSelector     labels // of a NetworkPolicy
+		PolicyTypes     []string
+		Ingress, Egress []struct{ Ports []port }
 	}
 }
+
+type labels struct{ MatchLabels map[string]string }
 
 type template struct {
 	Metadata struct{ Labels, Annotations map[string]string }
 	Spec     struct {
 		TerminationGracePeriodSeconds int
-		Containers                    []container
-		Volumes                       []struct {
-			Name   string
-			Secret struct{ SecretName string }
+		AutomountServiceAccountToken  *bool
+		SecurityContext               struct{ RunAsNonRoot bool }
+		Affinity                      struct {
+			PodAntiAffinity struct {
+				PreferredDuringSchedulingIgnoredDuringExecution []struct {
+					PodAffinityTerm struct {
+						TopologyKey   string
+						LabelSelector labels
+					}
+				}
+			}
+		}
+		Containers []container
+		Volumes    []struct {
+			Name                  string
+			Secret                struct{ SecretName string }
+			PersistentVolumeClaim struct{ ClaimName string }
 		}
 	}
 }
@@ -136,11 +160,19 @@ type container struct {
 	Args []string
 	Env  []struct {
 		Name, Value string
-		ValueFrom   struct{ SecretKeyRef struct{ Name, Key string } }
+		ValueFrom   struct {
+			SecretKeyRef struct{ Name, Key string }
+			FieldRef     struct{ FieldPath string }
+		}
 	}
 	Ports                                       []port
 	StartupProbe, LivenessProbe, ReadinessProbe struct{ Exec struct{ Command []string } }
 	VolumeMounts                                []struct{ Name, MountPath string }
+	SecurityContext                             struct {
+		AllowPrivilegeEscalation *bool
+		ReadOnlyRootFilesystem   bool
+		Capabilities             struct{ Drop []string }
+	}
 }
 
 // TestDeployKubernetes holds the manifests against the program and against each other.
@@ -208,6 +240,17 @@ func (c *cluster) checkSet(m manifest) {
 		parts = []string{m.Metadata.Name}
 	}
 	accepts(c.t, parts, env, box.Args...)
+	c.checkProbes(parts, box, env)
+	if grace := time.Duration(spec.TerminationGracePeriodSeconds) * time.Second; grace <= server.Defaults().Drain {
+		c.t.Errorf("is killed after %s, and drains for %s", grace, server.Defaults().Drain)
+	}
+	c.checkPorts(m, c.services[m.Spec.ServiceName], env)
+	c.checkPeers(parts, env)
+	c.checkFiles(m, env)
+}
+
+// checkProbes wants each probe to ask the program itself.
+func (c *cluster) checkProbes(parts []string, box container, env map[string]string) {
 	for kind, p := range map[string][]string{
 		"startup": box.StartupProbe.Exec.Command, "liveness": box.LivenessProbe.Exec.Command, "readiness": box.ReadinessProbe.Exec.Command,
 	} {
@@ -217,12 +260,6 @@ func (c *cluster) checkSet(m manifest) {
 		}
 		accepts(c.t, parts, env, p[1:]...)
 	}
-	if grace := time.Duration(spec.TerminationGracePeriodSeconds) * time.Second; grace <= server.Defaults().Drain {
-		c.t.Errorf("is killed after %s, and drains for %s", grace, server.Defaults().Drain)
-	}
-	c.checkPorts(m, env)
-	c.checkPeers(parts, env)
-	c.checkFiles(m, env)
 }
 
 // environment returns the variables of a container, and those of secrets with some value.
@@ -236,12 +273,18 @@ func (c *cluster) environment(box container) map[string]string {
 				c.t.Errorf("%s: nobody says how to make the key %s of the secret %s", v.Name, ref.Key, ref.Name)
 			}
 		}
+		if field := v.ValueFrom.FieldRef.FieldPath; field != "" {
+			env[v.Name] = map[string]string{"status.podIP": "10.0.0.7"}[field]
+		}
+		for before, value := range env {
+			env[v.Name] = strings.ReplaceAll(env[v.Name], "$("+before+")", value)
+		}
 	}
 	return env
 }
 
 // checkPorts follows the way from the Service to the listener.
-func (c *cluster) checkPorts(m manifest, env map[string]string) {
+func (c *cluster) checkPorts(m, s manifest, env map[string]string) {
 	ports := map[string]string{}
 	for _, p := range m.Spec.Template.Spec.Containers[0].Ports {
 		ports[p.Name] = fmt.Sprint(p.ContainerPort)
@@ -254,9 +297,8 @@ func (c *cluster) checkPorts(m manifest, env map[string]string) {
 	if got := m.Spec.Template.Metadata.Annotations["prometheus.io/port"]; got != ports["metrics"] {
 		c.t.Errorf("Prometheus is sent to port %s, and metrics are at %s", got, ports["metrics"])
 	}
-	s, ok := c.services[m.Spec.ServiceName]
-	if !ok {
-		c.t.Fatalf("there is no Service %s", m.Spec.ServiceName)
+	if s.Kind != "Service" {
+		c.t.Fatalf("%s has no Service", m.Metadata.Name)
 	}
 	for name, value := range s.Spec.Selector.(map[string]any) {
 		if m.Spec.Template.Metadata.Labels[name] != value {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/google/uuid"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -103,9 +104,9 @@ const (
 	callsPerPart, unknownAs = 150, 20
 )
 
-func newCallers(t *testing.T, tr *trial.Trial, s *suite) *callers {
+func newCallers(t *testing.T, tr *trial.Trial, company *demo.Company, conn grpc.ClientConnInterface) *callers {
 	c := &callers{
-		t: t, trial: tr, company: s.fill(), parts: partsOf(s), began: time.Now(), stop: make(chan struct{}),
+		t: t, trial: tr, company: company, parts: invoicingpb.NewPartServiceClient(conn), began: time.Now(), stop: make(chan struct{}),
 		current: make([]string, currentParts), history: map[string][]porcupine.Operation{}, weight: map[string]int{},
 	}
 	c.get = c.getPart
@@ -361,7 +362,7 @@ func TestLinearizable(t *testing.T) {
 // the process.
 func linearizable(t *testing.T, tr *trial.Trial, s *suite, database *postgrestest.Cluster) {
 	random := seeded(t, *seed)
-	c := newCallers(t, tr, s)
+	c := newCallers(t, tr, s.fill(), s)
 	c.start(random.Uint64())
 	p := s.processes[names[0]]
 	for range trial.Times(8, 200) {
@@ -409,7 +410,8 @@ func freeze(t *testing.T, howLong time.Duration, signal func(syscall.Signal) err
 // moment, must be found out.
 func TestLinearizableWithCache(t *testing.T) {
 	tr := trial.Control(t, "order of the calls for a record: a cache in the client", "bolt")
-	c := newCallers(t, tr, one(t))
+	s := one(t)
+	c := newCallers(t, tr, s.fill(), s)
 	type copyOf struct {
 		part partAs
 		when time.Time

@@ -55,20 +55,28 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		far, err := net.Dial("tcp", p.target)
-		if err != nil {
-			near.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns[near], p.conns[far] = struct{}{}, struct{}{}
-		if p.refuses {
-			p.hangUp()
-		}
-		p.mu.Unlock()
-		p.running.Go(func() { p.carry(there, near, far) })
-		p.running.Go(func() { p.carry(back, far, near) })
+		p.connect(near)
 	}
+}
+
+// connect carries what comes over a connection to the target, and what comes back.
+func (p *proxy) connect(near net.Conn) {
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	far, err := net.Dial("tcp", target)
+	if err != nil {
+		near.Close()
+		return
+	}
+	p.mu.Lock()
+	p.conns[near], p.conns[far] = struct{}{}, struct{}{}
+	if p.refuses {
+		p.hangUp()
+	}
+	p.mu.Unlock()
+	p.running.Go(func() { p.carry(there, near, far) })
+	p.running.Go(func() { p.carry(back, far, near) })
 }
 
 // carry copies bytes until one side ends, and then ends both. What is held comes late,
@@ -132,6 +140,14 @@ func (p *proxy) refuse(refuses bool) {
 	if refuses {
 		p.hangUp()
 	}
+}
+
+// lead ends all connections and leads the next ones to another target.
+func (p *proxy) lead(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+	p.hangUp()
 }
 
 func (p *proxy) hangUp() {

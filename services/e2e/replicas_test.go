@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/health" // by which a client stays away from who does not serve
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -35,6 +34,7 @@ import (
 // connection to all of them, as a client has it who uses the configuration that we ship.
 type doubled struct {
 	*suite
+	all      []*process
 	replicas map[string][]*process // by service
 	clients  map[string]*grpc.ClientConn
 	company  *demo.Company
@@ -54,29 +54,50 @@ func double(t testing.TB) *doubled {
 
 // run starts so many processes of each group of services, and fills in the company.
 func (d *doubled) run(count int, groups [][]string) {
-	t := d.t
-	t.Helper()
-	d.replicas, d.clients = map[string][]*process{}, map[string]*grpc.ClientConn{}
-	var peers []string
-	var all []*process
+	d.t.Helper()
+	d.plan(count, groups)
+	d.begin()
+}
+
+// plan is run before anything is started.
+func (d *doubled) plan(count int, groups [][]string) {
+	if d.replicas == nil {
+		d.replicas = map[string][]*process{}
+	}
 	for _, group := range groups {
 		for range count {
 			p := d.newProcess(group)
-			all = append(all, p)
+			d.all = append(d.all, p)
 			for _, name := range group {
 				d.replicas[name] = append(d.replicas[name], p)
 				d.processes[name] = d.replicas[name][0]
-				peers = append(peers, name+"="+p.addr)
 			}
 		}
 	}
+}
+
+// begin starts what was planned.
+func (d *doubled) begin() {
+	t := d.t
+	t.Helper()
+	var peers []string
+	for _, p := range d.all {
+		addr := p.addr
+		if p.fork != nil {
+			addr = p.fork.addr()
+		}
+		for _, name := range p.parts {
+			peers = append(peers, name+"="+addr)
+		}
+	}
 	d.env = append(d.env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
-	for _, p := range all {
+	for _, p := range d.all {
 		d.start(p)
 	}
-	for _, p := range all {
+	for _, p := range d.all {
 		d.serves(p)
 	}
+	d.clients = map[string]*grpc.ClientConn{}
 	for _, name := range names {
 		d.clients[name] = d.client(name)
 	}
@@ -116,38 +137,6 @@ func (d *doubled) Invoke(ctx context.Context, method string, req, resp any, opts
 
 func (d *doubled) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return d.clients[serviceOf(method)].NewStream(ctx, desc, method, opts...)
-}
-
-// only is a connection to one process.
-func (d *doubled) only(p *process) *grpc.ClientConn {
-	d.t.Helper()
-	c, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(d.creds),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// serves waits until a process serves.
-func (d *doubled) serves(p *process) {
-	d.t.Helper()
-	client := healthpb.NewHealthClient(d.only(p))
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
-	defer cancel()
-	for ctx.Err() == nil {
-		resp, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
-		if err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
-			return
-		}
-		select {
-		case <-p.done:
-			d.t.Fatalf("%v ended before it served:\n%s", p.parts, p.log)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	d.t.Fatalf("%v does not serve:\n%s", p.parts, p.log)
 }
 
 // traffic is calls to all services, and those that failed.
@@ -205,13 +194,13 @@ func (l *traffic) run(ctx context.Context, d *doubled, random *rand.Rand) {
 	}
 }
 
-// TestRollingRestart restarts each of two replicas of each service, one after the other,
-// while all are called: no call fails.
+// TestRollingRestart restarts each of two replicas of each service, as the compose file of
+// replicas has them, one after the other, while all are called: no call fails.
 func TestRollingRestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it restarts ten processes")
 	}
-	d := double(t)
+	d := compose(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var l traffic
@@ -244,14 +233,10 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
-// TestRevokeWhileAReplicaIsGone takes a permission away through one replica of permissions
-// while the other is frozen or killed: whoever asks any replica of invoicing after that is not
-// let in. A repeat of the call at the other replica gets the first answer.
-func TestRevokeWhileAReplicaIsGone(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it starts ten processes")
-	}
-	d := double(t)
+// testRevoke takes a permission away through one replica of permissions while the other is
+// frozen or killed: whoever asks any replica of invoicing after that is not let in. A repeat
+// of the call at the other replica gets the first answer.
+func (d *doubled) testRevoke(t *testing.T) {
 	user, owner := d.company.Person("SP"), d.company.As(t.Context(), "OW")
 	alive, other := d.replicas["permissions"][0], d.replicas["permissions"][1]
 	access := permissionspb.NewAccessServiceClient(d.only(alive))
@@ -308,6 +293,7 @@ func TestRevokeWhileAReplicaIsGone(t *testing.T) {
 			if !proto.Equal(first, again) {
 				t.Errorf("the repeat at the other replica got %v, the first %v", again, first)
 			}
+			d.serves(other)
 		})
 	}
 }

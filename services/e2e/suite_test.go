@@ -180,6 +180,8 @@ type process struct {
 	parts []string
 	addr  string
 	via   map[string]*proxy // by service that this process reaches through one
+	env   []string          // beside the suite's
+	fork  *fork             // by which the other processes reach this one, if any
 	cmd   *exec.Cmd
 	log   *tail
 	done  chan struct{} // closed when it has ended
@@ -228,20 +230,23 @@ func (s *suite) start(p *process) {
 			peers = append(peers, name+"="+s.processes[name].addr)
 		}
 	}
-	p.cmd = exec.Command(os.Args[0])
-	p.cmd.Env = append(os.Environ(), partsEnv+"="+strings.Join(p.parts, ","),
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), partsEnv+"="+strings.Join(p.parts, ","),
 		"LATCHKEY_LISTEN="+p.addr, "LATCHKEY_STORE=bolt:"+s.folder, "LATCHKEY_BOOTSTRAP_CODE="+code, "LATCHKEY_LOG_LEVEL=warn")
 	if len(peers) > 0 {
-		p.cmd.Env = append(p.cmd.Env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
+		cmd.Env = append(cmd.Env, "LATCHKEY_PEERS="+strings.Join(peers, ","))
 	}
-	p.cmd.Env = append(p.cmd.Env, s.env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	cmd.Env = slices.Concat(cmd.Env, s.env, p.env)
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	done := make(chan struct{})
+	s.mu.Lock() // a fork asks whose a connection is
+	p.cmd, p.done = cmd, done
+	err := cmd.Start()
+	s.mu.Unlock()
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	cmd, done := p.cmd, make(chan struct{})
-	p.done = done
 	go func() {
 		defer close(done)
 		cmd.Wait()
@@ -286,10 +291,15 @@ func (s *suite) ready() {
 
 func (s *suite) readyOne(name string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 60*time.Second)
+	s.serves(s.processes[name])
+}
+
+// serves waits until a process serves.
+func (s *suite) serves(p *process) {
+	s.t.Helper()
+	client := healthpb.NewHealthClient(s.only(p))
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	p := s.processes[name]
-	client := healthpb.NewHealthClient(s.conn(name))
 	for ctx.Err() == nil {
 		resp, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 		if err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING {
@@ -297,17 +307,22 @@ func (s *suite) readyOne(name string) {
 		}
 		select {
 		case <-p.done:
-			s.t.Fatalf("%s ended before it served:\n%s", name, p.log)
+			s.t.Fatalf("%v ended before it served:\n%s", p.parts, p.log)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	s.t.Fatalf("%s does not serve:\n%s", name, p.log)
+	s.t.Fatalf("%v does not serve:\n%s", p.parts, p.log)
 }
 
 // conn returns a connection to the process of a service, without credentials.
 func (s *suite) conn(service string) *grpc.ClientConn {
 	s.t.Helper()
-	p := s.processes[service]
+	return s.only(s.processes[service])
+}
+
+// only is a connection to one process.
+func (s *suite) only(p *process) *grpc.ClientConn {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c, ok := s.conns[p.addr]; ok {

@@ -70,14 +70,17 @@ type watch struct {
 	random  *rand.Rand
 	denial  codes.Code // with which what was taken away is refused
 	subject atomic.Pointer[subject]
+	asked   []string // what is called: the services, or replicas of them
+	// reach is how to call one of those.
+	reach func(asked string) (*grpc.ClientConn, probe)
 	// asks makes a call. Only a control that must fail asks otherwise than by the probe.
-	asks func(ctx context.Context, service string) error
+	asks func(ctx context.Context, asked string) error
 }
 
 // subject is whose calls are watched.
 type subject struct {
 	token     string
-	registers map[string]*register // by service
+	registers map[string]*register // by what is asked
 }
 
 // seeds are printed, and can be given again.
@@ -110,8 +113,16 @@ func newWatchOf(t *testing.T, denial codes.Code, s *suite) *watch {
 		s.start(s.processes[name])
 	}
 	s.ready()
-	w := &watch{history: newHistory(), t: t, suite: s, company: s.fill(), random: seeded(t, *seed), denial: denial}
-	w.asks = func(ctx context.Context, service string) error { return probes[service].call(ctx, s.conn(service)) }
+	return watchOver(t, denial, s, s.fill(), names, func(service string) (*grpc.ClientConn, probe) { return s.conn(service), probes[service] })
+}
+
+// watchOver watches what runs already.
+func watchOver(t *testing.T, denial codes.Code, s *suite, company *demo.Company, asked []string, reach func(string) (*grpc.ClientConn, probe)) *watch {
+	w := &watch{history: newHistory(), t: t, suite: s, company: company, random: seeded(t, *seed), denial: denial, asked: asked, reach: reach}
+	w.asks = func(ctx context.Context, asked string) error {
+		conn, probe := reach(asked)
+		return probe.call(ctx, conn)
+	}
 	return w
 }
 
@@ -123,8 +134,8 @@ func as(ctx context.Context, token string) context.Context {
 // watched makes the owner of a session the subject from now on.
 func (w *watch) watched(token, name string) *subject {
 	s := &subject{token: token, registers: map[string]*register{}}
-	for _, service := range names {
-		s.registers[service] = w.register(name, service, true)
+	for _, asked := range w.asked {
+		s.registers[asked] = w.register(name, asked, true)
 	}
 	w.subject.Store(s)
 	return s
@@ -153,11 +164,11 @@ const pace = 3 * time.Millisecond
 func (w *watch) callAlways() (stop func()) {
 	var callers sync.WaitGroup
 	ctx, cancel := context.WithCancel(w.t.Context())
-	for _, service := range names {
+	for _, asked := range w.asked {
 		for _, patience := range patiences {
 			callers.Go(func() {
 				for ctx.Err() == nil {
-					w.call(ctx, service, patience)
+					w.call(ctx, asked, patience)
 					time.Sleep(pace)
 				}
 			})
@@ -201,14 +212,15 @@ type sent struct {
 }
 
 // send sends calls to a service, if it is there, and does not wait for the answers.
-func (w *watch) send(ctx context.Context, service string, n int) []sent {
+func (w *watch) send(ctx context.Context, asked string, n int) []sent {
 	s := w.subject.Load()
+	conn, probe := w.reach(asked)
 	var calls []sent
 	for range n {
-		c := &capture{conn: w.suite.conn(service)}
+		c := &capture{conn: conn}
 		start := w.now()
-		if err := probes[service].call(as(ctx, s.token), c); err == nil {
-			calls = append(calls, sent{c.stream, start, s.registers[service]})
+		if err := probe.call(as(ctx, s.token), c); err == nil {
+			calls = append(calls, sent{c.stream, start, s.registers[asked]})
 		}
 	}
 	return calls

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/trial"
+)
+
+// watchLeaves watches whether somebody may void invoices, in each replica of the service. It
+// returns the change that the owner makes through whichever replica of permissions answers.
+func (a *apart) watchLeaves(t *testing.T) (*watch, change) {
+	professional := a.company.Person("SP")
+	a.letVoid(a.company.As(t.Context(), "OW"), professional.ID)
+	replicas, all := map[string]*process{}, []string(nil)
+	for _, p := range a.replicas["invoicing"] {
+		replicas[a.number(p)], all = p, append(all, a.number(p))
+	}
+	w := watchOver(t, codes.PermissionDenied, a.suite, a.company, all, func(name string) (*grpc.ClientConn, probe) {
+		return a.only(replicas[name]), probes["invoicing"]
+	})
+	access := permissionspb.NewAccessServiceClient(a)
+	set := func(effect permissionspb.Effect) func(context.Context, string) error {
+		return func(ctx context.Context, requestID string) error {
+			_, err := access.SetOverride(ctx, &permissionspb.SetOverrideRequest{
+				RequestId: requestID, UserId: professional.ID, Key: "Invoices:Void", Effect: effect, Reason: "a try",
+			})
+			return err
+		}
+	}
+	return w, change{what: "his override", registers: w.watched(professional.Token, "what he may").of(all...),
+		take: set(permissionspb.Effect_EFFECT_DENY), give: set(permissionspb.Effect_EFFECT_GRANT)}
+}
+
+// testFreshness takes a permission away and gives it back, through whichever replica of
+// permissions answers, while a replica is disturbed: no replica of invoicing allows a call
+// that began after the revoke had returned.
+func (a *apart) testFreshness(t *testing.T) {
+	tr := trial.New(t, "no allow after a returned revoke: replicas killed, frozen, cut off", "postgres")
+	w, c := a.watchLeaves(t)
+	stop := w.callAlways()
+	defer stop()
+	victims := []*process{a.replicas["invoicing"][0], a.replicas["permissions"][0]}
+	for range trial.Times(1, 60) {
+		for _, p := range victims {
+			d := pick(w.random, a.disturbances(p))
+			before := w.now()
+			w.roundOver(a, d, c)
+			tr.Tried()
+			tr.Checked(2)
+			t.Logf("%s while %s was taken and given: %s", d.what, c.what, w.now()-before)
+		}
+		slices.Reverse(victims)
+	}
+	stop()
+	for _, v := range w.violations() {
+		tr.Wrong("%s", v)
+	}
+	if t.Failed() {
+		w.picture(t)
+	}
+	tr.Remark("%s", w.counts())
+}
+
+// roundOver takes something away while a replica is disturbed, looks at what happens between the
+// moment when that has returned and the end of the disturbance, and gives it back.
+func (w *watch) roundOver(a *apart, d disturbance, c change) {
+	w.t.Helper()
+	w.wait(w.t, w.now(), c.registers, allowed)
+	d.strike()
+	w.make(c.what, c.registers, false, c.take)
+	returned := w.now()
+	others := slices.DeleteFunc(slices.Clone(c.registers), func(r *register) bool { return d.mute && r.service == a.number(d.victim) })
+	w.wait(w.t, returned, others, denied, refused)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	var calls []sent
+	if d.mute && len(others) < len(c.registers) {
+		calls = w.send(ctx, a.number(d.victim), 5)
+	}
+	d.heal()
+	w.answers(a.number(d.victim), calls)
+	w.wait(w.t, returned, c.registers, denied)
+	w.make(c.what, c.registers, true, c.give)
+	w.wait(w.t, w.now(), c.registers, allowed)
+}
+
+// testWithoutLeases is the control: one replica of invoicing believes that each replica of
+// permissions gave it a lease for an hour, and is cut off from both for longer than they wait.
+// It goes on allowing after the revoke has returned, and must be found out.
+func (a *apart) testWithoutLeases(t *testing.T) {
+	tr := trial.Control(t, "no allow after a returned revoke: a replica without leases", "postgres")
+	deceived, sources := a.replicas["invoicing"][0], a.replicas["permissions"]
+	for _, p := range sources {
+		p.fork.ways[deceived].lead(censor(t, p.addr, func(m *leasepb.WatchResponse) {
+			if m.GetLeaseDuration() != nil {
+				m.LeaseDuration = durationpb.New(time.Hour)
+			}
+		}))
+	}
+	a.serves(deceived)
+	w, c := a.watchLeaves(t)
+	stop := w.callAlways()
+	defer stop()
+	w.wait(t, w.now(), c.registers, allowed)
+	for _, p := range sources {
+		p.fork.ways[deceived].hold(there, back)
+	}
+	tr.Tried()
+	w.make(c.what, c.registers, false, c.take)
+	subject := w.subject.Load()
+	w.wait(t, w.now(), subject.of(w.asked[1:]...), denied)
+	w.wait(t, w.now(), subject.of(a.number(deceived)), allowed)
+	for _, p := range sources {
+		p.fork.ways[deceived].release(there, back)
+	}
+	stop()
+	for _, v := range w.violations() {
+		if !strings.Contains(v, "in invoicing 1: a call answered true") {
+			t.Errorf("found %q, and only invoicing 1 is without leases", v)
+		}
+		tr.Wrong("%s", v)
+	}
+}
