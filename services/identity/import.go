@@ -134,20 +134,26 @@ func (p *newcomer) credential(tx *store.Tx) (*identitystorepb.Credential, error)
 	if p.example == "" {
 		return &identitystorepb.Credential{PasswordHash: p.text}, nil
 	}
-	kind, ok := importedKinds.Get(tx, p.hash.kind())
+	kind, err := countImported(tx, p.hash.kind(), p.example)
+	return &identitystorepb.Credential{PasswordHash: p.text, ImportedKind: kind}, err
+}
+
+// countImported notes that one hash more of a kind is there, and returns the kind's id.
+func countImported(tx *store.Tx, id, example string) (string, error) {
+	kind, ok := importedKinds.Get(tx, id)
 	if !ok {
 		n := 0
 		for range importedKinds.All(tx) {
 			n++
 		}
 		if n >= maxKinds {
-			return nil, fault.Refused("there are %d kinds of imported hashes, and more would make every sign-in too slow: "+
+			return "", fault.Refused("there are %d kinds of imported hashes, and more would make every sign-in too slow: "+
 				"have their people sign in first, or import without hashes", n)
 		}
-		kind = &identitystorepb.ImportedKind{Id: p.hash.kind(), Example: p.example}
+		kind = &identitystorepb.ImportedKind{Id: id, Example: example}
 	}
 	kind.Count++
-	return &identitystorepb.Credential{PasswordHash: p.text, ImportedKind: kind.GetId()}, importedKinds.Put(tx, kind)
+	return id, importedKinds.Put(tx, kind)
 }
 
 // forgetImported notes that one imported hash less is there, if a credential has one.

@@ -12,16 +12,17 @@ import (
 )
 
 var (
-	signingKeys = store.NewCollection("signing_key", (*identitystorepb.SigningKey).GetId)
+	signingKeys = store.NewCollection("signing_key", (*identitystorepb.SigningKey).GetId).Stays("it signs in the name of this installation")
 
-	clients        = store.NewCollection("oauth_client", (*pb.OauthClient).GetId)
+	clients        = store.NewCollection("oauth_client", (*pb.OauthClient).GetId).OfOrganization(clientOrganization).Arrives(clientIntoBrand)
 	clientsByOwner = clients.Index("owner", func(c *pb.OauthClient) store.Key {
 		return store.Key{ownerID(c), store.Desc(c.GetCreateTime().AsTime())}
 	})
 	clientsByPurge = clients.Index("purge", func(c *pb.OauthClient) store.Key { return moment(c.GetPurgeTime()) })
-	clientSecrets  = store.NewCollection("oauth_secret", (*identitystorepb.ClientSecrets).GetClientId)
+	clientSecrets  = store.NewCollection("oauth_secret", (*identitystorepb.ClientSecrets).GetClientId).
+			OfRecord(clients, (*identitystorepb.ClientSecrets).GetClientId).Only(store.Keys)
 
-	clientSessions         = store.NewCollection("oauth_session", (*identitystorepb.ClientSession).GetSessionId)
+	clientSessions         = store.NewCollection("oauth_session", (*identitystorepb.ClientSession).GetSessionId).Stays("it is of a session")
 	clientSessionsByClient = clientSessions.Index("client", func(s *identitystorepb.ClientSession) store.Key {
 		return store.Key{s.GetClientId()}
 	})
@@ -31,12 +32,12 @@ var (
 		}
 		return store.Key{s.GetBrowserSessionId()}
 	})
-	refreshTokens          = store.NewCollection("oauth_refresh", (*identitystorepb.RefreshToken).GetId)
+	refreshTokens          = store.NewCollection("oauth_refresh", (*identitystorepb.RefreshToken).GetId).Stays("it is of a session")
 	refreshTokensBySession = refreshTokens.Index("session", func(t *identitystorepb.RefreshToken) store.Key {
 		return store.Key{t.GetSessionId()}
 	})
 
-	authCodes    = store.NewCollection("oauth_code", (*identitystorepb.AuthorizationCode).GetId)
+	authCodes    = store.NewCollection("oauth_code", (*identitystorepb.AuthorizationCode).GetId).Stays("it is for this installation, for minutes")
 	codesByPurge = authCodes.Index("purge", func(c *identitystorepb.AuthorizationCode) store.Key { return moment(c.GetPurgeTime()) })
 	codesByUser  = authCodes.Unique("user_code", func(c *identitystorepb.AuthorizationCode) store.Key {
 		if c.GetUserCode() == "" {
@@ -45,10 +46,10 @@ var (
 		return store.Key{c.GetUserCode()}
 	})
 
-	consents         = store.NewCollection("oauth_consent", (*identitystorepb.Consent).GetId)
+	consents         = store.NewCollection("oauth_consent", (*identitystorepb.Consent).GetId).Stays("people are asked again where a client signs them in elsewhere")
 	consentsByClient = consents.Index("client", func(c *identitystorepb.Consent) store.Key { return store.Key{c.GetClientId()} })
 
-	revocations       = store.NewCollection("oauth_revocation", (*identitystorepb.Revocation).GetId)
+	revocations       = store.NewCollection("oauth_revocation", (*identitystorepb.Revocation).GetId).Stays("it is of tokens that this installation has signed")
 	revocationsByTime = revocations.Index("time", func(r *identitystorepb.Revocation) store.Key {
 		return store.Key{r.GetTime().AsTime()}
 	})
@@ -76,6 +77,14 @@ func dependents(tx *store.Tx, browser string) (tags []string) {
 		tags = append(tags, sessionTag(s.GetSessionId()))
 	}
 	return tags
+}
+
+// clientOrganization returns the organization that a client belongs to, none for a brand's.
+func clientOrganization(c *pb.OauthClient) string {
+	if c.GetOwner() == brandOwned {
+		return ""
+	}
+	return c.GetOrganizationId()
 }
 
 // endClientSession removes what a session has beside others that was opened for a client,

@@ -18,11 +18,12 @@ import (
 const directory = "directory"
 
 var (
-	brands        = store.NewCollection("brand", (*pb.Brand).GetId)
+	brands        = store.NewCollection("brand", (*pb.Brand).GetId).Stays("an organization is imported into a brand that is there")
 	brandsByPurge = brands.Index("purge", func(b *pb.Brand) store.Key { return moment(b.GetPurgeTime()) })
-	reopenings    = store.NewCollection("reopening", (*identitystorepb.Reopening).GetId)
+	reopenings    = store.NewCollection("reopening", (*identitystorepb.Reopening).GetId).Stays("it is of a brand")
 
-	organizations = store.NewCollection("organization", (*pb.Organization).GetId).Party((*pb.Organization).GetId)
+	organizations = store.NewCollection("organization", (*pb.Organization).GetId).Party((*pb.Organization).GetId).OfParty().
+			Organizations(shut).Arrives(intoBrand)
 	// organizationsByName leaves out closed ones, closedByName has only them.
 	organizationsByName = organizations.Index("name", func(o *pb.Organization) store.Key {
 		return ifThere(o, o.GetBrandId(), strings.ToLower(o.GetName()))
@@ -32,16 +33,17 @@ var (
 	})
 	organizationsByPurge = organizations.Index("purge", func(o *pb.Organization) store.Key { return moment(o.GetPurgeTime()) })
 
-	profiles       = store.NewCollection("profile", (*pb.Profile).GetId)
+	profiles       = store.NewCollection("profile", (*pb.Profile).GetId).OfPerson((*pb.Profile).GetId).People().Arrives(renamed)
 	profileByEmail = profiles.Unique("email", func(p *pb.Profile) store.Key {
 		return store.Key{p.GetEmail()}
 	})
-	credentials   = store.NewCollection("credential", (*identitystorepb.Credential).GetUserId)
-	importedKinds = store.NewCollection("imported_kind", (*identitystorepb.ImportedKind).GetId)
+	credentials = store.NewCollection("credential", (*identitystorepb.Credential).GetUserId).
+			OfPerson((*identitystorepb.Credential).GetUserId).Only(store.Credentials).Arrives(countKind)
+	importedKinds = store.NewCollection("imported_kind", (*identitystorepb.ImportedKind).GetId).Stays("it counts the credentials that are here")
 
 	users = store.NewCollection("user", func(u *pb.User) string {
 		return userKey(u.GetOrganizationId(), u.GetId())
-	}).Party((*pb.User).GetOrganizationId)
+	}).Party((*pb.User).GetOrganizationId).OfParty().Joins((*pb.User).GetId).Arrives(asKnown)
 	// usersByName and usersByPerson leave out ended memberships, formerByName and
 	// usersByPurge have only them.
 	usersByName = users.Index("name", func(u *pb.User) store.Key {
@@ -57,27 +59,28 @@ var (
 	// memberships has every record of a person, also of what has ended.
 	memberships = users.Index("memberships", func(u *pb.User) store.Key { return store.Key{u.GetId()} })
 
-	sessions       = store.NewCollection("session", (*pb.Session).GetId).Party((*pb.Session).GetOrganizationId)
+	sessions       = store.NewCollection("session", (*pb.Session).GetId).Party((*pb.Session).GetOrganizationId).Stays("a session is with this installation")
 	sessionsByUser = sessions.Index("user", func(s *pb.Session) store.Key {
 		return store.Key{s.GetUserId(), store.Desc(s.GetCreateTime().AsTime())}
 	})
 	sessionsByExpiry = sessions.Index("expiry", func(s *pb.Session) store.Key {
 		return store.Key{s.GetExpireTime().AsTime()}
 	})
-	tokens          = store.NewCollection("session_token", (*identitystorepb.SessionToken).GetId)
+	tokens = store.NewCollection("session_token", (*identitystorepb.SessionToken).GetId).
+		OfRecord(apiKeys, (*identitystorepb.SessionToken).GetSessionId).Only(store.Keys)
 	tokensBySession = tokens.Index("session", func(t *identitystorepb.SessionToken) store.Key {
 		return store.Key{t.GetSessionId()}
 	})
 	tokensByExpiry = tokens.Index("expiry", func(t *identitystorepb.SessionToken) store.Key { return moment(t.GetExpireTime()) })
 
-	refreshes        = store.NewCollection("session_refresh", (*identitystorepb.SessionRefresh).GetId)
+	refreshes        = store.NewCollection("session_refresh", (*identitystorepb.SessionRefresh).GetId).Stays("it goes on with a session")
 	refreshBySession = refreshes.Index("session", func(r *identitystorepb.SessionRefresh) store.Key {
 		return store.Key{r.GetSessionId(), r.GetCreateTime().AsTime()}
 	})
-	sessionUses  = store.NewCollection("session_use", (*identitystorepb.SessionUse).GetId)
-	sessionHours = store.NewCollection("session_hours", (*identitystorepb.SessionHours).GetId)
+	sessionUses  = store.NewCollection("session_use", (*identitystorepb.SessionUse).GetId).Stays("it is of a session")
+	sessionHours = store.NewCollection("session_hours", (*identitystorepb.SessionHours).GetId).Stays("it is of a session")
 
-	devices       = store.NewCollection("device", (*identitystorepb.Device).GetId)
+	devices       = store.NewCollection("device", (*identitystorepb.Device).GetId).Stays("it was remembered by this installation")
 	devicesByUser = devices.Index("user", func(d *identitystorepb.Device) store.Key {
 		return store.Key{d.GetUserId(), store.Desc(d.GetCreateTime().AsTime())}
 	})
@@ -85,7 +88,7 @@ var (
 		return store.Key{d.GetExpireTime().AsTime()}
 	})
 
-	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId)
+	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId).OfParty().Only(store.Keys)
 	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
 		return store.Key{k.GetOrganizationId(), store.Desc(k.GetCreateTime().AsTime())}
 	})
@@ -101,9 +104,10 @@ var (
 		}
 		return store.Key{k.GetPurgeTime().AsTime()}
 	})
-	apiKeyUses = store.NewCollection("api_key_use", (*identitystorepb.ApiKeyUse).GetId)
+	apiKeyUses = store.NewCollection("api_key_use", (*identitystorepb.ApiKeyUse).GetId).
+			OfRecord(apiKeys, (*identitystorepb.ApiKeyUse).GetId).Only(store.Keys)
 
-	impersonations       = store.NewCollection("impersonation", (*pb.Impersonation).GetId).Party((*pb.Impersonation).GetOrganizationId)
+	impersonations       = store.NewCollection("impersonation", (*pb.Impersonation).GetId).Party((*pb.Impersonation).GetOrganizationId).OfParty()
 	impersonationsByUser = impersonations.Index("user", func(i *pb.Impersonation) store.Key {
 		return store.Key{i.GetOrganizationId(), i.GetUserId(), store.Desc(i.GetCreateTime().AsTime())}
 	})
@@ -114,35 +118,39 @@ var (
 		return store.Key{i.GetPurgeTime().AsTime()}
 	})
 
-	passkeys       = store.NewCollection("passkey", (*pb.Passkey).GetId)
+	passkeys       = store.NewCollection("passkey", (*pb.Passkey).GetId).OfPerson((*pb.Passkey).GetUserId).Only(store.Passkeys)
 	passkeysByUser = passkeys.Index("user", func(p *pb.Passkey) store.Key {
 		return store.Key{p.GetUserId(), store.Desc(p.GetCreateTime().AsTime())}
 	})
-	passkeyKeys      = store.NewCollection("passkey_key", (*identitystorepb.PasskeyKey).GetId)
+	passkeyKeys = store.NewCollection("passkey_key", (*identitystorepb.PasskeyKey).GetId).
+			OfPerson((*identitystorepb.PasskeyKey).GetUserId).Only(store.Passkeys)
 	passkeyKeyByUser = passkeyKeys.Index("user", func(k *identitystorepb.PasskeyKey) store.Key {
 		return store.Key{k.GetUserId(), k.GetPasskeyId()}
 	})
 
-	totps           = store.NewCollection("totp", (*identitystorepb.Totp).GetUserId)
-	recoveryCodes   = store.NewCollection("recovery_codes", (*identitystorepb.RecoveryCodes).GetUserId)
-	spentChallenges = store.NewCollection("spent_challenge", (*identitystorepb.SpentChallenge).GetId)
+	totps = store.NewCollection("totp", (*identitystorepb.Totp).GetUserId).
+		OfPerson((*identitystorepb.Totp).GetUserId).Only(store.Credentials).
+		Sealed(func(t *identitystorepb.Totp) (*[]byte, string) { return &t.Sealed, totpName(t.GetUserId()) })
+	recoveryCodes = store.NewCollection("recovery_codes", (*identitystorepb.RecoveryCodes).GetUserId).
+			OfPerson((*identitystorepb.RecoveryCodes).GetUserId).Only(store.Credentials)
+	spentChallenges = store.NewCollection("spent_challenge", (*identitystorepb.SpentChallenge).GetId).Stays("it is of a sign-in here")
 	spentByExpiry   = spentChallenges.Index("expiry", func(c *identitystorepb.SpentChallenge) store.Key {
 		return store.Key{c.GetExpireTime().AsTime()}
 	})
 
-	failures        = store.NewCollection("failures", (*identitystorepb.Failures).GetId)
+	failures        = store.NewCollection("failures", (*identitystorepb.Failures).GetId).Stays("they are of sign-ins here")
 	failuresByPurge = failures.Index("purge", func(f *identitystorepb.Failures) store.Key {
 		return store.Key{f.GetPurgeTime().AsTime()}
 	})
-	resets     = store.NewCollection("password_reset", (*identitystorepb.PasswordReset).GetUserId)
+	resets     = store.NewCollection("password_reset", (*identitystorepb.PasswordReset).GetUserId).Stays("the code is for this installation, for minutes")
 	resetsByID = resets.Unique("id", func(r *identitystorepb.PasswordReset) store.Key { return store.Key{r.GetId()} })
 	// resetsByExpiry are to be removed.
 	resetsByExpiry = resets.Index("expiry", func(r *identitystorepb.PasswordReset) store.Key {
 		return store.Key{r.GetExpireTime().AsTime()}
 	})
-	salts = store.NewCollection("salt", (*identitystorepb.Salt).GetId)
+	salts = store.NewCollection("salt", (*identitystorepb.Salt).GetId).Stays("it is of this installation")
 
-	customFields = store.NewCollection("custom_field", (*pb.CustomField).GetId).Party((*pb.CustomField).GetOrganizationId)
+	customFields = store.NewCollection("custom_field", (*pb.CustomField).GetId).Party((*pb.CustomField).GetOrganizationId).OfParty()
 	// customFieldsInOrder and the names leave out what is deleted, deletedFields has
 	// only that. So it is with labels.
 	customFieldsInOrder = customFields.Index("order", func(f *pb.CustomField) store.Key {
@@ -156,7 +164,7 @@ var (
 	})
 	customFieldsByPurge = customFields.Index("purge", func(f *pb.CustomField) store.Key { return moment(f.GetPurgeTime()) })
 
-	labels        = store.NewCollection("label", (*pb.Label).GetId).Party((*pb.Label).GetOrganizationId)
+	labels        = store.NewCollection("label", (*pb.Label).GetId).Party((*pb.Label).GetOrganizationId).OfParty()
 	labelsInOrder = labels.Index("order", func(l *pb.Label) store.Key {
 		return ifThere(l, l.GetOrganizationId(), l.GetKind(), l.GetPosition(), strings.ToLower(l.GetName()))
 	})
@@ -174,18 +182,20 @@ var (
 	})
 	labelsByPurge = labels.Index("purge", func(l *pb.Label) store.Key { return moment(l.GetPurgeTime()) })
 
-	billingAccounts = store.NewCollection("billing_account", (*pb.BillingAccount).GetId).Party((*pb.BillingAccount).GetId)
+	billingAccounts = store.NewCollection("billing_account", (*pb.BillingAccount).GetId).Party((*pb.BillingAccount).GetId).OfParty()
 
-	seedings    = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId)
-	forgettings = store.NewCollection("forgetting", (*identitystorepb.Forgetting).GetId)
-	claims      = store.NewCollection("claim", (*identitystorepb.Claim).GetId)
+	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId).
+			OfOrganization((*identitystorepb.Seeding).GetOrganizationId)
+	forgettings = store.NewCollection("forgetting", (*identitystorepb.Forgetting).GetId).
+			OfOrganization((*identitystorepb.Forgetting).GetOrganizationId)
+	claims = store.NewCollection("claim", (*identitystorepb.Claim).GetId).Stays("it is of this installation")
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	reopenings, forgettings, customFields, labels, billingAccounts,
-	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations)
+	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
 
 func userKey(organization, user string) string { return organization + "/" + user }
 

@@ -35,7 +35,7 @@ var (
 
 	counters = store.NewCollection("counter", (*invoicingstorepb.Counter).GetId)
 
-	schema = store.NewSchema(parts, invoices, payments, vendorInvoices, counters)
+	schema = store.NewSchema(parts, invoices, payments, vendorInvoices, counters).PerOrganization()
 )
 
 func keyUnlessEmpty(s string) store.Key {

@@ -60,7 +60,7 @@ var (
 	})
 )
 
-var schema = store.NewSchema(accesses, roles, groups, plans)
+var schema = store.NewSchema(accesses, roles, groups, plans).PerOrganization()
 
 func unlessEmpty(id string) store.Key {
 	if id == "" {

@@ -9,7 +9,7 @@ import (
 	"latchkey.dev/services/internal/store"
 )
 
-var schema = store.NewSchema(agents, appointments, cancelledRequests)
+var schema = store.NewSchema(agents, appointments, cancelledRequests).PerOrganization()
 
 var (
 	agents      = store.NewCollection("service_agent", (*pb.ServiceAgent).GetId)

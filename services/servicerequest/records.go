@@ -45,7 +45,7 @@ var (
 	orphans     = store.NewCollection("orphan", (*storepb.Orphan).GetId)
 	orphanSweep = orphans.Index("sweep", func(o *storepb.Orphan) store.Key { return timeKey(o.GetSweepTime()) })
 
-	schema = store.NewSchema(properties, units, members, requests, comments, attachments, orphans)
+	schema = store.NewSchema(properties, units, members, requests, comments, attachments, orphans).PerOrganization()
 )
 
 // retention is how long what was deleted can be restored.

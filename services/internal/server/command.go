@@ -54,7 +54,7 @@ func (e usageError) Error() string { return string(e) }
 
 // commands are all, in the order of the help.
 func commands() []command {
-	return []command{backupCommand(), restoreCommand(), verifyCommand(), copyCommand(), compactCommand(), certsCommand(), helpCommand()}
+	return []command{backupCommand(), restoreCommand(), verifyCommand(), copyCommand(), compactCommand(), exportCommand(), importCommand(), certsCommand(), helpCommand()}
 }
 
 // runCommand runs the command that the first argument names, and returns the exit code.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -23,7 +24,7 @@ func verifyCommand() command {
 		name: "verify", operands: "[FILE]", summary: "look for damage in the stores, or in a backup",
 		about: `Without FILE it checks everything in the stores: that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
 
-With FILE, a path, a URL or - for standard input, it checks a backup: the checksums first, and then all of the above, for which it restores the backup into a temporary folder. With --quick it checks the checksums alone.
+With FILE, a path, a URL or - for standard input, it checks a backup or an export: the checksums first, and then all of the above, for which it restores the file into a temporary folder. With --quick it checks the checksums alone.
 
 It prints each problem on standard error, and exits with 1 if there is one.`,
 		shared: toStores,
@@ -160,6 +161,18 @@ func (in *invocation) verifyBackup(ctx context.Context, name string) (_ report, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	if len(files) == 1 {
+		from := bufio.NewReaderSize(files[0], 1<<16)
+		if h := backup.Peek(from); h.GetExport() != nil {
+			v, err := in.verifyExport(ctx, from, h.GetTenant(), folder)
+			if err != nil {
+				return nil, err
+			}
+			all := &verified{v}
+			return all, all.err()
+		}
+		files[0] = from
+	}
 	blobs := func(service string) (*blob.Bucket, error) { return openFolder(filepath.Join(folder, "blobs", service)) }
 	_, v, err := in.restoreInto(ctx, "bolt:"+folder, blobs, &restoreOptions{}, files...)
 	if err != nil && v.Problems == 0 {

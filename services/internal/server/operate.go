@@ -29,6 +29,7 @@ var toStores = []string{"store", "listen", "peers", "tls-cert", "tls-key", "tls-
 // another process has open, over that process.
 type opened struct {
 	service string
+	schema  *store.Schema
 	engine  store.Engine // nil if another process has it
 	remote  operatorpb.OperatorServiceClient
 }
@@ -63,7 +64,7 @@ func (s *stores) close() error {
 // sources returns the stores as a backup takes them.
 func (s *stores) sources() (all []backup.Store) {
 	for _, o := range s.all {
-		all = append(all, backup.Store{Service: o.service, Pages: o.Pages()})
+		all = append(all, backup.Store{Service: o.service, Pages: o.Pages(), Schema: o.schema})
 	}
 	return all
 }
@@ -104,7 +105,7 @@ func (in *invocation) openStores(ctx context.Context) (*stores, error) {
 func (in *invocation) openStore(ctx context.Context, s *stores, service string) (*opened, error) {
 	if _, ok := in.config.database(); ok {
 		e, err := in.openEngine(ctx, in.config.Store, service)
-		return &opened{service: service, engine: e}, err
+		return &opened{service: service, schema: in.schema(service), engine: e}, err
 	}
 	folder, err := in.config.folder()
 	if err != nil {
@@ -126,7 +127,7 @@ func (in *invocation) openStore(ctx context.Context, s *stores, service string) 
 	case err != nil:
 		return nil, err
 	}
-	return &opened{service: service, engine: e}, nil
+	return &opened{service: service, schema: in.schema(service), engine: e}, nil
 }
 
 // openEngine opens a service's store at a URL, and makes it if it is missing.
@@ -163,7 +164,7 @@ func (in *invocation) askFor(ctx context.Context, s *stores, service string) (*o
 		}
 		s.dialer = d
 	}
-	o := &opened{service: service, remote: operatorpb.NewOperatorServiceClient(s.dialer.conn(operatorName, service))}
+	o := &opened{service: service, schema: in.schema(service), remote: operatorpb.NewOperatorServiceClient(s.dialer.conn(operatorName, service))}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	_, err := o.remote.ReadPairs(ctx, &operatorpb.ReadPairsRequest{Service: service, Start: []byte{0}, End: []byte{1}})

@@ -20,6 +20,7 @@ import (
 type operator struct {
 	operatorpb.UnimplementedOperatorServiceServer
 	stores   map[string]*store.DB // by part
+	importer *importer
 	draining <-chan struct{}
 }
 

@@ -231,7 +231,10 @@ func newCache[V any](p *Process, source, at string, load func(context.Context, s
 func (p *Process) startParts(context.Context) error {
 	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
-	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{stores: p.stores, draining: p.draining})
+	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{
+		stores: p.stores, draining: p.draining,
+		importer: &importer{stores: p.stores, seal: sync.OnceValues(p.openSeal), passkeys: p.config.passkeys(p.Issuer()).Domain},
+	})
 	p.openDecisions()
 	p.openJournals()
 	for _, part := range p.parts {

@@ -16,6 +16,7 @@ type Collection[T proto.Message] struct {
 	name    string
 	id      func(T) string
 	party   func(T) string // nil if the tenant is the organization
+	belongs belonging[T]   // where the tenant is shared
 	typ     protoreflect.MessageType
 	fields  fields
 	prefix  []byte // of the records' keys, after the tenant

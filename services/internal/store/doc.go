@@ -66,6 +66,7 @@
 //	p  position      source                               Position
 //	r  record        collection, id                       the record
 //	u  use           day, user, grant                     Use
+//	v  arrival       organization                         Arrival; only while it is imported
 //
 // Outside of all tenants, after the byte 0x01:
 //

@@ -44,3 +44,6 @@ func (h *heads) raise(tenant string, revision int64) {
 		}
 	}
 }
+
+// forget lets the next transaction tell the revision of a tenant that is replaced.
+func (h *heads) forget(tenant string) { h.byTenant.Delete(tenant) }

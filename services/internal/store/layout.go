@@ -16,6 +16,7 @@ const (
 	spacePosition = 'p'
 	spaceRecord   = 'r'
 	spaceUse      = 'u'
+	spaceArrival  = 'v'
 
 	systemBeat       = 'b'
 	systemClaim      = 'c'

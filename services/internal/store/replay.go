@@ -19,6 +19,7 @@ type Replay struct {
 	tenant string // of batch
 	batch  []Write
 	size   int
+	unseen bool // the tenant gets on no list, and nobody hears of what is written
 
 	// Lost are the records that the data should have and whose values were erased, with
 	// the hash of what each was.
@@ -115,7 +116,11 @@ func (r *Replay) Flush(ctx context.Context) error {
 	if len(r.batch) == 0 {
 		return nil
 	}
-	ctx = WithOrigin(ctx, Origin{Tenant: r.tenant})
+	o := Origin{Tenant: r.tenant}
+	if r.unseen {
+		o.Tenant = ""
+	}
+	ctx = WithOrigin(ctx, o)
 	batch := lastOfEach(r.batch)
 	r.batch, r.size = nil, 0
 	return r.engine.Update(ctx, func(Snapshot) ([]Write, error) { return batch, nil })
@@ -135,7 +140,7 @@ func lastOfEach(batch []Write) []Write {
 
 // Put puts rows of a tenant, or of none.
 func (r *Replay) Put(ctx context.Context, tenant string, rows []*storepb.Pair) error {
-	if tenant != "" && len(rows) > 0 { // it may have come after the rows of none were read
+	if tenant != "" && len(rows) > 0 && !r.unseen { // it may have come after the rows of none were read
 		if err := r.write(ctx, tenant, Write{registryKey(tenant), present}); err != nil {
 			return err
 		}
@@ -203,14 +208,21 @@ func (r *Replay) Redo(ctx context.Context, tenant string, e *storepb.BackupEntry
 	if err != nil {
 		return err
 	}
+	for _, row := range append(slices.Clone(e.GetRows()), e.GetJournal()) {
+		if tenantOf(row.GetKey()) != tenant {
+			return fmt.Errorf("row %x is not of tenant %q", row.GetKey(), tenant)
+		}
+	}
 	head, err := encode(&storepb.Head{Revision: entry.GetRevision(), Hash: entry.GetHash()})
 	if err != nil {
 		return err
 	}
 	writes := []Write{
-		{registryKey(tenant), present},
 		{e.GetJournal().GetKey(), given(e.GetJournal().GetValue())},
 		{tenantRow(tenant, spaceHead), head},
+	}
+	if !r.unseen {
+		writes = append(writes, Write{registryKey(tenant), present})
 	}
 	for _, row := range e.GetRows() {
 		writes = append(writes, Write{row.GetKey(), given(row.GetValue())})

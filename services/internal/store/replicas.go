@@ -69,6 +69,16 @@ func (db *DB) Enter(ctx context.Context, r Replica) (now Replicas, err error) {
 	return now, err
 }
 
+// Listed returns who is on the list.
+func (db *DB) Listed(ctx context.Context) (now Replicas, err error) {
+	err = db.engine.View(ctx, func(s Snapshot) error {
+		list, err := readList(s)
+		now = listOf(list)
+		return err
+	})
+	return now, err
+}
+
 // Remove takes a replica off the list, if it is on it. When it returns, no transaction
 // that is fenced with the replica commits any more.
 func (db *DB) Remove(ctx context.Context, id string) (now Replicas, err error) {

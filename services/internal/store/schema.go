@@ -21,15 +21,34 @@ const format = 1
 type Schema struct {
 	collections []declared
 	opened      atomic.Bool
+
+	perOrganization bool
+	shared          string // the tenant that organizations share
 }
 
 // declared is a Collection of any type.
 type declared interface {
 	Name() string
 	attach(*Schema)
+	traveller
 	declaredIndexes() []declaredIndex
 	verify(j *verifier, tx *Tx, record Pair) error
 	verifyGone(j *verifier, tx *Tx, history Pair) error
+}
+
+// traveller is what a Collection of any type knows of records that leave a shared tenant
+// and arrive in another.
+type traveller interface {
+	said() bool
+	pass() int
+	parent() string
+	kind() Kind
+	stay() bool
+	root() bool
+	people() bool
+	where(value []byte) (place, error)
+	opened(value []byte, open func(name string, sealed []byte) ([]byte, error)) ([]byte, error)
+	takeIn(tx *Tx, value []byte, a *Arriving, shut bool) (problem string, err error)
 }
 
 // declaredIndex is an Index of any type.
@@ -62,6 +81,9 @@ func (s *Schema) Collections() (names []string) {
 	}
 	return names
 }
+
+// Schema returns what the DB keeps.
+func (db *DB) Schema() *Schema { return db.schema }
 
 func (c *Collection[T]) attach(s *Schema) {
 	if c.schema != nil {

@@ -118,6 +118,25 @@ func NewReader(from io.Reader) (*Reader, error) {
 	return r, nil
 }
 
+// Peek returns what a backup says of itself, and consumes nothing. If it is damaged, or its
+// beginning is longer than the reader's buffer, it returns nil.
+func Peek(from *bufio.Reader) *storepb.BackupHeader {
+	const lead = len(magic) + 4 + sha256.Size
+	start, err := from.Peek(lead)
+	if err != nil {
+		return nil
+	}
+	n := int(binary.BigEndian.Uint32(start[len(magic):]))
+	if start, err = from.Peek(lead + n); err != nil {
+		return nil
+	}
+	r, err := NewReader(bytes.NewReader(start))
+	if err != nil {
+		return nil
+	}
+	return r.Header()
+}
+
 // Header returns what the backup says of itself.
 func (r *Reader) Header() *storepb.BackupHeader { return r.header }
 

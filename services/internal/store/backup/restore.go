@@ -84,6 +84,9 @@ func (r *Restoring) file(ctx context.Context, f io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if in.Header().GetExport() != nil {
+		return errors.New("the file is an export of one organization: import brings that into a suite")
+	}
 	if !bytes.Equal(in.Header().GetFollows(), r.sum) {
 		return errors.New("a segment does not follow the file before it")
 	}

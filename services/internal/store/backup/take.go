@@ -22,6 +22,8 @@ import (
 type Store struct {
 	Service string
 	Pages   store.Pages
+	// Schema is what it keeps; only an export needs it.
+	Schema *store.Schema
 }
 
 // Counts are how much was moved.
@@ -30,6 +32,8 @@ type Counts struct {
 	Entries int64 `json:"entries"`
 	Blobs   int64 `json:"blobs"`
 	Bytes   int64 `json:"bytes"`
+	// Records are those of tenants that organizations share.
+	Records int64 `json:"records,omitempty"`
 }
 
 // Taking is the taking of a backup.
@@ -39,6 +43,9 @@ type Taking struct {
 	Blobs map[string]*blob.Bucket
 	// Tenant is the only one that is wanted; empty for all.
 	Tenant string
+	// Export takes along what the tenant, an organization, has in tenants that it shares
+	// with others; nil for a backup.
+	Export *Export
 	// Now is the clock of the processes.
 	Now func() time.Time
 	// Progress is called now and then; it may be nil.
@@ -64,6 +71,9 @@ func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
 	for _, s := range t.Stores {
 		header.Services = append(header.Services, s.Service)
 	}
+	if t.Export != nil {
+		header.Export = t.Export.header()
+	}
 	w, err := NewWriter(to, header)
 	if err != nil {
 		return t.counts, err
@@ -74,6 +84,9 @@ func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
 		}
 	}
 	if err := t.allTails(ctx, w, t.begun, t.tenants); err != nil {
+		return t.counts, err
+	}
+	if err := t.records(ctx, w); err != nil {
 		return t.counts, err
 	}
 	if err := t.blobs(ctx, w); err != nil {
@@ -144,9 +157,11 @@ func (t *Taking) allTails(ctx context.Context, w *Writer, since time.Time, tenan
 }
 
 func (t *Taking) end(w *Writer) error {
-	err := w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_End{End: &storepb.BackupEnd{
-		Cut: timestamppb.New(t.cut), Pairs: t.counts.Pairs, Entries: t.counts.Entries, Blobs: t.counts.Blobs,
-	}}})
+	end := &storepb.BackupEnd{Cut: timestamppb.New(t.cut), Pairs: t.counts.Pairs, Entries: t.counts.Entries, Blobs: t.counts.Blobs}
+	if t.Export != nil {
+		end.Records, end.Revisions, end.SharedRevisions = t.counts.Records, t.revisions(), t.Export.revisions
+	}
+	err := w.Write(&storepb.BackupChunk{Kind: &storepb.BackupChunk_End{End: end}})
 	t.sum = slices.Clone(w.sum[:])
 	t.progress(w)
 	return err
@@ -160,11 +175,10 @@ func (t *Taking) progress(w *Writer) {
 }
 
 func (t *Taking) tenants(ctx context.Context, s Store) ([]string, error) {
-	all, err := store.ReadTenants(ctx, s.Pages)
 	if t.Tenant != "" {
-		all = slices.DeleteFunc(all, func(tenant string) bool { return tenant != t.Tenant })
+		return []string{t.Tenant}, nil
 	}
-	return all, err
+	return store.ReadTenants(ctx, s.Pages)
 }
 
 // rows writes the rows of one store.

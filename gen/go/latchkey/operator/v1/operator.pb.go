@@ -26,6 +26,351 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ImportStep is a part of the import of an organization into one store.
+type ImportStep int32
+
+const (
+	// No step; refused.
+	ImportStep_IMPORT_STEP_UNSPECIFIED ImportStep = 0
+	// Of the store with the people: finds out what stands against it, and notes that it has
+	// begun if nothing does. Needs the export.
+	ImportStep_IMPORT_STEP_CHECK ImportStep = 1
+	// Puts the organization's own tenant there, unlisted, and verifies it. Needs the export.
+	ImportStep_IMPORT_STEP_STAGE ImportStep = 2
+	// Lists the tenant.
+	ImportStep_IMPORT_STEP_LIST ImportStep = 3
+	// Of the store with the people: takes in the organization and its people, after which
+	// everybody sees it. Needs the export.
+	ImportStep_IMPORT_STEP_ADMIT ImportStep = 4
+	// Removes what was noted of the import.
+	ImportStep_IMPORT_STEP_FINISH ImportStep = 5
+)
+
+// Enum value maps for ImportStep.
+var (
+	ImportStep_name = map[int32]string{
+		0: "IMPORT_STEP_UNSPECIFIED",
+		1: "IMPORT_STEP_CHECK",
+		2: "IMPORT_STEP_STAGE",
+		3: "IMPORT_STEP_LIST",
+		4: "IMPORT_STEP_ADMIT",
+		5: "IMPORT_STEP_FINISH",
+	}
+	ImportStep_value = map[string]int32{
+		"IMPORT_STEP_UNSPECIFIED": 0,
+		"IMPORT_STEP_CHECK":       1,
+		"IMPORT_STEP_STAGE":       2,
+		"IMPORT_STEP_LIST":        3,
+		"IMPORT_STEP_ADMIT":       4,
+		"IMPORT_STEP_FINISH":      5,
+	}
+)
+
+func (x ImportStep) Enum() *ImportStep {
+	p := new(ImportStep)
+	*p = x
+	return p
+}
+
+func (x ImportStep) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ImportStep) Descriptor() protoreflect.EnumDescriptor {
+	return file_latchkey_operator_v1_operator_proto_enumTypes[0].Descriptor()
+}
+
+func (ImportStep) Type() protoreflect.EnumType {
+	return &file_latchkey_operator_v1_operator_proto_enumTypes[0]
+}
+
+func (x ImportStep) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ImportStep.Descriptor instead.
+func (ImportStep) EnumDescriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{0}
+}
+
+// Request of OperatorService.ImportOrganization.
+type ImportOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it holds.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ImportOrganizationRequest_Begin
+	//	*ImportOrganizationRequest_Piece
+	Kind          isImportOrganizationRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportOrganizationRequest) Reset() {
+	*x = ImportOrganizationRequest{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportOrganizationRequest) ProtoMessage() {}
+
+func (x *ImportOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*ImportOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ImportOrganizationRequest) GetKind() isImportOrganizationRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ImportOrganizationRequest) GetBegin() *ImportBegin {
+	if x != nil {
+		if x, ok := x.Kind.(*ImportOrganizationRequest_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *ImportOrganizationRequest) GetPiece() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*ImportOrganizationRequest_Piece); ok {
+			return x.Piece
+		}
+	}
+	return nil
+}
+
+type isImportOrganizationRequest_Kind interface {
+	isImportOrganizationRequest_Kind()
+}
+
+type ImportOrganizationRequest_Begin struct {
+	// What to do; the first message.
+	Begin *ImportBegin `protobuf:"bytes,1,opt,name=begin,proto3,oneof"`
+}
+
+type ImportOrganizationRequest_Piece struct {
+	// The next bytes of the export, at most 1 MiB.
+	Piece []byte `protobuf:"bytes,2,opt,name=piece,proto3,oneof"`
+}
+
+func (*ImportOrganizationRequest_Begin) isImportOrganizationRequest_Kind() {}
+
+func (*ImportOrganizationRequest_Piece) isImportOrganizationRequest_Kind() {}
+
+// ImportBegin says what to do.
+type ImportBegin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose store, for example "invoicing".
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The step.
+	Step ImportStep `protobuf:"varint,2,opt,name=step,proto3,enum=latchkey.operator.v1.ImportStep" json:"step,omitempty"`
+	// Id of the organization.
+	Organization string `protobuf:"bytes,3,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Checksum of the last chunk of the export.
+	Checksum []byte `protobuf:"bytes,4,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// Id or name of the brand that is to have it.
+	Brand string `protobuf:"bytes,5,opt,name=brand,proto3" json:"brand,omitempty"`
+	// Other addresses for people of the export, by those that they have there, in lower case.
+	Renames map[string]string `protobuf:"bytes,6,rep,name=renames,proto3" json:"renames,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether the import was begun before, so that what is complete can stay.
+	Again         bool `protobuf:"varint,7,opt,name=again,proto3" json:"again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportBegin) Reset() {
+	*x = ImportBegin{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportBegin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportBegin) ProtoMessage() {}
+
+func (x *ImportBegin) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportBegin.ProtoReflect.Descriptor instead.
+func (*ImportBegin) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ImportBegin) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ImportBegin) GetStep() ImportStep {
+	if x != nil {
+		return x.Step
+	}
+	return ImportStep_IMPORT_STEP_UNSPECIFIED
+}
+
+func (x *ImportBegin) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *ImportBegin) GetChecksum() []byte {
+	if x != nil {
+		return x.Checksum
+	}
+	return nil
+}
+
+func (x *ImportBegin) GetBrand() string {
+	if x != nil {
+		return x.Brand
+	}
+	return ""
+}
+
+func (x *ImportBegin) GetRenames() map[string]string {
+	if x != nil {
+		return x.Renames
+	}
+	return nil
+}
+
+func (x *ImportBegin) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+// Response of OperatorService.ImportOrganization.
+type ImportOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What stands against the import, one line each, at most 1000.
+	Problems []string `protobuf:"bytes,1,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Whether the import was begun before, with the same export.
+	Again bool `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"`
+	// How many rows, or records, are there now.
+	Rows int64 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	// People who were there already and have joined the organization.
+	KnownPeople int64 `protobuf:"varint,4,opt,name=known_people,json=knownPeople,proto3" json:"known_people,omitempty"`
+	// People who have come with the organization.
+	NewPeople int64 `protobuf:"varint,5,opt,name=new_people,json=newPeople,proto3" json:"new_people,omitempty"`
+	// Passkeys that were left out, since they are for another domain.
+	PasskeysLeftOut int64 `protobuf:"varint,6,opt,name=passkeys_left_out,json=passkeysLeftOut,proto3" json:"passkeys_left_out,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ImportOrganizationResponse) Reset() {
+	*x = ImportOrganizationResponse{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportOrganizationResponse) ProtoMessage() {}
+
+func (x *ImportOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*ImportOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ImportOrganizationResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *ImportOrganizationResponse) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+func (x *ImportOrganizationResponse) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ImportOrganizationResponse) GetKnownPeople() int64 {
+	if x != nil {
+		return x.KnownPeople
+	}
+	return 0
+}
+
+func (x *ImportOrganizationResponse) GetNewPeople() int64 {
+	if x != nil {
+		return x.NewPeople
+	}
+	return 0
+}
+
+func (x *ImportOrganizationResponse) GetPasskeysLeftOut() int64 {
+	if x != nil {
+		return x.PasskeysLeftOut
+	}
+	return 0
+}
+
 // Request of OperatorService.ReadPairs.
 type ReadPairsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -41,7 +386,7 @@ type ReadPairsRequest struct {
 
 func (x *ReadPairsRequest) Reset() {
 	*x = ReadPairsRequest{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[0]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -53,7 +398,7 @@ func (x *ReadPairsRequest) String() string {
 func (*ReadPairsRequest) ProtoMessage() {}
 
 func (x *ReadPairsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[0]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -66,7 +411,7 @@ func (x *ReadPairsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadPairsRequest.ProtoReflect.Descriptor instead.
 func (*ReadPairsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{0}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReadPairsRequest) GetService() string {
@@ -101,7 +446,7 @@ type ReadPairsResponse struct {
 
 func (x *ReadPairsResponse) Reset() {
 	*x = ReadPairsResponse{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[1]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -113,7 +458,7 @@ func (x *ReadPairsResponse) String() string {
 func (*ReadPairsResponse) ProtoMessage() {}
 
 func (x *ReadPairsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[1]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -126,7 +471,7 @@ func (x *ReadPairsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadPairsResponse.ProtoReflect.Descriptor instead.
 func (*ReadPairsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{1}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReadPairsResponse) GetPairs() []*v1.Pair {
@@ -147,7 +492,7 @@ type WatchTenantsRequest struct {
 
 func (x *WatchTenantsRequest) Reset() {
 	*x = WatchTenantsRequest{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[2]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +504,7 @@ func (x *WatchTenantsRequest) String() string {
 func (*WatchTenantsRequest) ProtoMessage() {}
 
 func (x *WatchTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[2]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +517,7 @@ func (x *WatchTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTenantsRequest.ProtoReflect.Descriptor instead.
 func (*WatchTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchTenantsRequest) GetService() string {
@@ -193,7 +538,7 @@ type WatchTenantsResponse struct {
 
 func (x *WatchTenantsResponse) Reset() {
 	*x = WatchTenantsResponse{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[3]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +550,7 @@ func (x *WatchTenantsResponse) String() string {
 func (*WatchTenantsResponse) ProtoMessage() {}
 
 func (x *WatchTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[3]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +563,7 @@ func (x *WatchTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTenantsResponse.ProtoReflect.Descriptor instead.
 func (*WatchTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchTenantsResponse) GetTenants() []string {
@@ -239,7 +584,7 @@ type VerifyStoreRequest struct {
 
 func (x *VerifyStoreRequest) Reset() {
 	*x = VerifyStoreRequest{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[4]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +596,7 @@ func (x *VerifyStoreRequest) String() string {
 func (*VerifyStoreRequest) ProtoMessage() {}
 
 func (x *VerifyStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[4]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -264,7 +609,7 @@ func (x *VerifyStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyStoreRequest.ProtoReflect.Descriptor instead.
 func (*VerifyStoreRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VerifyStoreRequest) GetService() string {
@@ -293,7 +638,7 @@ type VerifyStoreResponse struct {
 
 func (x *VerifyStoreResponse) Reset() {
 	*x = VerifyStoreResponse{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[5]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +650,7 @@ func (x *VerifyStoreResponse) String() string {
 func (*VerifyStoreResponse) ProtoMessage() {}
 
 func (x *VerifyStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[5]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +663,7 @@ func (x *VerifyStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyStoreResponse.ProtoReflect.Descriptor instead.
 func (*VerifyStoreResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VerifyStoreResponse) GetProblem() string {
@@ -367,7 +712,7 @@ type CompactStoreRequest struct {
 
 func (x *CompactStoreRequest) Reset() {
 	*x = CompactStoreRequest{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +724,7 @@ func (x *CompactStoreRequest) String() string {
 func (*CompactStoreRequest) ProtoMessage() {}
 
 func (x *CompactStoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[6]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +737,7 @@ func (x *CompactStoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactStoreRequest.ProtoReflect.Descriptor instead.
 func (*CompactStoreRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CompactStoreRequest) GetService() string {
@@ -419,7 +764,7 @@ type CompactStoreResponse struct {
 
 func (x *CompactStoreResponse) Reset() {
 	*x = CompactStoreResponse{}
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +776,7 @@ func (x *CompactStoreResponse) String() string {
 func (*CompactStoreResponse) ProtoMessage() {}
 
 func (x *CompactStoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[7]
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +789,7 @@ func (x *CompactStoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompactStoreResponse.ProtoReflect.Descriptor instead.
 func (*CompactStoreResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CompactStoreResponse) GetRows() int64 {
@@ -479,7 +824,32 @@ var File_latchkey_operator_v1_operator_proto protoreflect.FileDescriptor
 
 const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"#latchkey/operator/v1/operator.proto\x12\x14latchkey.operator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1elatchkey/store/v1/backup.proto\"u\n" +
+	"#latchkey/operator/v1/operator.proto\x12\x14latchkey.operator.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1elatchkey/store/v1/backup.proto\"\x88\x01\n" +
+	"\x19ImportOrganizationRequest\x129\n" +
+	"\x05begin\x18\x01 \x01(\v2!.latchkey.operator.v1.ImportBeginH\x00R\x05begin\x12!\n" +
+	"\x05piece\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@H\x00R\x05pieceB\r\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x90\x03\n" +
+	"\vImportBegin\x12#\n" +
+	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12@\n" +
+	"\x04step\x18\x02 \x01(\x0e2 .latchkey.operator.v1.ImportStepB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04step\x12-\n" +
+	"\forganization\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\forganization\x12#\n" +
+	"\bchecksum\x18\x04 \x01(\fB\a\xbaH\x04z\x02h R\bchecksum\x12\x1e\n" +
+	"\x05brand\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05brand\x12T\n" +
+	"\arenames\x18\x06 \x03(\v2..latchkey.operator.v1.ImportBegin.RenamesEntryB\n" +
+	"\xbaH\a\x9a\x01\x04\x10\xa0\x8d\x06R\arenames\x12\x14\n" +
+	"\x05again\x18\a \x01(\bR\x05again\x1a:\n" +
+	"\fRenamesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
+	"\x1aImportOrganizationResponse\x12\x1a\n" +
+	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x14\n" +
+	"\x05again\x18\x02 \x01(\bR\x05again\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x03R\x04rows\x12!\n" +
+	"\fknown_people\x18\x04 \x01(\x03R\vknownPeople\x12\x1d\n" +
+	"\n" +
+	"new_people\x18\x05 \x01(\x03R\tnewPeople\x12*\n" +
+	"\x11passkeys_left_out\x18\x06 \x01(\x03R\x0fpasskeysLeftOut\"u\n" +
 	"\x10ReadPairsRequest\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12\x1f\n" +
 	"\x05start\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05start\x12\x1b\n" +
@@ -505,12 +875,21 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\fbefore_bytes\x18\x02 \x01(\x03R\vbeforeBytes\x12\x1f\n" +
 	"\vafter_bytes\x18\x03 \x01(\x03R\n" +
 	"afterBytes\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done2\xc7\x03\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done*\x9c\x01\n" +
+	"\n" +
+	"ImportStep\x12\x1b\n" +
+	"\x17IMPORT_STEP_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11IMPORT_STEP_CHECK\x10\x01\x12\x15\n" +
+	"\x11IMPORT_STEP_STAGE\x10\x02\x12\x14\n" +
+	"\x10IMPORT_STEP_LIST\x10\x03\x12\x15\n" +
+	"\x11IMPORT_STEP_ADMIT\x10\x04\x12\x16\n" +
+	"\x12IMPORT_STEP_FINISH\x10\x052\xcb\x04\n" +
 	"\x0fOperatorService\x12d\n" +
 	"\tReadPairs\x12&.latchkey.operator.v1.ReadPairsRequest\x1a'.latchkey.operator.v1.ReadPairsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fWatchTenants\x12).latchkey.operator.v1.WatchTenantsRequest\x1a*.latchkey.operator.v1.WatchTenantsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12l\n" +
 	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12o\n" +
-	"\fCompactStore\x12).latchkey.operator.v1.CompactStoreRequest\x1a*.latchkey.operator.v1.CompactStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
+	"\fCompactStore\x12).latchkey.operator.v1.CompactStoreRequest\x1a*.latchkey.operator.v1.CompactStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12\x81\x01\n" +
+	"\x12ImportOrganization\x12/.latchkey.operator.v1.ImportOrganizationRequest\x1a0.latchkey.operator.v1.ImportOrganizationResponse\"\x06\x8a\xb5\x18\x02(\x01(\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
 
 var (
 	file_latchkey_operator_v1_operator_proto_rawDescOnce sync.Once
@@ -524,33 +903,44 @@ func file_latchkey_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_latchkey_operator_v1_operator_proto_rawDescData
 }
 
-var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_latchkey_operator_v1_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_latchkey_operator_v1_operator_proto_goTypes = []any{
-	(*ReadPairsRequest)(nil),     // 0: latchkey.operator.v1.ReadPairsRequest
-	(*ReadPairsResponse)(nil),    // 1: latchkey.operator.v1.ReadPairsResponse
-	(*WatchTenantsRequest)(nil),  // 2: latchkey.operator.v1.WatchTenantsRequest
-	(*WatchTenantsResponse)(nil), // 3: latchkey.operator.v1.WatchTenantsResponse
-	(*VerifyStoreRequest)(nil),   // 4: latchkey.operator.v1.VerifyStoreRequest
-	(*VerifyStoreResponse)(nil),  // 5: latchkey.operator.v1.VerifyStoreResponse
-	(*CompactStoreRequest)(nil),  // 6: latchkey.operator.v1.CompactStoreRequest
-	(*CompactStoreResponse)(nil), // 7: latchkey.operator.v1.CompactStoreResponse
-	(*v1.Pair)(nil),              // 8: latchkey.store.v1.Pair
+	(ImportStep)(0),                    // 0: latchkey.operator.v1.ImportStep
+	(*ImportOrganizationRequest)(nil),  // 1: latchkey.operator.v1.ImportOrganizationRequest
+	(*ImportBegin)(nil),                // 2: latchkey.operator.v1.ImportBegin
+	(*ImportOrganizationResponse)(nil), // 3: latchkey.operator.v1.ImportOrganizationResponse
+	(*ReadPairsRequest)(nil),           // 4: latchkey.operator.v1.ReadPairsRequest
+	(*ReadPairsResponse)(nil),          // 5: latchkey.operator.v1.ReadPairsResponse
+	(*WatchTenantsRequest)(nil),        // 6: latchkey.operator.v1.WatchTenantsRequest
+	(*WatchTenantsResponse)(nil),       // 7: latchkey.operator.v1.WatchTenantsResponse
+	(*VerifyStoreRequest)(nil),         // 8: latchkey.operator.v1.VerifyStoreRequest
+	(*VerifyStoreResponse)(nil),        // 9: latchkey.operator.v1.VerifyStoreResponse
+	(*CompactStoreRequest)(nil),        // 10: latchkey.operator.v1.CompactStoreRequest
+	(*CompactStoreResponse)(nil),       // 11: latchkey.operator.v1.CompactStoreResponse
+	nil,                                // 12: latchkey.operator.v1.ImportBegin.RenamesEntry
+	(*v1.Pair)(nil),                    // 13: latchkey.store.v1.Pair
 }
 var file_latchkey_operator_v1_operator_proto_depIdxs = []int32{
-	8, // 0: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
-	0, // 1: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
-	2, // 2: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
-	4, // 3: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
-	6, // 4: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
-	1, // 5: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
-	3, // 6: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
-	5, // 7: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
-	7, // 8: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
-	5, // [5:9] is the sub-list for method output_type
-	1, // [1:5] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2,  // 0: latchkey.operator.v1.ImportOrganizationRequest.begin:type_name -> latchkey.operator.v1.ImportBegin
+	0,  // 1: latchkey.operator.v1.ImportBegin.step:type_name -> latchkey.operator.v1.ImportStep
+	12, // 2: latchkey.operator.v1.ImportBegin.renames:type_name -> latchkey.operator.v1.ImportBegin.RenamesEntry
+	13, // 3: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
+	4,  // 4: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
+	6,  // 5: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
+	8,  // 6: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
+	10, // 7: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
+	1,  // 8: latchkey.operator.v1.OperatorService.ImportOrganization:input_type -> latchkey.operator.v1.ImportOrganizationRequest
+	5,  // 9: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
+	7,  // 10: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
+	9,  // 11: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
+	11, // 12: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
+	3,  // 13: latchkey.operator.v1.OperatorService.ImportOrganization:output_type -> latchkey.operator.v1.ImportOrganizationResponse
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_operator_v1_operator_proto_init() }
@@ -558,18 +948,23 @@ func file_latchkey_operator_v1_operator_proto_init() {
 	if File_latchkey_operator_v1_operator_proto != nil {
 		return
 	}
+	file_latchkey_operator_v1_operator_proto_msgTypes[0].OneofWrappers = []any{
+		(*ImportOrganizationRequest_Begin)(nil),
+		(*ImportOrganizationRequest_Piece)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_operator_v1_operator_proto_rawDesc), len(file_latchkey_operator_v1_operator_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_latchkey_operator_v1_operator_proto_goTypes,
 		DependencyIndexes: file_latchkey_operator_v1_operator_proto_depIdxs,
+		EnumInfos:         file_latchkey_operator_v1_operator_proto_enumTypes,
 		MessageInfos:      file_latchkey_operator_v1_operator_proto_msgTypes,
 	}.Build()
 	File_latchkey_operator_v1_operator_proto = out.File

@@ -21,10 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OperatorService_ReadPairs_FullMethodName    = "/latchkey.operator.v1.OperatorService/ReadPairs"
-	OperatorService_WatchTenants_FullMethodName = "/latchkey.operator.v1.OperatorService/WatchTenants"
-	OperatorService_VerifyStore_FullMethodName  = "/latchkey.operator.v1.OperatorService/VerifyStore"
-	OperatorService_CompactStore_FullMethodName = "/latchkey.operator.v1.OperatorService/CompactStore"
+	OperatorService_ReadPairs_FullMethodName          = "/latchkey.operator.v1.OperatorService/ReadPairs"
+	OperatorService_WatchTenants_FullMethodName       = "/latchkey.operator.v1.OperatorService/WatchTenants"
+	OperatorService_VerifyStore_FullMethodName        = "/latchkey.operator.v1.OperatorService/VerifyStore"
+	OperatorService_CompactStore_FullMethodName       = "/latchkey.operator.v1.OperatorService/CompactStore"
+	OperatorService_ImportOrganization_FullMethodName = "/latchkey.operator.v1.OperatorService/ImportOrganization"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -32,8 +33,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify, copy and compact ask it for what
-// they need. They prove with the suite's service key that they may.
+// process only, so that the commands backup, verify, copy, compact, export and import ask
+// it for what they need. They prove with the suite's service key that they may.
 type OperatorServiceClient interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -57,6 +58,14 @@ type OperatorServiceClient interface {
 	// FAILED_PRECONDITION if the store is in a database.
 	// Example: {"service": "invoicing"}
 	CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error)
+	// Does one step of the import of an organization in one store. The first message says
+	// which; those after it have the export, piece by piece, as far as the step needs it.
+	// Each step can be done again, and nobody sees the organization before the last.
+	// Fails with NOT_FOUND if this process does not keep the service's store,
+	// INVALID_ARGUMENT if the export is damaged or of another organization, and
+	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
+	// Example: {"begin": {"service": "identity", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "step": "IMPORT_STEP_CHECK"}}
+	ImportOrganization(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportOrganizationRequest, ImportOrganizationResponse], error)
 }
 
 type operatorServiceClient struct {
@@ -134,13 +143,26 @@ func (c *operatorServiceClient) CompactStore(ctx context.Context, in *CompactSto
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_CompactStoreClient = grpc.ServerStreamingClient[CompactStoreResponse]
 
+func (c *operatorServiceClient) ImportOrganization(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportOrganizationRequest, ImportOrganizationResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[3], OperatorService_ImportOrganization_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportOrganizationRequest, ImportOrganizationResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_ImportOrganizationClient = grpc.ClientStreamingClient[ImportOrganizationRequest, ImportOrganizationResponse]
+
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
-// process only, so that the commands backup, verify, copy and compact ask it for what
-// they need. They prove with the suite's service key that they may.
+// process only, so that the commands backup, verify, copy, compact, export and import ask
+// it for what they need. They prove with the suite's service key that they may.
 type OperatorServiceServer interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -164,6 +186,14 @@ type OperatorServiceServer interface {
 	// FAILED_PRECONDITION if the store is in a database.
 	// Example: {"service": "invoicing"}
 	CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error
+	// Does one step of the import of an organization in one store. The first message says
+	// which; those after it have the export, piece by piece, as far as the step needs it.
+	// Each step can be done again, and nobody sees the organization before the last.
+	// Fails with NOT_FOUND if this process does not keep the service's store,
+	// INVALID_ARGUMENT if the export is damaged or of another organization, and
+	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
+	// Example: {"begin": {"service": "identity", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "step": "IMPORT_STEP_CHECK"}}
+	ImportOrganization(grpc.ClientStreamingServer[ImportOrganizationRequest, ImportOrganizationResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -185,6 +215,9 @@ func (UnimplementedOperatorServiceServer) VerifyStore(*VerifyStoreRequest, grpc.
 }
 func (UnimplementedOperatorServiceServer) CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method CompactStore not implemented")
+}
+func (UnimplementedOperatorServiceServer) ImportOrganization(grpc.ClientStreamingServer[ImportOrganizationRequest, ImportOrganizationResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportOrganization not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -258,6 +291,13 @@ func _OperatorService_CompactStore_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_CompactStoreServer = grpc.ServerStreamingServer[CompactStoreResponse]
 
+func _OperatorService_ImportOrganization_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(OperatorServiceServer).ImportOrganization(&grpc.GenericServerStream[ImportOrganizationRequest, ImportOrganizationResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_ImportOrganizationServer = grpc.ClientStreamingServer[ImportOrganizationRequest, ImportOrganizationResponse]
+
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -285,6 +325,11 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "CompactStore",
 			Handler:       _OperatorService_CompactStore_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportOrganization",
+			Handler:       _OperatorService_ImportOrganization_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "latchkey/operator/v1/operator.proto",

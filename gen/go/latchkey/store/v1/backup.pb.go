@@ -36,6 +36,7 @@ type BackupChunk struct {
 	//	*BackupChunk_Entries
 	//	*BackupChunk_Blob
 	//	*BackupChunk_End
+	//	*BackupChunk_Records
 	Kind          isBackupChunk_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,6 +124,15 @@ func (x *BackupChunk) GetEnd() *BackupEnd {
 	return nil
 }
 
+func (x *BackupChunk) GetRecords() *BackupRecords {
+	if x != nil {
+		if x, ok := x.Kind.(*BackupChunk_Records); ok {
+			return x.Records
+		}
+	}
+	return nil
+}
+
 type isBackupChunk_Kind interface {
 	isBackupChunk_Kind()
 }
@@ -152,6 +162,11 @@ type BackupChunk_End struct {
 	End *BackupEnd `protobuf:"bytes,5,opt,name=end,proto3,oneof"`
 }
 
+type BackupChunk_Records struct {
+	// Records of a tenant that organizations share; only in an export.
+	Records *BackupRecords `protobuf:"bytes,6,opt,name=records,proto3,oneof"`
+}
+
 func (*BackupChunk_Header) isBackupChunk_Kind() {}
 
 func (*BackupChunk_Pairs) isBackupChunk_Kind() {}
@@ -161,6 +176,8 @@ func (*BackupChunk_Entries) isBackupChunk_Kind() {}
 func (*BackupChunk_Blob) isBackupChunk_Kind() {}
 
 func (*BackupChunk_End) isBackupChunk_Kind() {}
+
+func (*BackupChunk_Records) isBackupChunk_Kind() {}
 
 // BackupHeader says what the backup is.
 type BackupHeader struct {
@@ -177,7 +194,9 @@ type BackupHeader struct {
 	// stands alone.
 	Follows []byte `protobuf:"bytes,5,opt,name=follows,proto3" json:"follows,omitempty"`
 	// The one tenant that it has; empty if it has all.
-	Tenant        string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Tenant string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// What it is an export of; absent from a backup.
+	Export        *BackupExport `protobuf:"bytes,7,opt,name=export,proto3" json:"export,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +273,69 @@ func (x *BackupHeader) GetTenant() string {
 	return ""
 }
 
+func (x *BackupHeader) GetExport() *BackupExport {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
+// BackupExport says of an export of one organization, which is the header's tenant, what
+// went along.
+type BackupExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kinds of records that were asked for: "credentials", "passkeys", "keys".
+	Kinds []string `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// The domain that passkeys are made for; empty if there is none.
+	PasskeyDomain string `protobuf:"bytes,2,opt,name=passkey_domain,json=passkeyDomain,proto3" json:"passkey_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupExport) Reset() {
+	*x = BackupExport{}
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupExport) ProtoMessage() {}
+
+func (x *BackupExport) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupExport.ProtoReflect.Descriptor instead.
+func (*BackupExport) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BackupExport) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *BackupExport) GetPasskeyDomain() string {
+	if x != nil {
+		return x.PasskeyDomain
+	}
+	return ""
+}
+
 // Pair is a key and its value, as the store's engine has them.
 type Pair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -267,7 +349,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +361,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[2]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +374,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Pair) GetKey() []byte {
@@ -327,7 +409,7 @@ type BackupPairs struct {
 
 func (x *BackupPairs) Reset() {
 	*x = BackupPairs{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +421,7 @@ func (x *BackupPairs) String() string {
 func (*BackupPairs) ProtoMessage() {}
 
 func (x *BackupPairs) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[3]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +434,7 @@ func (x *BackupPairs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupPairs.ProtoReflect.Descriptor instead.
 func (*BackupPairs) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BackupPairs) GetService() string {
@@ -400,7 +482,7 @@ type BackupEntries struct {
 
 func (x *BackupEntries) Reset() {
 	*x = BackupEntries{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +494,7 @@ func (x *BackupEntries) String() string {
 func (*BackupEntries) ProtoMessage() {}
 
 func (x *BackupEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[4]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +507,7 @@ func (x *BackupEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupEntries.ProtoReflect.Descriptor instead.
 func (*BackupEntries) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BackupEntries) GetService() string {
@@ -470,7 +552,7 @@ type BackupEntry struct {
 
 func (x *BackupEntry) Reset() {
 	*x = BackupEntry{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +564,7 @@ func (x *BackupEntry) String() string {
 func (*BackupEntry) ProtoMessage() {}
 
 func (x *BackupEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[5]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +577,7 @@ func (x *BackupEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupEntry.ProtoReflect.Descriptor instead.
 func (*BackupEntry) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BackupEntry) GetJournal() *Pair {
@@ -510,6 +592,135 @@ func (x *BackupEntry) GetRows() []*Pair {
 		return x.Rows
 	}
 	return nil
+}
+
+// BackupRecords are what an organization has in a tenant that it shares with others, each
+// record once.
+type BackupRecords struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose store.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The records.
+	Records       []*BackupRecord `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRecords) Reset() {
+	*x = BackupRecords{}
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRecords) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRecords) ProtoMessage() {}
+
+func (x *BackupRecords) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRecords.ProtoReflect.Descriptor instead.
+func (*BackupRecords) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BackupRecords) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BackupRecords) GetRecords() []*BackupRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+// BackupRecord is a record as it is kept, but that a secret in it is not sealed.
+type BackupRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the collection.
+	Collection string `protobuf:"bytes,1,opt,name=collection,proto3" json:"collection,omitempty"`
+	// Id of the record.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// The record in the protobuf wire format.
+	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// The person that it belongs to, or has join the organization; empty if it is neither.
+	Person        string `protobuf:"bytes,4,opt,name=person,proto3" json:"person,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRecord) Reset() {
+	*x = BackupRecord{}
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRecord) ProtoMessage() {}
+
+func (x *BackupRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRecord.ProtoReflect.Descriptor instead.
+func (*BackupRecord) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BackupRecord) GetCollection() string {
+	if x != nil {
+		return x.Collection
+	}
+	return ""
+}
+
+func (x *BackupRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BackupRecord) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *BackupRecord) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
 }
 
 // BackupBlob is a part of a blob.
@@ -531,7 +742,7 @@ type BackupBlob struct {
 
 func (x *BackupBlob) Reset() {
 	*x = BackupBlob{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[6]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +754,7 @@ func (x *BackupBlob) String() string {
 func (*BackupBlob) ProtoMessage() {}
 
 func (x *BackupBlob) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[6]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +767,7 @@ func (x *BackupBlob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupBlob.ProtoReflect.Descriptor instead.
 func (*BackupBlob) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BackupBlob) GetService() string {
@@ -604,14 +815,22 @@ type BackupEnd struct {
 	// How many entries, beside those among the rows.
 	Entries int64 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
 	// How many blobs.
-	Blobs         int64 `protobuf:"varint,4,opt,name=blobs,proto3" json:"blobs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Blobs int64 `protobuf:"varint,4,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	// How many records of a shared tenant; only in an export.
+	Records int64 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	// The revision at which each service is, of the organization's own tenant; only in an
+	// export.
+	Revisions map[string]int64 `protobuf:"bytes,6,rep,name=revisions,proto3" json:"revisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The revision of the shared tenant at which its records were taken, by service; only in
+	// an export.
+	SharedRevisions map[string]int64 `protobuf:"bytes,7,rep,name=shared_revisions,json=sharedRevisions,proto3" json:"shared_revisions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *BackupEnd) Reset() {
 	*x = BackupEnd{}
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +842,7 @@ func (x *BackupEnd) String() string {
 func (*BackupEnd) ProtoMessage() {}
 
 func (x *BackupEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_backup_proto_msgTypes[7]
+	mi := &file_latchkey_store_v1_backup_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +855,7 @@ func (x *BackupEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupEnd.ProtoReflect.Descriptor instead.
 func (*BackupEnd) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_store_v1_backup_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BackupEnd) GetCut() *timestamppb.Timestamp {
@@ -667,18 +886,40 @@ func (x *BackupEnd) GetBlobs() int64 {
 	return 0
 }
 
+func (x *BackupEnd) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *BackupEnd) GetRevisions() map[string]int64 {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+func (x *BackupEnd) GetSharedRevisions() map[string]int64 {
+	if x != nil {
+		return x.SharedRevisions
+	}
+	return nil
+}
+
 var File_latchkey_store_v1_backup_proto protoreflect.FileDescriptor
 
 const file_latchkey_store_v1_backup_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/store/v1/backup.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n" +
+	"\x1elatchkey/store/v1/backup.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n" +
 	"\vBackupChunk\x129\n" +
 	"\x06header\x18\x01 \x01(\v2\x1f.latchkey.store.v1.BackupHeaderH\x00R\x06header\x126\n" +
 	"\x05pairs\x18\x02 \x01(\v2\x1e.latchkey.store.v1.BackupPairsH\x00R\x05pairs\x12<\n" +
 	"\aentries\x18\x03 \x01(\v2 .latchkey.store.v1.BackupEntriesH\x00R\aentries\x123\n" +
 	"\x04blob\x18\x04 \x01(\v2\x1d.latchkey.store.v1.BackupBlobH\x00R\x04blob\x120\n" +
-	"\x03end\x18\x05 \x01(\v2\x1c.latchkey.store.v1.BackupEndH\x00R\x03endB\x06\n" +
-	"\x04kind\"\xc7\x01\n" +
+	"\x03end\x18\x05 \x01(\v2\x1c.latchkey.store.v1.BackupEndH\x00R\x03end\x12<\n" +
+	"\arecords\x18\x06 \x01(\v2 .latchkey.store.v1.BackupRecordsH\x00R\arecordsB\x06\n" +
+	"\x04kind\"\x80\x02\n" +
 	"\fBackupHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -686,7 +927,11 @@ const file_latchkey_store_v1_backup_proto_rawDesc = "" +
 	"\bservices\x18\x03 \x03(\tR\bservices\x12\x14\n" +
 	"\x05blobs\x18\x04 \x01(\bR\x05blobs\x12\x18\n" +
 	"\afollows\x18\x05 \x01(\fR\afollows\x12\x16\n" +
-	"\x06tenant\x18\x06 \x01(\tR\x06tenant\".\n" +
+	"\x06tenant\x18\x06 \x01(\tR\x06tenant\x127\n" +
+	"\x06export\x18\a \x01(\v2\x1f.latchkey.store.v1.BackupExportR\x06export\"K\n" +
+	"\fBackupExport\x12\x14\n" +
+	"\x05kinds\x18\x01 \x03(\tR\x05kinds\x12%\n" +
+	"\x0epasskey_domain\x18\x02 \x01(\tR\rpasskeyDomain\".\n" +
 	"\x04Pair\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\x88\x01\n" +
@@ -702,19 +947,38 @@ const file_latchkey_store_v1_backup_proto_rawDesc = "" +
 	"\x05loose\x18\x04 \x03(\v2\x17.latchkey.store.v1.PairR\x05loose\"m\n" +
 	"\vBackupEntry\x121\n" +
 	"\ajournal\x18\x01 \x01(\v2\x17.latchkey.store.v1.PairR\ajournal\x12+\n" +
-	"\x04rows\x18\x02 \x03(\v2\x17.latchkey.store.v1.PairR\x04rows\"\x83\x01\n" +
+	"\x04rows\x18\x02 \x03(\v2\x17.latchkey.store.v1.PairR\x04rows\"d\n" +
+	"\rBackupRecords\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x129\n" +
+	"\arecords\x18\x02 \x03(\v2\x1f.latchkey.store.v1.BackupRecordR\arecords\"l\n" +
+	"\fBackupRecord\x12\x1e\n" +
+	"\n" +
+	"collection\x18\x01 \x01(\tR\n" +
+	"collection\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x16\n" +
+	"\x06person\x18\x04 \x01(\tR\x06person\"\x83\x01\n" +
 	"\n" +
 	"BackupBlob\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12!\n" +
-	"\fcontent_type\x18\x05 \x01(\tR\vcontentType\"\x7f\n" +
+	"\fcontent_type\x18\x05 \x01(\tR\vcontentType\"\xc4\x03\n" +
 	"\tBackupEnd\x12,\n" +
 	"\x03cut\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03cut\x12\x14\n" +
 	"\x05pairs\x18\x02 \x01(\x03R\x05pairs\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x14\n" +
-	"\x05blobs\x18\x04 \x01(\x03R\x05blobsB/Z-latchkey.dev/gen/go/latchkey/store/v1;storepbb\x06proto3"
+	"\x05blobs\x18\x04 \x01(\x03R\x05blobs\x12\x18\n" +
+	"\arecords\x18\x05 \x01(\x03R\arecords\x12I\n" +
+	"\trevisions\x18\x06 \x03(\v2+.latchkey.store.v1.BackupEnd.RevisionsEntryR\trevisions\x12\\\n" +
+	"\x10shared_revisions\x18\a \x03(\v21.latchkey.store.v1.BackupEnd.SharedRevisionsEntryR\x0fsharedRevisions\x1a<\n" +
+	"\x0eRevisionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aB\n" +
+	"\x14SharedRevisionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B/Z-latchkey.dev/gen/go/latchkey/store/v1;storepbb\x06proto3"
 
 var (
 	file_latchkey_store_v1_backup_proto_rawDescOnce sync.Once
@@ -728,36 +992,46 @@ func file_latchkey_store_v1_backup_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_backup_proto_rawDescData
 }
 
-var file_latchkey_store_v1_backup_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_latchkey_store_v1_backup_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_latchkey_store_v1_backup_proto_goTypes = []any{
 	(*BackupChunk)(nil),           // 0: latchkey.store.v1.BackupChunk
 	(*BackupHeader)(nil),          // 1: latchkey.store.v1.BackupHeader
-	(*Pair)(nil),                  // 2: latchkey.store.v1.Pair
-	(*BackupPairs)(nil),           // 3: latchkey.store.v1.BackupPairs
-	(*BackupEntries)(nil),         // 4: latchkey.store.v1.BackupEntries
-	(*BackupEntry)(nil),           // 5: latchkey.store.v1.BackupEntry
-	(*BackupBlob)(nil),            // 6: latchkey.store.v1.BackupBlob
-	(*BackupEnd)(nil),             // 7: latchkey.store.v1.BackupEnd
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*BackupExport)(nil),          // 2: latchkey.store.v1.BackupExport
+	(*Pair)(nil),                  // 3: latchkey.store.v1.Pair
+	(*BackupPairs)(nil),           // 4: latchkey.store.v1.BackupPairs
+	(*BackupEntries)(nil),         // 5: latchkey.store.v1.BackupEntries
+	(*BackupEntry)(nil),           // 6: latchkey.store.v1.BackupEntry
+	(*BackupRecords)(nil),         // 7: latchkey.store.v1.BackupRecords
+	(*BackupRecord)(nil),          // 8: latchkey.store.v1.BackupRecord
+	(*BackupBlob)(nil),            // 9: latchkey.store.v1.BackupBlob
+	(*BackupEnd)(nil),             // 10: latchkey.store.v1.BackupEnd
+	nil,                           // 11: latchkey.store.v1.BackupEnd.RevisionsEntry
+	nil,                           // 12: latchkey.store.v1.BackupEnd.SharedRevisionsEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_backup_proto_depIdxs = []int32{
 	1,  // 0: latchkey.store.v1.BackupChunk.header:type_name -> latchkey.store.v1.BackupHeader
-	3,  // 1: latchkey.store.v1.BackupChunk.pairs:type_name -> latchkey.store.v1.BackupPairs
-	4,  // 2: latchkey.store.v1.BackupChunk.entries:type_name -> latchkey.store.v1.BackupEntries
-	6,  // 3: latchkey.store.v1.BackupChunk.blob:type_name -> latchkey.store.v1.BackupBlob
-	7,  // 4: latchkey.store.v1.BackupChunk.end:type_name -> latchkey.store.v1.BackupEnd
-	8,  // 5: latchkey.store.v1.BackupHeader.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 6: latchkey.store.v1.BackupPairs.pairs:type_name -> latchkey.store.v1.Pair
-	5,  // 7: latchkey.store.v1.BackupEntries.entries:type_name -> latchkey.store.v1.BackupEntry
-	2,  // 8: latchkey.store.v1.BackupEntries.loose:type_name -> latchkey.store.v1.Pair
-	2,  // 9: latchkey.store.v1.BackupEntry.journal:type_name -> latchkey.store.v1.Pair
-	2,  // 10: latchkey.store.v1.BackupEntry.rows:type_name -> latchkey.store.v1.Pair
-	8,  // 11: latchkey.store.v1.BackupEnd.cut:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	4,  // 1: latchkey.store.v1.BackupChunk.pairs:type_name -> latchkey.store.v1.BackupPairs
+	5,  // 2: latchkey.store.v1.BackupChunk.entries:type_name -> latchkey.store.v1.BackupEntries
+	9,  // 3: latchkey.store.v1.BackupChunk.blob:type_name -> latchkey.store.v1.BackupBlob
+	10, // 4: latchkey.store.v1.BackupChunk.end:type_name -> latchkey.store.v1.BackupEnd
+	7,  // 5: latchkey.store.v1.BackupChunk.records:type_name -> latchkey.store.v1.BackupRecords
+	13, // 6: latchkey.store.v1.BackupHeader.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: latchkey.store.v1.BackupHeader.export:type_name -> latchkey.store.v1.BackupExport
+	3,  // 8: latchkey.store.v1.BackupPairs.pairs:type_name -> latchkey.store.v1.Pair
+	6,  // 9: latchkey.store.v1.BackupEntries.entries:type_name -> latchkey.store.v1.BackupEntry
+	3,  // 10: latchkey.store.v1.BackupEntries.loose:type_name -> latchkey.store.v1.Pair
+	3,  // 11: latchkey.store.v1.BackupEntry.journal:type_name -> latchkey.store.v1.Pair
+	3,  // 12: latchkey.store.v1.BackupEntry.rows:type_name -> latchkey.store.v1.Pair
+	8,  // 13: latchkey.store.v1.BackupRecords.records:type_name -> latchkey.store.v1.BackupRecord
+	13, // 14: latchkey.store.v1.BackupEnd.cut:type_name -> google.protobuf.Timestamp
+	11, // 15: latchkey.store.v1.BackupEnd.revisions:type_name -> latchkey.store.v1.BackupEnd.RevisionsEntry
+	12, // 16: latchkey.store.v1.BackupEnd.shared_revisions:type_name -> latchkey.store.v1.BackupEnd.SharedRevisionsEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_store_v1_backup_proto_init() }
@@ -771,6 +1045,7 @@ func file_latchkey_store_v1_backup_proto_init() {
 		(*BackupChunk_Entries)(nil),
 		(*BackupChunk_Blob)(nil),
 		(*BackupChunk_End)(nil),
+		(*BackupChunk_Records)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -778,7 +1053,7 @@ func file_latchkey_store_v1_backup_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_backup_proto_rawDesc), len(file_latchkey_store_v1_backup_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -730,6 +730,61 @@ func (x *Use) GetConsulted() bool {
 	return false
 }
 
+// Arrival is an organization that is being brought here from another installation.
+type Arrival struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Checksum of the last chunk of the export that it is in.
+	Checksum []byte `protobuf:"bytes,1,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// Whether its tenant is complete and listed; never so in a shared tenant.
+	Complete      bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Arrival) Reset() {
+	*x = Arrival{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Arrival) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Arrival) ProtoMessage() {}
+
+func (x *Arrival) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
+func (*Arrival) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Arrival) GetChecksum() []byte {
+	if x != nil {
+		return x.Checksum
+	}
+	return nil
+}
+
+func (x *Arrival) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 // Schema describes what a data file holds, so that a program can tell what it
 // must build and what it must not open.
 type Schema struct {
@@ -745,7 +800,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +812,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +825,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Schema) GetFormat() int32 {
@@ -861,7 +916,10 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x03Use\x12\x14\n" +
 	"\x05reads\x18\x01 \x01(\x03R\x05reads\x12\x18\n" +
 	"\achanges\x18\x02 \x01(\x03R\achanges\x12\x1c\n" +
-	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"\x9e\x01\n" +
+	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"A\n" +
+	"\aArrival\x12\x1a\n" +
+	"\bchecksum\x18\x01 \x01(\fR\bchecksum\x12\x1a\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x9e\x01\n" +
 	"\x06Schema\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12@\n" +
 	"\aindexes\x18\x02 \x03(\v2&.latchkey.store.v1.Schema.IndexesEntryR\aindexes\x1a:\n" +
@@ -881,7 +939,7 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
 	(*Base)(nil),                  // 1: latchkey.store.v1.Base
@@ -892,22 +950,23 @@ var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*Answer)(nil),                // 6: latchkey.store.v1.Answer
 	(*Position)(nil),              // 7: latchkey.store.v1.Position
 	(*Use)(nil),                   // 8: latchkey.store.v1.Use
-	(*Schema)(nil),                // 9: latchkey.store.v1.Schema
-	nil,                           // 10: latchkey.store.v1.JournalEntry.PositionsEntry
-	nil,                           // 11: latchkey.store.v1.Base.DroppedEventsEntry
-	nil,                           // 12: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Arrival)(nil),               // 9: latchkey.store.v1.Arrival
+	(*Schema)(nil),                // 10: latchkey.store.v1.Schema
+	nil,                           // 11: latchkey.store.v1.JournalEntry.PositionsEntry
+	nil,                           // 12: latchkey.store.v1.Base.DroppedEventsEntry
+	nil,                           // 13: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	13, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	14, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
 	4,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	10, // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
-	13, // 4: latchkey.store.v1.Base.commit_time:type_name -> google.protobuf.Timestamp
-	11, // 5: latchkey.store.v1.Base.dropped_events:type_name -> latchkey.store.v1.Base.DroppedEventsEntry
-	13, // 6: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
-	13, // 7: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	12, // 8: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	11, // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
+	14, // 4: latchkey.store.v1.Base.commit_time:type_name -> google.protobuf.Timestamp
+	12, // 5: latchkey.store.v1.Base.dropped_events:type_name -> latchkey.store.v1.Base.DroppedEventsEntry
+	14, // 6: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	14, // 7: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	13, // 8: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
@@ -928,7 +987,7 @@ func file_latchkey_store_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
