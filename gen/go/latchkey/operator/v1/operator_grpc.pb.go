@@ -64,7 +64,7 @@ type OperatorServiceClient interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store,
 	// INVALID_ARGUMENT if the export is damaged or of another organization, and
 	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
-	// Example: {"begin": {"service": "identity", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "step": "IMPORT_STEP_CHECK"}}
+	// Example: {"begin": {"service": "invoicing", "step": "IMPORT_STEP_FINISH", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "checksum": "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="}}
 	ImportOrganization(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportOrganizationRequest, ImportOrganizationResponse], error)
 }
 
@@ -192,7 +192,7 @@ type OperatorServiceServer interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store,
 	// INVALID_ARGUMENT if the export is damaged or of another organization, and
 	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
-	// Example: {"begin": {"service": "identity", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "step": "IMPORT_STEP_CHECK"}}
+	// Example: {"begin": {"service": "invoicing", "step": "IMPORT_STEP_FINISH", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "checksum": "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="}}
 	ImportOrganization(grpc.ClientStreamingServer[ImportOrganizationRequest, ImportOrganizationResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()
 }
