@@ -22,7 +22,7 @@ import (
 
 func importCommand() command {
 	return command{
-		name: "import", operands: "FILE", summary: "bring an exported organization into this suite, also while it runs",
+		name: "import", operands: "FILE", summary: "bring an exported organization into this suite",
 		about: `Brings an organization that export has written, from a path, a URL or - for standard input, into the suite of --store, and gives it to --brand. Everything is verified before anybody sees any of it. If it is interrupted, call it again with the same file: it goes on.
 
 It refuses if the organization is there already. What it left here when it was erased is replaced, which needs the services to be stopped.
