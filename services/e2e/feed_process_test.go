@@ -47,13 +47,9 @@ type feedClient struct {
 // newFeedClient starts a client that reaches the services at the addresses.
 func newFeedClient(t *testing.T, s *suite, identity, permissions string) *feedClient {
 	t.Helper()
-	key, err := os.ReadFile(filepath.Join(s.folder, "service.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &feedClient{t: t, log: &tail{}, done: make(chan struct{}), waiting: map[int]chan string{}}
 	c.cmd = exec.Command("node", filepath.Join(clientFolder, "dist", "main.js"))
-	c.cmd.Env = append(os.Environ(), "LATCHKEY_SERVICE_KEY="+strings.TrimSpace(string(key)),
+	c.cmd.Env = append(os.Environ(), "LATCHKEY_SERVICE_KEY="+s.serviceKey(),
 		"LATCHKEY_IDENTITY="+identity, "LATCHKEY_PERMISSIONS="+permissions)
 	c.cmd.Stderr = c.log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -72,6 +68,21 @@ func newFeedClient(t *testing.T, s *suite, identity, permissions string) *feedCl
 	go c.read(output)
 	t.Cleanup(func() { c.stop(input) })
 	return c
+}
+
+// serviceKey returns the secret that the suite's processes share.
+func (s *suite) serviceKey() string {
+	s.t.Helper()
+	for _, v := range s.env {
+		if key, ok := strings.CutPrefix(v, "LATCHKEY_SERVICE_KEY="); ok {
+			return key
+		}
+	}
+	key, err := os.ReadFile(filepath.Join(s.folder, "service.key"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(key))
 }
 
 // read hands the answers to those who wait for them.

@@ -92,8 +92,7 @@ func socketAt(addr *net.TCPAddr) string {
 	return ""
 }
 
-// apart is a suite of replicas, some of identity and permissions and some of the other
-// services, in which the network between any two of them, and between each and the
+// apart is a suite of replicas in which the network between any two of them, and between each and the
 // database, can be disturbed. It is not started yet.
 type apart struct {
 	*doubled
@@ -106,15 +105,20 @@ var (
 	leaves  = []string{"invoicing", "scheduling", "servicerequest"}
 )
 
-func newApart(t *testing.T, count int) *apart {
+// An outsider is a process beside the suite, which reaches the replicas by their forks too.
+func newApart(t *testing.T, count int, outsider *process, groups ...[]string) *apart {
 	t.Helper()
 	env := append(inDatabase(t), "LATCHKEY_LEASE="+shortLease.String())
 	a := &apart{&doubled{suite: newSuite(t, env)}, map[*process]*proxy{}}
-	a.plan(count, [][]string{sources, leaves})
+	a.plan(count, groups)
+	from := a.all
+	if outsider != nil {
+		outsider.suite, from = a.suite, append(slices.Clone(a.all), outsider)
+	}
 	_, rest, _ := strings.Cut(env[0], "@")
 	database, _, _ := strings.Cut(rest, "/")
 	for _, p := range a.all {
-		p.fork = newFork(t, p, a.all)
+		p.fork = newFork(t, p, from)
 		way := newProxy(t, database)
 		a.toDatabase[p] = way
 		p.env = []string{"LATCHKEY_ADVERTISE=" + p.fork.addr(), strings.Replace(env[0], database, way.addr(), 1)}
@@ -137,25 +141,30 @@ type disturbance struct {
 
 // disturbances are all that can go wrong with a replica.
 func (a *apart) disturbances(p *process) []disturbance {
-	of := func(what string, mute bool, strike, heal func()) disturbance {
-		return disturbance{a.number(p) + " " + what, p, strike, heal, mute}
-	}
 	all := []disturbance{
-		of("killed", true, p.kill, func() { a.start(p) }),
-		of("frozen", true, func() { p.signal(syscall.SIGSTOP) }, func() { p.signal(syscall.SIGCONT) }),
+		{a.number(p) + " killed", p, p.kill, func() { a.start(p) }, true},
+		{a.number(p) + " frozen", p, func() { p.signal(syscall.SIGSTOP) }, func() { p.signal(syscall.SIGCONT) }, true},
 	}
-	link := func(to string, mute bool, way *proxy) {
-		held := func(how string, directions ...int) disturbance {
-			return of(how+to, mute, func() { way.hold(directions...) }, func() { way.release(directions...) })
-		}
-		all = append(all, of("cut off from "+to, false, func() { way.refuse(true) }, func() { way.refuse(false) }),
-			held("not heard by ", there), held("not told by ", back), held("without a network to ", there, back))
-	}
-	link("the database", true, a.toDatabase[p])
+	return slices.Concat(all, a.onTheWay(p, "the database", true, a.toDatabase[p]), a.fromSources(p))
+}
+
+// fromSources are what can go wrong between a process and the replicas of identity and
+// permissions.
+func (a *apart) fromSources(p *process) (all []disturbance) {
 	for _, source := range a.replicas[sources[0]] {
 		if way := source.fork.ways[p]; way != nil {
-			link(a.number(source), false, way)
+			all = append(all, a.onTheWay(p, a.number(source), false, way)...)
 		}
 	}
 	return all
+}
+
+func (a *apart) onTheWay(p *process, to string, mute bool, way *proxy) []disturbance {
+	held := func(how string, directions ...int) disturbance {
+		return disturbance{a.number(p) + how + to, p, func() { way.hold(directions...) }, func() { way.release(directions...) }, mute}
+	}
+	return []disturbance{
+		{a.number(p) + " cut off from " + to, p, func() { way.refuse(true) }, func() { way.refuse(false) }, false},
+		held(" not heard by ", there), held(" not told by ", back), held(" without a network to ", there, back),
+	}
 }

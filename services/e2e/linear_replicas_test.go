@@ -35,7 +35,7 @@ func TestOverReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts four processes, and some again and again")
 	}
-	a := newApart(t, trial.Times(2, 3))
+	a := newApart(t, trial.Times(2, 3), nil, sources, leaves)
 	a.begin()
 	t.Run("order of calls", a.testOrder)
 	t.Run("a revoke while a replica is gone", a.testRevoke)

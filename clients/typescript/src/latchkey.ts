@@ -4,12 +4,16 @@ import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
-import { Fact, Lease, Unavailable, WatchStream } from "./lease.js";
+import type { WatchStream } from "./follow.js";
+import { Fact, Lease, Unavailable } from "./lease.js";
 
 export type Answer = "allow" | "deny" | "unavailable";
 
 export interface Options {
-  /** Where the services identity and permissions listen, "host:port". */
+  /**
+   * Where the services identity and permissions listen: "host:port", or a name or a list that leads to all
+   * their replicas, "dns:///identity:8480" or "ipv4:10.0.0.1:8480,10.0.0.2:8480".
+   */
   identity: string;
   permissions: string;
   /** The secret that the suite's processes share. */
@@ -18,6 +22,8 @@ export interface Options {
   name: string;
   /** Only on loopback other than grpc.credentials.createSsl(). */
   credentials: grpc.ChannelCredentials;
+  /** The name in the certificates, where that is not the host that is connected to, as with replicas. */
+  serverName?: string;
   /** Folders with Latchkey's .proto files and with protovalidate's. */
   protos: string[];
   /** Folder with catalog.tsv, settings.tsv and features.tsv. */
@@ -35,7 +41,7 @@ class Denied extends Error {}
 
 export class Latchkey {
   private readonly bits: Map<string, number>;
-  private readonly clients: grpc.Client[] = [];
+  private readonly clients = new Map<string, grpc.Client>(); // by service and address
   private readonly sessions: Lease<Session>;
   private readonly grants: Lease<Grants>;
 
@@ -43,29 +49,36 @@ export class Latchkey {
     this.bits = readCatalog(options.catalog);
     const files = ["lease/v1/lease", "identity/v1/session", "permissions/v1/grant"].map((f) => `latchkey/${f}.proto`);
     const api = (grpc.loadPackageDefinition(loadSync(files, { includeDirs: options.protos, longs: String, enums: String, defaults: true })) as any).latchkey;
-    const channel = { "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000, "grpc.keepalive_time_ms": 20_000, "grpc.keepalive_timeout_ms": 5000 };
-    const client = (address: string, service: any) => {
-      const made = new service(address, options.credentials, channel);
-      this.clients.push(made);
-      return made;
+    const channel: grpc.ChannelOptions = {
+      "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000, "grpc.keepalive_time_ms": 20_000, "grpc.keepalive_timeout_ms": 5000,
+      "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }), // or one that hangs is asked for ever
     };
-    const lease = <V>(source: "identity" | "permissions", load: (key: string, epoch: AbortSignal) => Promise<Fact<V>>) => {
-      const feed = client(options[source], api.lease.v1.LeaseService);
-      return new Lease<V>({ source, subscriber: options.name, load, open: (): WatchStream => feed.Watch(this.metadata("")) });
+    if (options.serverName) channel["grpc.ssl_target_name_override"] = options.serverName;
+    const client = (address: string, name: string, service: any) => {
+      const key = `${address} ${name}`;
+      let known: any = this.clients.get(key);
+      if (!known) this.clients.set(key, (known = new service(address, options.credentials, channel)));
+      return known;
     };
-    const resolveSession = client(options.identity, api.identity.v1.SessionService);
-    const resolveGrants = client(options.permissions, api.permissions.v1.GrantService);
-    this.sessions = lease("identity", async (hash, epoch) => {
-      const { session } = await this.call(resolveSession, "ResolveSession", "", { tokenHash: Buffer.from(hash, "hex") }, epoch).catch((err) => {
+    const lease = <V>(source: "identity" | "permissions", asks: any, load: (client: any, key: string, epoch: AbortSignal) => Promise<Fact<V>>) =>
+      new Lease<V>({
+        source,
+        subscriber: options.name,
+        load: (key, epoch, address = options[source]) => load(client(address, source, asks), key, epoch),
+        open: (address = options[source]): WatchStream => client(address, `feed of ${source}`, api.lease.v1.LeaseService).Watch(this.metadata("")),
+        forget: (address) => this.forget(address, source),
+      });
+    this.sessions = lease("identity", api.identity.v1.SessionService, async (client, hash, epoch) => {
+      const { session } = await this.call(client, "ResolveSession", "", { tokenHash: Buffer.from(hash, "hex") }, epoch).catch((err) => {
         throw err.code === grpc.status.UNAUTHENTICATED ? new Denied() : err;
       });
       const { sessionId, userId, organizationId, surface, expireTime } = session;
       const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime) };
       return { value, tags: [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`] };
     });
-    this.grants = lease("permissions", async (key, epoch) => {
+    this.grants = lease("permissions", api.permissions.v1.GrantService, async (client, key, epoch) => {
       const [organization = "", userId] = key.split("/");
-      const { grants, expireTime } = await this.call(resolveGrants, "ResolveGrants", organization, { userId }, epoch);
+      const { grants, expireTime } = await this.call(client, "ResolveGrants", organization, { userId }, epoch);
       if (grants.length !== 40) throw new Error(`a set of grants has 40 bytes, not ${grants.length}`);
       return { value: { set: grants, expires: expireTime ? millis(expireTime) : Infinity }, tags: [`organization:${organization}`, `user:${key}`] };
     });
@@ -105,7 +118,14 @@ export class Latchkey {
   close(): void {
     this.sessions.close();
     this.grants.close();
-    for (const client of this.clients) client.close();
+    for (const client of this.clients.values()) client.close();
+  }
+
+  private forget(address: string, source: string): void {
+    for (const key of [`${address} ${source}`, `${address} feed of ${source}`]) {
+      this.clients.get(key)?.close();
+      this.clients.delete(key);
+    }
   }
 
   private decide(surface: string, set: Uint8Array, bit: number): boolean {

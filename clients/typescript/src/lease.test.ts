@@ -2,31 +2,9 @@
 import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
 import { test } from "node:test";
-import { Fact, Lease, Unavailable, WatchStream } from "./lease.js";
-
-class FakeStream extends EventEmitter {
-  sent: any[] = [];
-  cancelled = false;
-  heard: (message: any) => void = () => {};
-  write(message: any): void {
-    this.sent.push(message);
-    this.heard(message);
-  }
-  end(message: any): void {
-    this.write(message);
-  }
-  cancel(): void {
-    this.cancelled = true;
-  }
-  tell(message: object): void {
-    this.emit("data", { pong: "0", leaseDuration: null, sequence: "1", tags: [], everything: false, term: "18446744073709551557", ...message });
-  }
-  pong(ping: number): void {
-    this.tell({ pong: `${ping}`, leaseDuration: { seconds: "3600", nanos: 0 } });
-  }
-}
-
-const hour = 3_600_000; // the lease: so long that no timer of the lease fires within a test
+import { FakeStream, hour } from "./fake.js";
+import type { WatchStream } from "./follow.js";
+import { Fact, Lease, Unavailable } from "./lease.js";
 
 class Source extends EventEmitter {
   time = 1000;
@@ -142,7 +120,7 @@ test("when the stream ends everything is dropped, and the next one says so", () 
   await assert.rejects(under, Unavailable);
   await opened;
   assert.deepEqual(source.stream.sent, [
-    { source: "permissions", subscriber: "test", ping: 1, acknowledged: 0, formerTerm: "18446744073709551557" },
+    { source: "permissions", subscriber: "test", ping: 1, acknowledged: 0, formerTerm: "18446744073709551557", followsReplicas: true },
   ]);
   source.stream.pong(1);
   assert.equal(entry.valid, false);

@@ -13,13 +13,17 @@ function env(name: string): string {
   return value;
 }
 
-const ca = process.env["LATCHKEY_TLS_CA"];
+// The suite's own certificates: its authority's, and this program's by `latchkey certs FOLDER typescript-client`.
+const [ca, cert, key] = ["LATCHKEY_TLS_CA", "LATCHKEY_PEER_CERT", "LATCHKEY_PEER_KEY"].map((name) => process.env[name]);
+const read = (file: string | undefined) => (file ? readFileSync(file) : null);
+const serverName = process.env["LATCHKEY_SERVER_NAME"];
 const latchkey = new Latchkey({
   identity: env("LATCHKEY_IDENTITY"),
   permissions: env("LATCHKEY_PERMISSIONS"),
   serviceKey: env("LATCHKEY_SERVICE_KEY"),
   name: "typescript-client",
-  credentials: ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure(),
+  credentials: ca ? grpc.credentials.createSsl(read(ca), read(key), read(cert)) : grpc.credentials.createInsecure(),
+  ...(serverName ? { serverName } : {}),
   protos: [`${repository}/proto`, `${repository}/.tools/protovalidate`],
   catalog: `${repository}/services/internal/catalog`,
 });
