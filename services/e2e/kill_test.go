@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -27,11 +26,6 @@ import (
 	"latchkey.dev/services/internal/trial"
 )
 
-// kills is how often TestKill kills. The whole of it is
-//
-//	go test ./services/e2e -run 'TestKill$' -kills 50 -timeout 10m
-var kills = flag.Int("kills", 5, "how often TestKill kills processes in the middle of the story, in each topology")
-
 // killsPerStory is how many of them one story sees at most, and storyCalls about how many
 // calls it has.
 const (
@@ -51,7 +45,7 @@ func TestKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := trial.New(t, "kill -9 in a working day, "+name, "bolt")
 			random := seeded(t, *seed)
-			for left := *kills; left > 0 && !t.Failed(); left -= killsPerStory {
+			for left := trial.Times(5, 50); left > 0 && !t.Failed(); left -= killsPerStory {
 				killedStory(t, tr, stopped(t), random, min(left, killsPerStory))
 			}
 		})

@@ -17,6 +17,7 @@ import (
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"
 	"latchkey.dev/services/internal/store/storetest"
+	"latchkey.dev/services/internal/trial"
 )
 
 // replicas opens a service as so many processes would.
@@ -253,7 +254,11 @@ func TestReplicasListen(t *testing.T) {
 // TestReplicasWatch has writers that pause in their transactions, compaction, and followers
 // of all kinds on three replicas.
 func TestReplicasWatch(t *testing.T) {
-	storetest.NeverSkips(t, samples, replicas(t, 3)...)
+	tr := trial.New(t, "watch: pausing writers, compaction, slow and frozen consumers, on three replicas", "postgres")
+	for range trial.Times(1, 20) {
+		tr.Tried()
+		tr.Checked(storetest.NeverSkips(t, samples, replicas(t, 3)...))
+	}
 }
 
 // TestOthers looks at which commits a process is told of.

@@ -36,8 +36,9 @@ type follower struct {
 // NeverSkips lets writers that pause in their transactions write to one journal of a
 // store, into samples, at all of its replicas, while it is compacted, and followers of all kinds read.
 // Each gets every entry once and in order, but for what it was told is no longer there.
-// As a control, one that goes by the newest entry is found to skip.
-func NeverSkips(t *testing.T, samples *store.Collection[*storepb.Sample], dbs ...*store.DB) {
+// As a control, one that goes by the newest entry is found to skip. It returns how many
+// entries there were.
+func NeverSkips(t *testing.T, samples *store.Collection[*storepb.Sample], dbs ...*store.DB) int {
 	ctx, cancel := context.WithTimeout(as("skips", "ann"), 5*time.Minute)
 	defer cancel()
 	for i := range skipFirst {
@@ -84,6 +85,7 @@ func NeverSkips(t *testing.T, samples *store.Collection[*storepb.Sample], dbs ..
 	if err := dbs[0].VerifyJournal(ctx, "skips"); err != nil {
 		t.Error(err)
 	}
+	return skipTotal
 }
 
 // numbered returns a record with a number of its own, which is unique in some schemas.
