@@ -39,6 +39,9 @@ var unshown = map[string]string{
 	"identity/oauth_consent":       "what somebody let a client do",
 	"identity/oauth_revocation":    "what other processes are told of ended sessions",
 	"invoicing/counter":            "the last number given out",
+	"permissions/brand_member":     "which organizations a brand has, which identity's journal shows",
+	"permissions/role_edit":        "work that a crash left unfinished",
+	"permissions/role_hold":        "work that a crash left unfinished",
 	"scheduling/cancelled_request": "a note that an event was handled",
 	"servicerequest/orphan":        "files that wait to be removed",
 }

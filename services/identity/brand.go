@@ -35,6 +35,24 @@ func brandOf(tx *store.Tx, organization string) (*pb.Brand, error) {
 	return b, nil
 }
 
+// LookupBrand implements pb.BrandServiceServer.
+func (s *service) LookupBrand(ctx context.Context, req *pb.LookupBrandRequest) (*pb.LookupBrandResponse, error) {
+	id := store.OriginOf(ctx).Tenant
+	return read(ctx, s, func(tx *store.Tx) (*pb.LookupBrandResponse, error) {
+		o, err := own(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		there := func(o *pb.Organization) bool { return !purgeDue(tx, o) }
+		page, next, err := store.Page(tx, req, there, organizationsByName.Range(o.GetBrandId()), closedByName.Range(o.GetBrandId()))
+		resp := &pb.LookupBrandResponse{BrandId: o.GetBrandId(), NextPageToken: next}
+		for _, o := range page {
+			resp.OrganizationIds = append(resp.OrganizationIds, o.GetId())
+		}
+		return resp, err
+	})
+}
+
 // UpdateBrand implements pb.BrandServiceServer.
 func (s *service) UpdateBrand(ctx context.Context, req *pb.UpdateBrandRequest) (*pb.UpdateBrandResponse, error) {
 	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateBrandResponse, error) {

@@ -9,11 +9,13 @@ import (
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
+	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
 )
 
 // grantsOf asks permissions what a user may do in an organization.
@@ -77,8 +79,12 @@ func (s *service) checkRemovable(ctx context.Context, req removal) error {
 // seedPermissions tells permissions of a new organization and its owner. It may be
 // told again.
 func (s *service) seedPermissions(ctx context.Context, seeding *identitystorepb.Seeding) error {
-	_, err := s.grants.SeedOrganization(inTenant(ctx, seeding.GetOrganizationId()), &permissionspb.SeedOrganizationRequest{
-		OwnerUserId: seeding.GetOwnerUserId(), MakerGrants: seeding.MakerGrants,
+	o, err := read(ctx, s, func(tx *store.Tx) (*pb.Organization, error) { return own(tx, seeding.GetOrganizationId()) })
+	if err != nil {
+		return err
+	}
+	_, err = s.grants.SeedOrganization(inTenant(ctx, seeding.GetOrganizationId()), &permissionspb.SeedOrganizationRequest{
+		OwnerUserId: seeding.GetOwnerUserId(), MakerGrants: seeding.MakerGrants, BrandId: o.GetBrandId(),
 	})
 	if err != nil {
 		return unanswered(ctx, "permissions", "seed the permissions of a new organization", err)

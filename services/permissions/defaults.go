@@ -41,6 +41,7 @@ func proposals(s pb.ProposalScope) *pb.ProposalScope { return &s }
 // baseline is a role, compiled.
 type baseline struct {
 	id       string
+	brand    bool // it is one of the brand's
 	keys     catalog.Set
 	settings values
 }
@@ -51,7 +52,7 @@ var builtIn = compileBuiltIn()
 func compileBuiltIn() map[string]baseline {
 	all := map[string]baseline{}
 	for _, r := range catalog.Roles() {
-		all[r.Code] = baseline{r.Code, r.Set(), compileSettings(roleSettings[r.Code])}
+		all[r.Code] = baseline{id: r.Code, keys: r.Set(), settings: compileSettings(roleSettings[r.Code])}
 	}
 	return all
 }

@@ -22,7 +22,8 @@ import (
 //
 //   - Rank: all that another user has or will have, the caller has now.
 //   - Time: what the edit adds at an instant, the caller has now and at that instant. For
-//     oneself this means that an edit adds nothing.
+//     oneself this means that an edit adds nothing; so it is in an organization other than
+//     the one that the caller acts in, too, where he may hold less.
 //   - Names: a key that an edit grants or denies by name, the caller holds now.
 //   - Denies: an edit neither takes away a deny nor makes a denied key count, unless all
 //     that the deny's author has, the caller has.
@@ -37,6 +38,7 @@ type delegation struct {
 	author func(user string) *access
 
 	present catalog.Set // what the caller can hand out now
+	abroad  bool        // the edit is in an organization other than the one own is of
 }
 
 func newDelegation(g granter, own *access, now time.Time, author func(string) *access) *delegation {
@@ -78,6 +80,11 @@ func (d *delegation) check(e edit) error {
 		added := is.Without(was)
 		if err := within(added, d.heldAt(at), "the user would have %s, which you lack then"); err != nil {
 			return err
+		}
+		if d.abroad && e.user == d.caller {
+			if err := within(added, catalog.Set{}, "you would have %s in another organization, and nobody raises himself"); err != nil {
+				return err
+			}
 		}
 		if err := d.checkAdded(e, added, at); err != nil {
 			return err

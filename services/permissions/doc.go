@@ -5,11 +5,15 @@
 // Each organization has, under its own id as the tenant:
 //
 //   - a [permissionspb.Plan]: the add-on features it has bought, and its first owner;
-//   - [permissionspb.Role] records: the roles it made itself. The built-in ones are
-//     data of package catalog and are not stored;
+//   - [permissionspb.Role] records: the roles it made itself, and those of its brand. The
+//     built-in ones are data of package catalog and are not stored;
 //   - [permissionspb.Group] records;
 //   - a [permissionspb.UserAccess] record for each user that somebody gave something:
 //     role, group, overrides and settings.
+//
+// Each brand has, under its own id as the tenant, its Role records, which are the truth of
+// what its organizations have, and the list of those. Both have, beside, what an edit of a
+// brand's role has left to do: see [brandEdit].
 //
 // Keys are stored by their exact name, so that the journal can be read; what a
 // person typed is looked up tolerantly and stored as the catalog spells it. A name that the
@@ -56,9 +60,12 @@
 //   - As the printed roles go, nobody who edits users holds what technicians do, and so
 //     nobody could appoint one. Therefore the first owner holds every key, by
 //     overrides that say so, and can pass them on to administrators.
+//   - What an organization has of a role of its brand is what the brand's record is, or was
+//     before an edit that goes on; and while one goes on that can still be refused, nobody
+//     there comes to have the role, or to have more besides.
 //   - An organization that was seeded has at least one owner: an active member who holds
-//     `Organization: Owner` and `Organization: Users`, now and at each instant at which an
-//     override of his ends.
+//     `Organization: Owner` and `Organization: Users` without a role of the brand, now and at
+//     each instant at which an override of his ends.
 //   - A change has been announced to every subscriber of the feed "permissions", and
 //     each has carried it out or lost its lease, when the call that made it returns; see
 //     [change].

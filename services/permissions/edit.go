@@ -28,13 +28,18 @@ func granterOf(ctx context.Context) granter {
 // SECURITY: what he holds is read in the transaction of the edit, so that no edit
 // rests on what was taken from him before it.
 func (l *loader) delegation(g granter) *delegation {
+	return newDelegation(g, l.access(l.user(g.id)), l.now, l.authors())
+}
+
+// authors returns a function that returns the access of whoever put a deny.
+func (l *loader) authors() func(user string) *access {
 	authors := map[string]*access{}
-	return newDelegation(g, l.access(l.user(g.id)), l.now, func(user string) *access {
+	return func(user string) *access {
 		if authors[user] == nil {
 			authors[user] = l.access(l.user(user))
 		}
 		return authors[user]
-	})
+	}
 }
 
 // editing is what an edit of a user's access works on.
@@ -57,6 +62,9 @@ func (l *loader) editUser(g granter, user, etag string, active map[string]bool, 
 		return nil, err
 	}
 	after := l.access(e.user)
+	if err := l.notHeld(before.role, after.role); err != nil {
+		return nil, err
+	}
 	if err := e.by.check(edit{user, before, after}); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,9 @@ import (
 	"latchkey.dev/services/internal/store"
 )
 
+// ofBrand is what a file has before the name of a role of the brand.
+const ofBrand = "brand/"
+
 // naming is how a file calls roles, groups and users, by their ids.
 type naming struct {
 	roles, groups map[string]string
@@ -24,10 +27,12 @@ type naming struct {
 func newNaming(l *loader) (*naming, error) {
 	n := &naming{roles: map[string]string{}, groups: map[string]string{}, users: map[string]string{}}
 	for r := range roleByName.Scan(l.tx, roleByName.Range(false)) {
-		if isCode(r.GetName()) {
-			return nil, fault.Refused("the role %s is called %q as a built-in one: rename it first", r.GetId(), r.GetName())
-		}
 		n.roles[r.GetId()] = r.GetName()
+		if r.GetBrandId() != "" {
+			n.roles[r.GetId()] = ofBrand + r.GetName()
+		} else if checkRoleName("name", r.GetName()) != nil {
+			return nil, fault.Refused("the role %s is called %q, which in a file would be another: rename it first", r.GetId(), r.GetName())
+		}
 	}
 	for g := range groupByName.Scan(l.tx, groupByName.Range(false)) {
 		n.groups[g.GetId()] = g.GetName()

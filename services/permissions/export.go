@@ -74,7 +74,11 @@ func (e *export) begin() (*pb.AccessFile, error) {
 	err := e.db.View(e.ctx, func(tx *store.Tx) (err error) {
 		l := newLoader(tx)
 		e.revision, e.at = tx.Revision(), l.now
-		ownRoles = slices.Collect(roleByName.Scan(tx, roleByName.Range(false)))
+		for r := range roleByName.Scan(tx, roleByName.Range(false)) {
+			if r.GetBrandId() == "" {
+				ownRoles = append(ownRoles, r)
+			}
+		}
 		ownGroups = slices.Collect(groupByName.Scan(tx, groupByName.Range(false)))
 		e.names, err = newNaming(l)
 		return err

@@ -42,8 +42,16 @@ func (s *service) SeedOrganization(ctx context.Context, req *pb.SeedOrganization
 		}
 		brand = brand.Without(brand.Without(made))
 	}
+	offered, err := s.joinBrand(ctx, req.GetBrandId())
+	if err != nil {
+		return nil, err
+	}
 	return change(ctx, s, userTag(ctx, req.GetOwnerUserId()), req, func(tx *store.Tx) (*pb.SeedOrganizationResponse, error) {
-		return &pb.SeedOrganizationResponse{}, newLoader(tx).seed(req.GetOwnerUserId(), brand)
+		l := newLoader(tx)
+		if err := l.seed(req.GetOwnerUserId(), brand); err != nil {
+			return nil, err
+		}
+		return &pb.SeedOrganizationResponse{}, l.offer(offered)
 	})
 }
 

@@ -60,8 +60,12 @@ func (l *loader) checkGroup(by *delegation, old, g *pb.Group) error {
 	if g.GetName() == "" {
 		return fault.Invalid("group.name", "must not be blank")
 	}
-	if l.role(g.GetRoleId()).id == "" {
+	role := l.role(g.GetRoleId())
+	if role.id == "" {
 		return fault.NotFound("role", g.GetRoleId())
+	}
+	if err := l.notHeld(role, l.role(old.GetRoleId())); err != nil {
+		return err
 	}
 	grants, denies := keySet(g.GetGrants()), keySet(g.GetDenies())
 	for b := range grants.Without(grants.Without(denies)).All() {
@@ -192,7 +196,11 @@ func (l *loader) undeleteGroup(id, etag string) (*pb.Group, error) {
 	if !l.now.Before(g.GetPurgeTime().AsTime()) {
 		return nil, fault.NotFound("group", id)
 	}
-	if l.role(g.GetRoleId()).id == "" {
+	role := l.role(g.GetRoleId())
+	if err := l.notHeld(role); err != nil {
+		return nil, err
+	}
+	if role.id == "" {
 		return nil, fault.Refused("the role of the group is gone: bring role %s back first", g.GetRoleId())
 	}
 	g.DeleteTime, g.PurgeTime = nil, nil

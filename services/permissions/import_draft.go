@@ -3,6 +3,7 @@ package permissions
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -138,6 +139,10 @@ func (im *importing) begin() error {
 		for _, m := range im.people {
 			im.names.users[m.GetUserId()] = m.GetEmail()
 		}
+		// SECURITY: an edit of the brand rests on what the organization has.
+		for h := range roleHolds.All(tx) {
+			return fault.RaceLost("role", h.GetId())
+		}
 		by := l.delegation(im.by)
 		if ends := instants(im.at, by.own); len(ends) > 1 {
 			im.until = ends[1]
@@ -158,6 +163,10 @@ func (im *importing) changeRoles(l *loader, by *delegation) error {
 	im.roleIDs = map[string]string{}
 	now := map[string]*pb.Role{}
 	for r := range roleByName.Scan(l.tx, roleByName.Range(false)) {
+		if r.GetBrandId() != "" {
+			im.roleIDs[ofBrand+foldName(r.GetName())] = r.GetId()
+			continue
+		}
 		now[foldName(r.GetName())] = r
 		im.roleIDs[foldName(r.GetName())] = r.GetId()
 	}
@@ -167,6 +176,8 @@ func (im *importing) changeRoles(l *loader, by *delegation) error {
 		switch {
 		case isCode(name):
 			im.file.reject(at+".name", "must not be the code of a built-in role, and %q is one", e.GetName())
+		case strings.HasPrefix(name, ofBrand):
+			im.file.reject(at+".name", "must not begin with %q: a role of the brand is named by who has it, and not defined", ofBrand)
 		case named[name]:
 			im.file.reject(at+".name", "must stand in the file once, and %q is there before", e.GetName())
 		}
@@ -321,7 +332,7 @@ func (im *importing) roleOf(field, name string) string {
 	}
 	id, ok := im.roleIDs[foldName(name)]
 	if !ok {
-		im.file.reject(field, "must be the code of a built-in role or the name of one of the organization's own, and %q is none", name)
+		im.file.reject(field, "must be the code of a built-in role, the name of one of the organization's own, or %q and the name of one of the brand's, and %q is none", ofBrand, name)
 	}
 	return id
 }

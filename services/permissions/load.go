@@ -113,7 +113,7 @@ func (l *loader) role(id string) baseline {
 }
 
 func compileRole(r *pb.Role) baseline {
-	return baseline{id: r.GetId(), keys: keySet(r.GetKeys()), settings: compileSettings(r.GetSettings())}
+	return baseline{id: r.GetId(), brand: r.GetBrandId() != "", keys: keySet(r.GetKeys()), settings: compileSettings(r.GetSettings())}
 }
 
 // team returns a group, or the zero team if there is none.

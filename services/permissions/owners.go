@@ -32,8 +32,14 @@ var (
 )
 
 // owns reports whether the user is an owner who can do an owner's work, now and at each
-// instant at which an override of his ends.
+// instant at which an override of his ends. Who is one by a role of the brand does not
+// count: the brand can change it, and an organization keeps an owner whatever its brand does.
 func (a *access) owns(now time.Time) bool {
+	if a.role.brand {
+		own := *a
+		own.role = baseline{}
+		a = &own
+	}
 	for _, at := range instants(now, a) {
 		keys := a.keys(at, allFeatures)
 		if !keys.Has(ownerKey) || !keys.Has(usersKey) {
@@ -120,7 +126,7 @@ func (l *loader) keepOwner(active map[string]bool, but string) error {
 
 func lastOwner() error {
 	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_LAST_OWNER,
-		"the organization would be left without an owner: make somebody else an owner first", nil)
+		"the organization would be left without an owner, and one by a role of the brand does not count: make somebody else an owner first", nil)
 }
 
 // ownersAnd returns which of the organization's owners, and of these users, are

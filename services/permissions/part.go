@@ -32,6 +32,7 @@ var Part = server.Part{Name: source, Schema: schema, Start: start}
 type service struct {
 	pb.UnimplementedCatalogServiceServer
 	pb.UnimplementedRoleServiceServer
+	pb.UnimplementedBrandRoleServiceServer
 	pb.UnimplementedGroupServiceServer
 	pb.UnimplementedPlanServiceServer
 	pb.UnimplementedAccessServiceServer
@@ -49,6 +50,7 @@ type service struct {
 	users identitypb.UserServiceClient
 	// organizations asks identity what the brand lets an organization decide.
 	organizations identitypb.OrganizationServiceClient
+	brands        identitypb.BrandServiceClient
 	agent         schedulingpb.ServiceAgentServiceClient
 	counts        []counts
 	kept          kept
@@ -70,11 +72,13 @@ func start(env *server.Env) error {
 		users: identitypb.NewUserServiceClient(env.Conn("identity")),
 
 		organizations: identitypb.NewOrganizationServiceClient(env.Conn("identity")),
+		brands:        identitypb.NewBrandServiceClient(env.Conn("identity")),
 		agent:         schedulingpb.NewServiceAgentServiceClient(env.Conn("scheduling")),
 	}
 	env.AddHub(s.hub)
 	pb.RegisterCatalogServiceServer(env.Registrar, s)
 	pb.RegisterRoleServiceServer(env.Registrar, s)
+	pb.RegisterBrandRoleServiceServer(env.Registrar, s)
 	pb.RegisterGroupServiceServer(env.Registrar, s)
 	pb.RegisterPlanServiceServer(env.Registrar, s)
 	pb.RegisterAccessServiceServer(env.Registrar, s)
@@ -85,6 +89,7 @@ func start(env *server.Env) error {
 	pb.RegisterAccessFileServiceServer(env.Registrar, s)
 	pb.RegisterReplayServiceServer(env.Registrar, s)
 	env.GoAlone("purge", s.purge)
+	env.GoAlone("brands' roles", s.completeEdits)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 type draft struct {
 	user, role, group string              // whom or what it is about; if none of them, the plan
 	apply             func(*loader) error // makes it, with all that it is checked for
+	organizations     []string            // in which; none if in the caller's alone
 }
 
 // dry has the store throw away what a transaction writes.
@@ -30,6 +31,9 @@ func (s *service) PreviewChange(ctx context.Context, req *pb.PreviewChangeReques
 	d, err := s.draftOf(ctx, granterOf(ctx), req)
 	if err != nil {
 		return nil, err
+	}
+	if len(d.organizations) > 0 {
+		return s.previewEverywhere(ctx, d, req)
 	}
 	return store.Do(ctx, s.db, dry, func(tx *store.Tx) (*pb.PreviewChangeResponse, error) { return d.preview(tx, req) })
 }
@@ -47,6 +51,8 @@ func methodOf(req *pb.PreviewChangeRequest) string {
 		return pb.AccessService_ClearOverride_FullMethodName
 	case *pb.PreviewChangeRequest_UpdateRole:
 		return pb.RoleService_UpdateRole_FullMethodName
+	case *pb.PreviewChangeRequest_UpdateBrandRole:
+		return pb.BrandRoleService_UpdateBrandRole_FullMethodName
 	case *pb.PreviewChangeRequest_UpdateGroup:
 		return pb.GroupService_UpdateGroup_FullMethodName
 	case *pb.PreviewChangeRequest_UpdateUserSettings:
@@ -142,6 +148,8 @@ func (s *service) draftOf(ctx context.Context, by granter, req *pb.PreviewChange
 	switch c := req.GetChange().(type) {
 	case *pb.PreviewChangeRequest_UpdateRole:
 		return s.roleDraft(ctx, by, c.UpdateRole)
+	case *pb.PreviewChangeRequest_UpdateBrandRole:
+		return s.brandDraft(ctx, by, c.UpdateBrandRole)
 	case *pb.PreviewChangeRequest_UpdateGroup:
 		return s.groupDraft(ctx, by, c.UpdateGroup)
 	case *pb.PreviewChangeRequest_UpdateBillingPlan:

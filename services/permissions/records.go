@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	permissionsstorepb "latchkey.dev/gen/go/latchkey/permissions/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/store"
@@ -16,6 +17,14 @@ var (
 	roles    = store.NewCollection("role", (*pb.Role).GetId)
 	groups   = store.NewCollection("group", (*pb.Group).GetId)
 	plans    = store.NewCollection("plan", (*pb.Plan).GetId)
+	// roleHolds are of edits of the brand's roles that go on.
+	roleHolds = store.NewCollection("role_hold", (*permissionsstorepb.RoleHold).GetId)
+)
+
+// The collections of a brand, beside its roles, which are of the collection above.
+var (
+	brandMembers = store.NewCollection("brand_member", (*permissionsstorepb.BrandMember).GetId)
+	roleEdits    = store.NewCollection("role_edit", (*permissionsstorepb.RoleEdit).GetId)
 )
 
 // Who has a role, is in a group, has an override of a key.
@@ -39,7 +48,11 @@ var (
 		return store.Key{r.GetDeleteTime() != nil, foldName(r.GetName())}
 	})
 	_ = roles.Unique("name", func(r *pb.Role) store.Key {
-		return nameUnlessDeleted(r.GetName(), r.GetDeleteTime())
+		name := nameUnlessDeleted(r.GetName(), r.GetDeleteTime())
+		if name != nil && r.GetBrandId() != "" {
+			name = append(name, r.GetBrandId()) // in no organization's way
+		}
+		return name
 	})
 	roleByPurge = roles.Index("purge", func(r *pb.Role) store.Key { return purgeKey(r.GetPurgeTime()) })
 
@@ -60,7 +73,7 @@ var (
 	})
 )
 
-var schema = store.NewSchema(accesses, roles, groups, plans).PerOrganization()
+var schema = store.NewSchema(accesses, roles, groups, plans, roleHolds, brandMembers, roleEdits).PerOrganization()
 
 func unlessEmpty(id string) store.Key {
 	if id == "" {

@@ -22,7 +22,7 @@ import (
 const maxReplayPages = 10
 
 // replay is a page of a replay. The place where it goes on is a day, what is replayed,
-// the number of the service and the token of a page there.
+// the number of the service, the number of the organization and the token of a page there.
 type replay struct {
 	*service
 	ctx   context.Context
@@ -33,6 +33,7 @@ type replay struct {
 	from  string // day
 	reads bool   // else calls
 	at    int    // number of the service
+	where int    // number of the organization
 	inner string
 	resp  *pb.ReplayChangeResponse
 }
@@ -78,10 +79,12 @@ func (r *replay) open() error {
 	if err != nil {
 		return err
 	}
-	if parts := strings.SplitN(place, " ", 4); len(parts) == 4 {
-		r.from, r.reads, r.inner = parts[0], parts[1] == "reads", parts[3]
-		if r.at, err = strconv.Atoi(parts[2]); err != nil {
-			return fmt.Errorf("read the place of a page: %w", err)
+	if parts := strings.SplitN(place, " ", 5); len(parts) == 5 {
+		r.from, r.reads, r.inner = parts[0], parts[1] == "reads", parts[4]
+		for i, n := range []*int{&r.at, &r.where} {
+			if *n, err = strconv.Atoi(parts[2+i]); err != nil {
+				return fmt.Errorf("read the place of a page: %w", err)
+			}
 		}
 	}
 	from, err := time.Parse(time.DateOnly, r.from)
@@ -99,7 +102,7 @@ func (r *replay) seal() error {
 		what = "reads"
 	}
 	return r.db.View(r.ctx, func(tx *store.Tx) (err error) {
-		r.resp.NextPageToken, err = tx.SealCursor(r.req, fmt.Sprintf("%s %s %d %s", r.from, what, r.at, r.inner))
+		r.resp.NextPageToken, err = tx.SealCursor(r.req, fmt.Sprintf("%s %s %d %d %s", r.from, what, r.at, r.where, r.inner))
 		return err
 	})
 }
@@ -107,8 +110,11 @@ func (r *replay) seal() error {
 // some replays a piece, and reports whether there is more.
 func (r *replay) some() (more bool, err error) {
 	if r.reads {
-		r.inner, err = r.someReads()
-		return r.inner != "", err
+		if r.inner, err = r.someReads(); err != nil || r.inner != "" {
+			return true, err
+		}
+		r.where, r.reads, r.at = r.where+1, false, 0
+		return r.where < len(r.draft.organizations), nil
 	}
 	if r.inner, err = r.someCalls(r.counts[r.at]); err != nil {
 		return false, err
@@ -120,10 +126,18 @@ func (r *replay) some() (more bool, err error) {
 	return true, nil
 }
 
+// in is the context of the organization that is looked at.
+func (r *replay) in() context.Context {
+	if len(r.draft.organizations) == 0 {
+		return r.ctx
+	}
+	return elsewhere(r.ctx, r.draft.organizations[min(r.where, len(r.draft.organizations)-1)])
+}
+
 // someCalls replays a page of the decisions of one service, and returns the token of the
 // next.
 func (r *replay) someCalls(c counts) (next string, err error) {
-	read, err := c.client.ReadDecisions(r.ctx, &decisionpb.ReadDecisionsRequest{
+	read, err := c.client.ReadDecisions(r.in(), &decisionpb.ReadDecisionsRequest{
 		Source: c.service, UserId: r.draft.user, FromTime: r.resp.GetFromTime(), PageSize: int32(r.size), PageToken: r.inner,
 	})
 	if err != nil {
@@ -152,7 +166,7 @@ func (r *replay) someCalls(c counts) (next string, err error) {
 // sides returns what the callers of some decisions hold now, and would under the change.
 func (r *replay) sides(decisions []*decisionpb.Decision) (map[string][2]catalog.Set, error) {
 	var sides map[string][2]catalog.Set
-	_, err := store.Do(r.ctx, r.db, dry, func(tx *store.Tx) (*pb.ReplayChangeResponse, error) {
+	_, err := store.Do(r.in(), r.db, dry, func(tx *store.Tx) (*pb.ReplayChangeResponse, error) {
 		sides = map[string][2]catalog.Set{}
 		before := newLoader(tx)
 		for _, d := range decisions {
@@ -178,7 +192,7 @@ func (r *replay) sides(decisions []*decisionpb.Decision) (map[string][2]catalog.
 // difference, and returns the token of the next.
 func (r *replay) someReads() (next string, err error) {
 	preview := &pb.PreviewChangeRequest{Change: r.req.GetChange().GetChange(), PageSize: int32(min(r.size, maxAsked)), PageToken: r.inner}
-	page, err := store.Do(r.ctx, r.db, dry, func(tx *store.Tx) (*pb.PreviewChangeResponse, error) { return r.draft.preview(tx, preview) })
+	page, err := store.Do(r.in(), r.db, dry, func(tx *store.Tx) (*pb.PreviewChangeResponse, error) { return r.draft.preview(tx, preview) })
 	if err != nil {
 		return "", err
 	}
@@ -194,13 +208,15 @@ func (r *replay) someReads() (next string, err error) {
 		return page.GetNextPageToken(), nil
 	}
 	for _, c := range r.counts {
-		sums, err := c.client.SumUsage(r.ctx, &decisionpb.SumUsageRequest{Source: c.service, UserIds: users, FromDay: r.from})
+		sums, err := c.client.SumUsage(r.in(), &decisionpb.SumUsageRequest{Source: c.service, UserIds: users, FromDay: r.from})
 		if err != nil {
 			return "", unavailable(c.service, err)
 		}
 		for _, u := range sums.GetUsage() {
 			if u.GetReads() > 0 && slices.Contains(lost[u.GetUserId()], u.GetGrant()) {
-				r.resp.Reads = append(r.resp.Reads, replayReads(c.service, u))
+				reads := replayReads(c.service, u)
+				reads.OrganizationId = store.OriginOf(r.in()).Tenant
+				r.resp.Reads = append(r.resp.Reads, reads)
 			}
 		}
 	}

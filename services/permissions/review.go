@@ -224,7 +224,7 @@ func (r *review) who(l *loader, w says) *pb.Provenance {
 }
 
 func (r *reviewRow) setBy(p *pb.Provenance) {
-	if p == nil {
+	if p.GetTime() == nil {
 		return
 	}
 	r.SetBy, r.SetTime = p.GetAuthor(), p.GetTime().AsTime().Format(time.RFC3339Nano)

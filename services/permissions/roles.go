@@ -35,8 +35,8 @@ func (s *service) CreateRole(ctx context.Context, req *pb.CreateRoleRequest) (*p
 }
 
 func (l *loader) createRole(g granter, r *pb.Role) error {
-	if isCode(r.GetName()) {
-		return fault.Invalid("name", "must not be the code of a built-in role, and %q is one", r.GetName())
+	if err := checkRoleName("name", r.GetName()); err != nil {
+		return err
 	}
 	if err := l.delegation(g).names(keySet(r.GetKeys())); err != nil {
 		return err
@@ -44,7 +44,20 @@ func (l *loader) createRole(g granter, r *pb.Role) error {
 	return roles.Put(l.tx, r)
 }
 
-// GetRole gets a role, built-in or the organization's own.
+// checkRoleName returns nil if a role can be called so.
+func checkRoleName(field, name string) error {
+	switch {
+	case name == "":
+		return fault.Invalid(field, "must not be blank")
+	case isCode(name):
+		return fault.Invalid(field, "must not be the code of a built-in role, and %q is one", name)
+	case strings.HasPrefix(foldName(name), ofBrand):
+		return fault.Invalid(field, "must not begin with %q, by which files name the roles of the brand", ofBrand)
+	}
+	return nil
+}
+
+// GetRole gets a role, built-in, the organization's own or its brand's.
 func (s *service) GetRole(ctx context.Context, req *pb.GetRoleRequest) (*pb.GetRoleResponse, error) {
 	for _, r := range builtInRoles() {
 		if r.GetId() == req.GetId() {
@@ -60,7 +73,7 @@ func (s *service) GetRole(ctx context.Context, req *pb.GetRoleRequest) (*pb.GetR
 	})
 }
 
-// ListRoles lists the organization's own roles by name, and the built-in ones.
+// ListRoles lists the organization's own roles and its brand's by name, and the built-in ones.
 func (s *service) ListRoles(ctx context.Context, req *pb.ListRolesRequest) (*pb.ListRolesResponse, error) {
 	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.ListRolesResponse, error) {
 		list, next, err := store.Page(tx, req, nil, roleByName.Range(req.GetDeleted()))
@@ -105,11 +118,9 @@ func (l *loader) updateRole(g granter, wanted *pb.Role, m *fieldmaskpb.FieldMask
 	if err := mask.Apply(r, wanted, m, "name", "description", "keys", "settings"); err != nil {
 		return nil, err
 	}
-	if r.Name = strings.TrimSpace(r.GetName()); r.GetName() == "" {
-		return nil, fault.Invalid("role.name", "must not be blank")
-	}
-	if isCode(r.GetName()) {
-		return nil, fault.Invalid("role.name", "must not be the code of a built-in role, and %q is one", r.GetName())
+	r.Name = strings.TrimSpace(r.GetName())
+	if err := checkRoleName("role.name", r.GetName()); err != nil {
+		return nil, err
 	}
 	by := l.delegation(g)
 	if err := by.names(keySet(r.GetKeys()).Without(keySet(old.GetKeys()))); err != nil {
@@ -139,6 +150,9 @@ func ownRole(tx *store.Tx, id, etag string) (*pb.Role, error) {
 	if !ok {
 		return nil, fault.NotFound("role", id)
 	}
+	if r.GetBrandId() != "" {
+		return nil, fault.Refused("the role %q is the brand's, which changes it in all its organizations by UpdateBrandRole: make a role of your own", r.GetName())
+	}
 	return r, roles.Match(r, etag)
 }
 
@@ -155,15 +169,23 @@ func (l *loader) deleteRole(id, etag string) (*pb.Role, error) {
 	if err != nil || r.GetDeleteTime() != nil {
 		return r, err
 	}
-	if u, ok := accessByRole.First(l.tx, id); ok {
-		return nil, fault.Refused("the role is that of user %s and maybe others: give them another first", u.GetId())
-	}
-	if g, ok := groupByRole.First(l.tx, id); ok {
-		return nil, fault.Refused("the role is that of the group %q and maybe others: give them another first", g.GetName())
+	if err := l.unused(id, ""); err != nil {
+		return nil, err
 	}
 	r.DeleteTime = timestamppb.New(l.now)
 	r.PurgeTime = timestamppb.New(l.now.Add(purgeAfter))
 	return r, roles.Put(l.tx, r)
+}
+
+// unused returns nil if nobody has a role. Where says in what organization, if it is another.
+func (l *loader) unused(id, where string) error {
+	if u, ok := accessByRole.First(l.tx, id); ok {
+		return fault.Refused("%sthe role is that of user %s and maybe others: give them another first", where, u.GetId())
+	}
+	if g, ok := groupByRole.First(l.tx, id); ok {
+		return fault.Refused("%sthe role is that of the group %q and maybe others: give them another first", where, g.GetName())
+	}
+	return nil
 }
 
 // UndeleteRole brings a deleted role back.

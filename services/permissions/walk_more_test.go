@@ -2,10 +2,38 @@ package permissions
 
 import (
 	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
 
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/store"
+	"latchkey.dev/services/internal/store/bolt"
 )
+
+func openStore(t testing.TB) *store.DB {
+	t.Helper()
+	return openStoreAt(t, func() time.Time { return noon })
+}
+
+func openStoreAt(t testing.TB, now func() time.Time) *store.DB {
+	t.Helper()
+	engine, err := bolt.Open(filepath.Join(t.TempDir(), "permissions.db"), bolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), engine, schema, store.Config{Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
 
 // Edits of a walk that take things away and bring them back, and those by API keys.
 

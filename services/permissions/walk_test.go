@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
-	"latchkey.dev/services/internal/store/bolt"
 )
 
 // TestRandomWalksRaiseNobody lets users of every rank edit users, roles and groups at
@@ -66,24 +64,6 @@ var errRollback = errors.New("end of the walk")
 
 func tenant(ctx context.Context) context.Context {
 	return store.WithOrigin(ctx, store.Origin{Tenant: "organization"})
-}
-
-func openStore(t testing.TB) *store.DB {
-	t.Helper()
-	engine, err := bolt.Open(filepath.Join(t.TempDir(), "permissions.db"), bolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(t.Context(), engine, schema, store.Config{Now: func() time.Time { return noon }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
 }
 
 // walk is one organization and its users.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 
@@ -216,23 +217,40 @@ func since[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, hol
 	return sinceAsOf(tx, c, id, math.MaxInt64, holds)
 }
 
-// sinceAsOf is since as it was at a revision.
+// sinceAsOf is since as it was at a revision. Of a change that the journal no longer tells of
+// it returns by when it was made.
 func sinceAsOf[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, revision int64, holds func(T) bool) *pb.Provenance {
-	var first *storepb.JournalEntry
-	for e := range tx.History(c.Name(), id) {
-		if e.GetRevision() > revision {
-			continue
-		}
-		change := e.GetChanges()[0]
-		if change.NewValue == nil {
-			break
-		}
-		if v, err := c.Decode(change.GetNewValue()); err != nil || !holds(v) {
-			break
-		}
-		first = e
+	holdsIn := func(value []byte) bool {
+		v, err := c.Decode(value)
+		return value != nil && err == nil && holds(v)
 	}
-	return provenanceOf(first)
+	var next *storepb.Change // the one after what is looked at
+	var first *pb.Provenance
+	untold := func(by *timestamppb.Timestamp, revision int64) *pb.Provenance {
+		held := holdsIn(next.GetOldValue())
+		if now, ok := c.Get(tx, id); next == nil {
+			held = ok && holds(now)
+		}
+		if !held {
+			return first
+		}
+		return &pb.Provenance{ByTime: by, ByRevision: revision}
+	}
+	for e := range tx.History(c.Name(), id) {
+		change := e.GetChanges()[0]
+		switch {
+		case e.GetRevision() > revision:
+		case change.NewValue == nil && len(change.GetNewHash()) > 0: // erased
+			return untold(e.GetCommitTime(), e.GetRevision())
+		case !holdsIn(change.GetNewValue()):
+			return first
+		default:
+			first = provenanceOf(e)
+		}
+		next = change
+	}
+	at, base := tx.Base()
+	return untold(timestamppb.New(at), base)
 }
 
 func provenanceOf(e *storepb.JournalEntry) *pb.Provenance {

@@ -33,6 +33,16 @@ func (db *DB) base(ctx context.Context, tenant string) (base *storepb.Base, err 
 // it was compacted.
 func (tx *Tx) BaseRevision() int64 { return tx.journalBase().GetRevision() }
 
+// Base returns when the last entry was committed that was removed from the tenant's journal,
+// and its revision; without one the zero time and 0.
+func (tx *Tx) Base() (at time.Time, revision int64) {
+	base := tx.journalBase()
+	if base.CommitTime != nil {
+		at = base.GetCommitTime().AsTime()
+	}
+	return at, base.GetRevision()
+}
+
 // Retention returns how long the tenant's journal is kept.
 func (tx *Tx) Retention() Retention {
 	base := tx.journalBase()

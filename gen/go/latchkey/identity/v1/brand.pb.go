@@ -683,6 +683,125 @@ func (x *ReopenBrandResponse) GetBrand() *Brand {
 	return nil
 }
 
+// Request of BrandService.LookupBrand.
+type LookupBrandRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many organizations at most, 50 if 0, never more than 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupBrandRequest) Reset() {
+	*x = LookupBrandRequest{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupBrandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupBrandRequest) ProtoMessage() {}
+
+func (x *LookupBrandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupBrandRequest.ProtoReflect.Descriptor instead.
+func (*LookupBrandRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LookupBrandRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *LookupBrandRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of BrandService.LookupBrand.
+type LookupBrandResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The brand.
+	BrandId string `protobuf:"bytes,1,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
+	// The organizations of this page: each that there is, suspended or closed ones too.
+	OrganizationIds []string `protobuf:"bytes,2,rep,name=organization_ids,json=organizationIds,proto3" json:"organization_ids,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupBrandResponse) Reset() {
+	*x = LookupBrandResponse{}
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupBrandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupBrandResponse) ProtoMessage() {}
+
+func (x *LookupBrandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_brand_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupBrandResponse.ProtoReflect.Descriptor instead.
+func (*LookupBrandResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_brand_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LookupBrandResponse) GetBrandId() string {
+	if x != nil {
+		return x.BrandId
+	}
+	return ""
+}
+
+func (x *LookupBrandResponse) GetOrganizationIds() []string {
+	if x != nil {
+		return x.OrganizationIds
+	}
+	return nil
+}
+
+func (x *LookupBrandResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_latchkey_identity_v1_brand_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
@@ -742,7 +861,15 @@ const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
 	"\vreopen_code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18d\x80\x01\x01R\n" +
 	"reopenCode\"H\n" +
 	"\x13ReopenBrandResponse\x121\n" +
-	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand2\xc2\x03\n" +
+	"\x05brand\x18\x01 \x01(\v2\x1b.latchkey.identity.v1.BrandR\x05brand\"c\n" +
+	"\x12LookupBrandRequest\x12$\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"\x83\x01\n" +
+	"\x13LookupBrandResponse\x12\x19\n" +
+	"\bbrand_id\x18\x01 \x01(\tR\abrandId\x12)\n" +
+	"\x10organization_ids\x18\x02 \x03(\tR\x0forganizationIds\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xae\x04\n" +
 	"\fBrandService\x12a\n" +
 	"\bGetBrand\x12%.latchkey.identity.v1.GetBrandRequest\x1a&.latchkey.identity.v1.GetBrandResponse\"\x06\x8a\xb5\x18\x02 \x01\x12r\n" +
 	"\vUpdateBrand\x12(.latchkey.identity.v1.UpdateBrandRequest\x1a).latchkey.identity.v1.UpdateBrandResponse\"\x0e\x8a\xb5\x18\n" +
@@ -752,7 +879,8 @@ const file_latchkey_identity_v1_brand_proto_rawDesc = "" +
 	"CloseBrand\x12'.latchkey.identity.v1.CloseBrandRequest\x1a(.latchkey.identity.v1.CloseBrandResponse\"\x0e\x8a\xb5\x18\n" +
 	"\n" +
 	"\bBranding\x12j\n" +
-	"\vReopenBrand\x12(.latchkey.identity.v1.ReopenBrandRequest\x1a).latchkey.identity.v1.ReopenBrandResponse\"\x06\x8a\xb5\x18\x020\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\vReopenBrand\x12(.latchkey.identity.v1.ReopenBrandRequest\x1a).latchkey.identity.v1.ReopenBrandResponse\"\x06\x8a\xb5\x18\x020\x01\x12j\n" +
+	"\vLookupBrand\x12(.latchkey.identity.v1.LookupBrandRequest\x1a).latchkey.identity.v1.LookupBrandResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_brand_proto_rawDescOnce sync.Once
@@ -766,7 +894,7 @@ func file_latchkey_identity_v1_brand_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_brand_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_brand_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_latchkey_identity_v1_brand_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_latchkey_identity_v1_brand_proto_goTypes = []any{
 	(*Brand)(nil),                 // 0: latchkey.identity.v1.Brand
 	(*BrandAllowance)(nil),        // 1: latchkey.identity.v1.BrandAllowance
@@ -778,18 +906,20 @@ var file_latchkey_identity_v1_brand_proto_goTypes = []any{
 	(*CloseBrandResponse)(nil),    // 7: latchkey.identity.v1.CloseBrandResponse
 	(*ReopenBrandRequest)(nil),    // 8: latchkey.identity.v1.ReopenBrandRequest
 	(*ReopenBrandResponse)(nil),   // 9: latchkey.identity.v1.ReopenBrandResponse
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 11: google.protobuf.FieldMask
+	(*LookupBrandRequest)(nil),    // 10: latchkey.identity.v1.LookupBrandRequest
+	(*LookupBrandResponse)(nil),   // 11: latchkey.identity.v1.LookupBrandResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 13: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_brand_proto_depIdxs = []int32{
-	10, // 0: latchkey.identity.v1.Brand.create_time:type_name -> google.protobuf.Timestamp
-	10, // 1: latchkey.identity.v1.Brand.update_time:type_name -> google.protobuf.Timestamp
-	10, // 2: latchkey.identity.v1.Brand.delete_time:type_name -> google.protobuf.Timestamp
-	10, // 3: latchkey.identity.v1.Brand.purge_time:type_name -> google.protobuf.Timestamp
+	12, // 0: latchkey.identity.v1.Brand.create_time:type_name -> google.protobuf.Timestamp
+	12, // 1: latchkey.identity.v1.Brand.update_time:type_name -> google.protobuf.Timestamp
+	12, // 2: latchkey.identity.v1.Brand.delete_time:type_name -> google.protobuf.Timestamp
+	12, // 3: latchkey.identity.v1.Brand.purge_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: latchkey.identity.v1.Brand.allowance:type_name -> latchkey.identity.v1.BrandAllowance
 	0,  // 5: latchkey.identity.v1.GetBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
 	0,  // 6: latchkey.identity.v1.UpdateBrandRequest.brand:type_name -> latchkey.identity.v1.Brand
-	11, // 7: latchkey.identity.v1.UpdateBrandRequest.update_mask:type_name -> google.protobuf.FieldMask
+	13, // 7: latchkey.identity.v1.UpdateBrandRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 8: latchkey.identity.v1.UpdateBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
 	0,  // 9: latchkey.identity.v1.CloseBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
 	0,  // 10: latchkey.identity.v1.ReopenBrandResponse.brand:type_name -> latchkey.identity.v1.Brand
@@ -797,12 +927,14 @@ var file_latchkey_identity_v1_brand_proto_depIdxs = []int32{
 	4,  // 12: latchkey.identity.v1.BrandService.UpdateBrand:input_type -> latchkey.identity.v1.UpdateBrandRequest
 	6,  // 13: latchkey.identity.v1.BrandService.CloseBrand:input_type -> latchkey.identity.v1.CloseBrandRequest
 	8,  // 14: latchkey.identity.v1.BrandService.ReopenBrand:input_type -> latchkey.identity.v1.ReopenBrandRequest
-	3,  // 15: latchkey.identity.v1.BrandService.GetBrand:output_type -> latchkey.identity.v1.GetBrandResponse
-	5,  // 16: latchkey.identity.v1.BrandService.UpdateBrand:output_type -> latchkey.identity.v1.UpdateBrandResponse
-	7,  // 17: latchkey.identity.v1.BrandService.CloseBrand:output_type -> latchkey.identity.v1.CloseBrandResponse
-	9,  // 18: latchkey.identity.v1.BrandService.ReopenBrand:output_type -> latchkey.identity.v1.ReopenBrandResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
+	10, // 15: latchkey.identity.v1.BrandService.LookupBrand:input_type -> latchkey.identity.v1.LookupBrandRequest
+	3,  // 16: latchkey.identity.v1.BrandService.GetBrand:output_type -> latchkey.identity.v1.GetBrandResponse
+	5,  // 17: latchkey.identity.v1.BrandService.UpdateBrand:output_type -> latchkey.identity.v1.UpdateBrandResponse
+	7,  // 18: latchkey.identity.v1.BrandService.CloseBrand:output_type -> latchkey.identity.v1.CloseBrandResponse
+	9,  // 19: latchkey.identity.v1.BrandService.ReopenBrand:output_type -> latchkey.identity.v1.ReopenBrandResponse
+	11, // 20: latchkey.identity.v1.BrandService.LookupBrand:output_type -> latchkey.identity.v1.LookupBrandResponse
+	16, // [16:21] is the sub-list for method output_type
+	11, // [11:16] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -819,7 +951,7 @@ func file_latchkey_identity_v1_brand_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_brand_proto_rawDesc), len(file_latchkey_identity_v1_brand_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	BrandService_UpdateBrand_FullMethodName = "/latchkey.identity.v1.BrandService/UpdateBrand"
 	BrandService_CloseBrand_FullMethodName  = "/latchkey.identity.v1.BrandService/CloseBrand"
 	BrandService_ReopenBrand_FullMethodName = "/latchkey.identity.v1.BrandService/ReopenBrand"
+	BrandService_LookupBrand_FullMethodName = "/latchkey.identity.v1.BrandService/LookupBrand"
 )
 
 // BrandServiceClient is the client API for BrandService service.
@@ -59,6 +60,12 @@ type BrandServiceClient interface {
 	// Fails with UNAUTHENTICATED if the code is not the one of a brand that is closed.
 	// Example: {"reopen_code": "lkb_..."}
 	ReopenBrand(ctx context.Context, in *ReopenBrandRequest, opts ...grpc.CallOption) (*ReopenBrandResponse, error)
+	// Looks up the brand of the organization that the call is made for, and its
+	// organizations, for other services.
+	// Fails with NOT_FOUND if there is no such organization, and INVALID_ARGUMENT for a page
+	// token of another request.
+	// Example: {"page_size": 500}
+	LookupBrand(ctx context.Context, in *LookupBrandRequest, opts ...grpc.CallOption) (*LookupBrandResponse, error)
 }
 
 type brandServiceClient struct {
@@ -109,6 +116,16 @@ func (c *brandServiceClient) ReopenBrand(ctx context.Context, in *ReopenBrandReq
 	return out, nil
 }
 
+func (c *brandServiceClient) LookupBrand(ctx context.Context, in *LookupBrandRequest, opts ...grpc.CallOption) (*LookupBrandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookupBrandResponse)
+	err := c.cc.Invoke(ctx, BrandService_LookupBrand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BrandServiceServer is the server API for BrandService service.
 // All implementations must embed UnimplementedBrandServiceServer
 // for forward compatibility.
@@ -141,6 +158,12 @@ type BrandServiceServer interface {
 	// Fails with UNAUTHENTICATED if the code is not the one of a brand that is closed.
 	// Example: {"reopen_code": "lkb_..."}
 	ReopenBrand(context.Context, *ReopenBrandRequest) (*ReopenBrandResponse, error)
+	// Looks up the brand of the organization that the call is made for, and its
+	// organizations, for other services.
+	// Fails with NOT_FOUND if there is no such organization, and INVALID_ARGUMENT for a page
+	// token of another request.
+	// Example: {"page_size": 500}
+	LookupBrand(context.Context, *LookupBrandRequest) (*LookupBrandResponse, error)
 	mustEmbedUnimplementedBrandServiceServer()
 }
 
@@ -162,6 +185,9 @@ func (UnimplementedBrandServiceServer) CloseBrand(context.Context, *CloseBrandRe
 }
 func (UnimplementedBrandServiceServer) ReopenBrand(context.Context, *ReopenBrandRequest) (*ReopenBrandResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReopenBrand not implemented")
+}
+func (UnimplementedBrandServiceServer) LookupBrand(context.Context, *LookupBrandRequest) (*LookupBrandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LookupBrand not implemented")
 }
 func (UnimplementedBrandServiceServer) mustEmbedUnimplementedBrandServiceServer() {}
 func (UnimplementedBrandServiceServer) testEmbeddedByValue()                      {}
@@ -256,6 +282,24 @@ func _BrandService_ReopenBrand_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BrandService_LookupBrand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookupBrandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BrandServiceServer).LookupBrand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BrandService_LookupBrand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BrandServiceServer).LookupBrand(ctx, req.(*LookupBrandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BrandService_ServiceDesc is the grpc.ServiceDesc for BrandService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -278,6 +322,10 @@ var BrandService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReopenBrand",
 			Handler:    _BrandService_ReopenBrand_Handler,
+		},
+		{
+			MethodName: "LookupBrand",
+			Handler:    _BrandService_LookupBrand_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -209,7 +209,7 @@ func (x *AccessFile) GetUsers() []*UserEntry {
 type RoleEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What people call it, 1 to 100 characters; what it is known by, but for case. It is not
-	// the code of a built-in role.
+	// the code of a built-in role and does not begin with "brand/".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Whom it is for.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
@@ -295,7 +295,8 @@ type GroupEntry struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Whom it is for.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// The code of a built-in role, or the name of one of the organization's own.
+	// The code of a built-in role, the name of one of the organization's own, or "brand/"
+	// and the name of one of its brand's.
 	Role string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	// Keys granted on top of the role.
 	Grants []string `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
@@ -394,8 +395,7 @@ type UserEntry struct {
 	// The address that the user signs in with, but for case; or the UUID of the user. An
 	// export writes the address. He must be a member.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The code of a built-in role, or the name of one of the organization's own; empty for
-	// none.
+	// See GroupEntry.role; empty for none.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// See UserAccess.regional_manager.
 	RegionalManager bool `protobuf:"varint,3,opt,name=regional_manager,json=regionalManager,proto3" json:"regional_manager,omitempty"`
@@ -1218,7 +1218,7 @@ const file_latchkey_permissions_v1_access_file_proto_rawDesc = "" +
 	"GroupEntry\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\br\x06\x18d2\x02\\SR\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\vdescription\x12\x1d\n" +
-	"\x04role\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x04role\x12'\n" +
+	"\x04role\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18nR\x04role\x12'\n" +
 	"\x06grants\x18\x04 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06grants\x12'\n" +
 	"\x06denies\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06denies\x12A\n" +
 	"\bsettings\x18\x06 \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x123\n" +
@@ -1226,7 +1226,7 @@ const file_latchkey_permissions_v1_access_file_proto_rawDesc = "" +
 	"\tUserEntry\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xac\x02R\x04user\x12\x1b\n" +
-	"\x04role\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x04role\x12)\n" +
+	"\x04role\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18nR\x04role\x12)\n" +
 	"\x10regional_manager\x18\x03 \x01(\bR\x0fregionalManager\x12\x1d\n" +
 	"\x05group\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18dR\x05group\x12I\n" +
 	"\x06grants\x18\x05 \x03(\v2&.latchkey.permissions.v1.OverrideEntryB\t\xbaH\x06\x92\x01\x03\x10\xac\x02R\x06grants\x12I\n" +

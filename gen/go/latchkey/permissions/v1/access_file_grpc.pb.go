@@ -37,13 +37,16 @@ const (
 // MiB. What an export writes has a fixed order: roles and groups by name, users by the
 // address, keys as in the catalog. So equal access makes equal files, byte for byte, and an
 // import of an export into an organization without access makes one with the same export.
+//
+// A role of the brand is referred to by "brand/" and its name, and never defined: a file
+// goes into any organization whose brand has a role of that name.
 type AccessFileServiceClient interface {
 	// Exports the roles that the organization made, its groups, and what is stored of the
 	// access of each member, deactivated ones too. The whole is of one revision, however long
-	// it takes. Left out are built-in roles, what is deleted, overrides that have ended, users
-	// who are no longer members or have nothing, and the plan.
-	// Fails with FAILED_PRECONDITION if a role has the name of a built-in role's code, and
-	// UNAVAILABLE if identity cannot be reached.
+	// it takes. Left out are built-in roles, the brand's, what is deleted, overrides that have
+	// ended, users who are no longer members or have nothing, and the plan.
+	// Fails with FAILED_PRECONDITION if a role has the name of a built-in role's code or one
+	// that begins with "brand/", and UNAVAILABLE if identity cannot be reached.
 	// Example: {}
 	ExportAccess(ctx context.Context, in *ExportAccessRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAccessResponse], error)
 	// Imports a file: tells exactly what it changes and who gains or loses what by it, and
@@ -125,13 +128,16 @@ type AccessFileService_ImportAccessClient = grpc.BidiStreamingClient[ImportAcces
 // MiB. What an export writes has a fixed order: roles and groups by name, users by the
 // address, keys as in the catalog. So equal access makes equal files, byte for byte, and an
 // import of an export into an organization without access makes one with the same export.
+//
+// A role of the brand is referred to by "brand/" and its name, and never defined: a file
+// goes into any organization whose brand has a role of that name.
 type AccessFileServiceServer interface {
 	// Exports the roles that the organization made, its groups, and what is stored of the
 	// access of each member, deactivated ones too. The whole is of one revision, however long
-	// it takes. Left out are built-in roles, what is deleted, overrides that have ended, users
-	// who are no longer members or have nothing, and the plan.
-	// Fails with FAILED_PRECONDITION if a role has the name of a built-in role's code, and
-	// UNAVAILABLE if identity cannot be reached.
+	// it takes. Left out are built-in roles, the brand's, what is deleted, overrides that have
+	// ended, users who are no longer members or have nothing, and the plan.
+	// Fails with FAILED_PRECONDITION if a role has the name of a built-in role's code or one
+	// that begins with "brand/", and UNAVAILABLE if identity cannot be reached.
 	// Example: {}
 	ExportAccess(*ExportAccessRequest, grpc.ServerStreamingServer[ExportAccessResponse]) error
 	// Imports a file: tells exactly what it changes and who gains or loses what by it, and

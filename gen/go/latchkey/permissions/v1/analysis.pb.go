@@ -254,7 +254,7 @@ const (
 	// Comma-separated values as of RFC 4180, with a header: user_id, role_id, group_id,
 	// key, allowed, layer, source, missing, set_by, set_time, expire_time, reason. New
 	// columns come after these. set_by and set_time are of who put the key into the layer
-	// that decided; empty of what is built in.
+	// that decided; empty of what is built in, and of what the journal no longer tells.
 	ReviewFormat_REVIEW_FORMAT_CSV ReviewFormat = 1
 	// An array of objects with the same names.
 	ReviewFormat_REVIEW_FORMAT_JSON ReviewFormat = 2
@@ -708,7 +708,8 @@ func (x *LayerWord) GetEnded() bool {
 	return false
 }
 
-// Provenance is the change by which something came to be as it is.
+// Provenance is the change by which something came to be as it is. Where the journal was
+// compacted since, it is not known any more: then only by_time and by_revision are there.
 type Provenance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who made it; empty if the suite did.
@@ -720,7 +721,12 @@ type Provenance struct {
 	// Revision of the organization's permissions that it made.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The method that was called.
-	Method        string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	// Of a change that the journal no longer tells of: it was made at this time or before, and
+	// all fields above are empty. Absent otherwise.
+	ByTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=by_time,json=byTime,proto3" json:"by_time,omitempty"`
+	// Of such a change: it was made by this revision or one before. 0 otherwise.
+	ByRevision    int64 `protobuf:"varint,7,opt,name=by_revision,json=byRevision,proto3" json:"by_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -788,6 +794,20 @@ func (x *Provenance) GetMethod() string {
 		return x.Method
 	}
 	return ""
+}
+
+func (x *Provenance) GetByTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ByTime
+	}
+	return nil
+}
+
+func (x *Provenance) GetByRevision() int64 {
+	if x != nil {
+		return x.ByRevision
+	}
+	return 0
 }
 
 // Gate is something that must count for a grant to count.
@@ -1464,6 +1484,7 @@ type PreviewChangeRequest struct {
 	//	*PreviewChangeRequest_UpdateGroup
 	//	*PreviewChangeRequest_UpdateBillingPlan
 	//	*PreviewChangeRequest_UpdateUserSettings
+	//	*PreviewChangeRequest_UpdateBrandRole
 	Change        isPreviewChangeRequest_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1592,6 +1613,15 @@ func (x *PreviewChangeRequest) GetUpdateUserSettings() *UpdateUserSettingsReques
 	return nil
 }
 
+func (x *PreviewChangeRequest) GetUpdateBrandRole() *UpdateBrandRoleRequest {
+	if x != nil {
+		if x, ok := x.Change.(*PreviewChangeRequest_UpdateBrandRole); ok {
+			return x.UpdateBrandRole
+		}
+	}
+	return nil
+}
+
 type isPreviewChangeRequest_Change interface {
 	isPreviewChangeRequest_Change()
 }
@@ -1636,6 +1666,11 @@ type PreviewChangeRequest_UpdateUserSettings struct {
 	UpdateUserSettings *UpdateUserSettingsRequest `protobuf:"bytes,10,opt,name=update_user_settings,json=updateUserSettings,proto3,oneof"`
 }
 
+type PreviewChangeRequest_UpdateBrandRole struct {
+	// Of a role of the brand, in all its organizations.
+	UpdateBrandRole *UpdateBrandRoleRequest `protobuf:"bytes,11,opt,name=update_brand_role,json=updateBrandRole,proto3,oneof"`
+}
+
 func (*PreviewChangeRequest_SetUserRole) isPreviewChangeRequest_Change() {}
 
 func (*PreviewChangeRequest_SetUserGroup) isPreviewChangeRequest_Change() {}
@@ -1652,6 +1687,8 @@ func (*PreviewChangeRequest_UpdateBillingPlan) isPreviewChangeRequest_Change() {
 
 func (*PreviewChangeRequest_UpdateUserSettings) isPreviewChangeRequest_Change() {}
 
+func (*PreviewChangeRequest_UpdateBrandRole) isPreviewChangeRequest_Change() {}
+
 // Response of AnalysisService.PreviewChange.
 type PreviewChangeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1659,7 +1696,8 @@ type PreviewChangeResponse struct {
 	Differences []*AccessDifference `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Token of the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Revision of the organization's permissions that the page was computed at.
+	// Revision of the organization's permissions that the page was computed at; 0 for a
+	// change of a role of the brand, where each organization has its own.
 	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1733,8 +1771,11 @@ type AccessDifference struct {
 	SettingsBefore *EffectiveSettings `protobuf:"bytes,6,opt,name=settings_before,json=settingsBefore,proto3" json:"settings_before,omitempty"`
 	// The same as they would count then.
 	SettingsAfter *EffectiveSettings `protobuf:"bytes,7,opt,name=settings_after,json=settingsAfter,proto3" json:"settings_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// In which organization; empty where it is the caller's, but for a change of a role of
+	// the brand.
+	OrganizationId string `protobuf:"bytes,8,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AccessDifference) Reset() {
@@ -1814,6 +1855,13 @@ func (x *AccessDifference) GetSettingsAfter() *EffectiveSettings {
 		return x.SettingsAfter
 	}
 	return nil
+}
+
+func (x *AccessDifference) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
 }
 
 // Party is one side of a comparison.
@@ -2428,7 +2476,7 @@ var File_latchkey_permissions_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"&latchkey/permissions/v1/analysis.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/permissions/v1/access.proto\x1a#latchkey/permissions/v1/group.proto\x1a\"latchkey/permissions/v1/plan.proto\x1a\"latchkey/permissions/v1/role.proto\x1a&latchkey/permissions/v1/settings.proto\"\xbf\x01\n" +
+	"&latchkey/permissions/v1/analysis.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/permissions/v1/access.proto\x1a(latchkey/permissions/v1/brand_role.proto\x1a#latchkey/permissions/v1/group.proto\x1a\"latchkey/permissions/v1/plan.proto\x1a\"latchkey/permissions/v1/role.proto\x1a&latchkey/permissions/v1/settings.proto\"\xbf\x01\n" +
 	"\x14ExplainAccessRequest\x12?\n" +
 	"\auser_id\x18\x01 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x01R\x06userId\x88\x01\x01\x12!\n" +
 	"\x05grant\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dH\x00R\x05grant\x12$\n" +
@@ -2465,14 +2513,17 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x14\n" +
 	"\x05ended\x18\n" +
-	" \x01(\bR\x05ended\"\x9e\x01\n" +
+	" \x01(\bR\x05ended\"\xf4\x01\n" +
 	"\n" +
 	"Provenance\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\tR\x06author\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x16\n" +
-	"\x06method\x18\x05 \x01(\tR\x06method\"4\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x123\n" +
+	"\aby_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06byTime\x12\x1f\n" +
+	"\vby_revision\x18\a \x01(\x03R\n" +
+	"byRevision\"4\n" +
 	"\x04Gate\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
 	"\x06counts\x18\x02 \x01(\bR\x06counts\"?\n" +
@@ -2517,7 +2568,7 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12F\n" +
-	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\"\xb7\x06\n" +
+	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\"\x96\a\n" +
 	"\x14PreviewChangeRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2531,12 +2582,13 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\fupdate_group\x18\b \x01(\v2+.latchkey.permissions.v1.UpdateGroupRequestH\x00R\vupdateGroup\x12c\n" +
 	"\x13update_billing_plan\x18\t \x01(\v21.latchkey.permissions.v1.UpdateBillingPlanRequestH\x00R\x11updateBillingPlan\x12f\n" +
 	"\x14update_user_settings\x18\n" +
-	" \x01(\v22.latchkey.permissions.v1.UpdateUserSettingsRequestH\x00R\x12updateUserSettingsB\x0f\n" +
+	" \x01(\v22.latchkey.permissions.v1.UpdateUserSettingsRequestH\x00R\x12updateUserSettings\x12]\n" +
+	"\x11update_brand_role\x18\v \x01(\v2/.latchkey.permissions.v1.UpdateBrandRoleRequestH\x00R\x0fupdateBrandRoleB\x0f\n" +
 	"\x06change\x12\x05\xbaH\x02\b\x01\"\xa8\x01\n" +
 	"\x15PreviewChangeResponse\x12K\n" +
 	"\vdifferences\x18\x01 \x03(\v2).latchkey.permissions.v1.AccessDifferenceR\vdifferences\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xc9\x02\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xf2\x02\n" +
 	"\x10AccessDifference\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06gained\x18\x02 \x03(\tR\x06gained\x12\x12\n" +
@@ -2544,7 +2596,8 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x0egained_methods\x18\x04 \x03(\tR\rgainedMethods\x12!\n" +
 	"\flost_methods\x18\x05 \x03(\tR\vlostMethods\x12S\n" +
 	"\x0fsettings_before\x18\x06 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\x0esettingsBefore\x12Q\n" +
-	"\x0esettings_after\x18\a \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\rsettingsAfter\"\x89\x01\n" +
+	"\x0esettings_after\x18\a \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\rsettingsAfter\x12'\n" +
+	"\x0forganization_id\x18\b \x01(\tR\x0eorganizationId\"\x89\x01\n" +
 	"\x05Party\x12$\n" +
 	"\arole_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18$H\x00R\x06roleId\x12%\n" +
 	"\bgroup_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01H\x00R\agroupId\x12#\n" +
@@ -2691,6 +2744,7 @@ var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(*UpdateGroupRequest)(nil),         // 39: latchkey.permissions.v1.UpdateGroupRequest
 	(*UpdateBillingPlanRequest)(nil),   // 40: latchkey.permissions.v1.UpdateBillingPlanRequest
 	(*UpdateUserSettingsRequest)(nil),  // 41: latchkey.permissions.v1.UpdateUserSettingsRequest
+	(*UpdateBrandRoleRequest)(nil),     // 42: latchkey.permissions.v1.UpdateBrandRoleRequest
 }
 var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	30, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
@@ -2707,54 +2761,56 @@ var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
 	8,  // 11: latchkey.permissions.v1.LayerWord.assigned:type_name -> latchkey.permissions.v1.Provenance
 	30, // 12: latchkey.permissions.v1.LayerWord.expire_time:type_name -> google.protobuf.Timestamp
 	30, // 13: latchkey.permissions.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	11, // 14: latchkey.permissions.v1.Flip.steps:type_name -> latchkey.permissions.v1.FlipStep
-	0,  // 15: latchkey.permissions.v1.FlipStep.kind:type_name -> latchkey.permissions.v1.FlipKind
-	1,  // 16: latchkey.permissions.v1.MethodExplanation.rule:type_name -> latchkey.permissions.v1.RuleKind
-	13, // 17: latchkey.permissions.v1.MethodExplanation.needs:type_name -> latchkey.permissions.v1.GrantNeed
-	14, // 18: latchkey.permissions.v1.MethodExplanation.content:type_name -> latchkey.permissions.v1.ContentNeed
-	13, // 19: latchkey.permissions.v1.ContentNeed.needs:type_name -> latchkey.permissions.v1.GrantNeed
-	30, // 20: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	17, // 21: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
-	31, // 22: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
-	30, // 23: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
-	33, // 24: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
-	34, // 25: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
-	35, // 26: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
-	36, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
-	37, // 28: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
-	38, // 29: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
-	39, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
-	40, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
-	41, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
-	20, // 33: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
-	33, // 34: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
-	33, // 35: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
-	21, // 36: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
-	21, // 37: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
-	2,  // 38: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
-	26, // 39: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
-	8,  // 40: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
-	27, // 41: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
-	31, // 42: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
-	3,  // 43: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
-	30, // 44: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	4,  // 45: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
-	15, // 46: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
-	18, // 47: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
-	22, // 48: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
-	24, // 49: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
-	28, // 50: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
-	5,  // 51: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
-	16, // 52: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
-	19, // 53: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
-	23, // 54: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
-	25, // 55: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
-	29, // 56: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
-	51, // [51:57] is the sub-list for method output_type
-	45, // [45:51] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	30, // 14: latchkey.permissions.v1.Provenance.by_time:type_name -> google.protobuf.Timestamp
+	11, // 15: latchkey.permissions.v1.Flip.steps:type_name -> latchkey.permissions.v1.FlipStep
+	0,  // 16: latchkey.permissions.v1.FlipStep.kind:type_name -> latchkey.permissions.v1.FlipKind
+	1,  // 17: latchkey.permissions.v1.MethodExplanation.rule:type_name -> latchkey.permissions.v1.RuleKind
+	13, // 18: latchkey.permissions.v1.MethodExplanation.needs:type_name -> latchkey.permissions.v1.GrantNeed
+	14, // 19: latchkey.permissions.v1.MethodExplanation.content:type_name -> latchkey.permissions.v1.ContentNeed
+	13, // 20: latchkey.permissions.v1.ContentNeed.needs:type_name -> latchkey.permissions.v1.GrantNeed
+	30, // 21: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	17, // 22: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
+	31, // 23: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
+	30, // 24: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 25: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	34, // 26: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
+	35, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
+	36, // 28: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
+	37, // 29: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
+	38, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
+	39, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
+	40, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
+	41, // 33: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	42, // 34: latchkey.permissions.v1.PreviewChangeRequest.update_brand_role:type_name -> latchkey.permissions.v1.UpdateBrandRoleRequest
+	20, // 35: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
+	33, // 36: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
+	33, // 37: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
+	21, // 38: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
+	21, // 39: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
+	2,  // 40: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
+	26, // 41: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
+	8,  // 42: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
+	27, // 43: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
+	31, // 44: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
+	3,  // 45: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
+	30, // 46: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	4,  // 47: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
+	15, // 48: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
+	18, // 49: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
+	22, // 50: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
+	24, // 51: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
+	28, // 52: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
+	5,  // 53: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
+	16, // 54: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
+	19, // 55: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
+	23, // 56: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
+	25, // 57: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
+	29, // 58: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
+	53, // [53:59] is the sub-list for method output_type
+	47, // [47:53] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_analysis_proto_init() }
@@ -2763,6 +2819,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 		return
 	}
 	file_latchkey_permissions_v1_access_proto_init()
+	file_latchkey_permissions_v1_brand_role_proto_init()
 	file_latchkey_permissions_v1_group_proto_init()
 	file_latchkey_permissions_v1_plan_proto_init()
 	file_latchkey_permissions_v1_role_proto_init()
@@ -2785,6 +2842,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 		(*PreviewChangeRequest_UpdateGroup)(nil),
 		(*PreviewChangeRequest_UpdateBillingPlan)(nil),
 		(*PreviewChangeRequest_UpdateUserSettings)(nil),
+		(*PreviewChangeRequest_UpdateBrandRole)(nil),
 	}
 	file_latchkey_permissions_v1_analysis_proto_msgTypes[17].OneofWrappers = []any{
 		(*Party_RoleId)(nil),

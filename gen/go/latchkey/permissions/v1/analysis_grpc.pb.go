@@ -64,7 +64,8 @@ type AnalysisServiceClient interface {
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(ctx context.Context, in *ListHoldersRequest, opts ...grpc.CallOption) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
-	// lose which grants and which methods, by user id. A page can be short, or even empty, and
+	// lose which grants and which methods, by user id; of a role of the brand in each of its
+	// organizations, by organization and user id. A page can be short, or even empty, and
 	// have a token: then go on. ReplayService tells which logged calls would go otherwise.
 	//
 	// What is told is what differs at once. Methods that ask for no grant are left out.
@@ -208,7 +209,8 @@ type AnalysisServiceServer interface {
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(context.Context, *ListHoldersRequest) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
-	// lose which grants and which methods, by user id. A page can be short, or even empty, and
+	// lose which grants and which methods, by user id; of a role of the brand in each of its
+	// organizations, by organization and user id. A page can be short, or even empty, and
 	// have a token: then go on. ReplayService tells which logged calls would go otherwise.
 	//
 	// What is told is what differs at once. Methods that ask for no grant are left out.

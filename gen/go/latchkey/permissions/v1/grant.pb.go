@@ -156,7 +156,9 @@ type SeedOrganizationRequest struct {
 	// ResolveGrantsResponse.grants. Of the keys of the role BA, which reach beyond the
 	// organization, the owner gets only these. Absent for the first organization of the suite:
 	// then all.
-	MakerGrants   []byte `protobuf:"bytes,2,opt,name=maker_grants,json=makerGrants,proto3,oneof" json:"maker_grants,omitempty"`
+	MakerGrants []byte `protobuf:"bytes,2,opt,name=maker_grants,json=makerGrants,proto3,oneof" json:"maker_grants,omitempty"`
+	// The brand of the organization, whose roles it offers from then on. Empty for none.
+	BrandId       string `protobuf:"bytes,3,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +205,13 @@ func (x *SeedOrganizationRequest) GetMakerGrants() []byte {
 		return x.MakerGrants
 	}
 	return nil
+}
+
+func (x *SeedOrganizationRequest) GetBrandId() string {
+	if x != nil {
+		return x.BrandId
+	}
+	return ""
 }
 
 // Response of GrantService.SeedOrganization.
@@ -429,10 +438,11 @@ const file_latchkey_permissions_v1_grant_proto_rawDesc = "" +
 	"\bsettings\x18\x02 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x89\x01\n" +
+	"expireTime\"\xb1\x01\n" +
 	"\x17SeedOrganizationRequest\x12,\n" +
 	"\rowner_user_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\vownerUserId\x12/\n" +
-	"\fmaker_grants\x18\x02 \x01(\fB\a\xbaH\x04z\x02h(H\x00R\vmakerGrants\x88\x01\x01B\x0f\n" +
+	"\fmaker_grants\x18\x02 \x01(\fB\a\xbaH\x04z\x02h(H\x00R\vmakerGrants\x88\x01\x01\x12&\n" +
+	"\bbrand_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\abrandIdB\x0f\n" +
 	"\r_maker_grants\"\x1a\n" +
 	"\x18SeedOrganizationResponse\"_\n" +
 	"\x15CheckRemovableRequest\x12!\n" +

@@ -411,9 +411,12 @@ type ReplayedReads struct {
 	// How sure it is that they would have been denied.
 	Certainty Certainty `protobuf:"varint,6,opt,name=certainty,proto3,enum=latchkey.permissions.v1.Certainty" json:"certainty,omitempty"`
 	// If it is not: what is not logged.
-	Unlogged      []Unlogged `protobuf:"varint,7,rep,packed,name=unlogged,proto3,enum=latchkey.permissions.v1.Unlogged" json:"unlogged,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unlogged []Unlogged `protobuf:"varint,7,rep,packed,name=unlogged,proto3,enum=latchkey.permissions.v1.Unlogged" json:"unlogged,omitempty"`
+	// The organization in which they were made: the caller's, but for a change of a role
+	// of the brand, which is replayed in all its organizations.
+	OrganizationId string `protobuf:"bytes,8,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReplayedReads) Reset() {
@@ -495,6 +498,13 @@ func (x *ReplayedReads) GetUnlogged() []Unlogged {
 	return nil
 }
 
+func (x *ReplayedReads) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
 var File_latchkey_permissions_v1_replay_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_replay_proto_rawDesc = "" +
@@ -520,7 +530,7 @@ const file_latchkey_permissions_v1_replay_proto_rawDesc = "" +
 	"\aoutcome\x18\x03 \x01(\x0e2\x1d.latchkey.decision.v1.OutcomeR\aoutcome\x12@\n" +
 	"\tcertainty\x18\x04 \x01(\x0e2\".latchkey.permissions.v1.CertaintyR\tcertainty\x12=\n" +
 	"\bunlogged\x18\x05 \x03(\x0e2!.latchkey.permissions.v1.UnloggedR\bunlogged\x12\x16\n" +
-	"\x06grants\x18\x06 \x03(\tR\x06grants\"\x88\x02\n" +
+	"\x06grants\x18\x06 \x03(\tR\x06grants\"\xb1\x02\n" +
 	"\rReplayedReads\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -528,7 +538,8 @@ const file_latchkey_permissions_v1_replay_proto_rawDesc = "" +
 	"\x05reads\x18\x04 \x01(\x03R\x05reads\x12\x19\n" +
 	"\blast_day\x18\x05 \x01(\tR\alastDay\x12@\n" +
 	"\tcertainty\x18\x06 \x01(\x0e2\".latchkey.permissions.v1.CertaintyR\tcertainty\x12=\n" +
-	"\bunlogged\x18\a \x03(\x0e2!.latchkey.permissions.v1.UnloggedR\bunlogged*N\n" +
+	"\bunlogged\x18\a \x03(\x0e2!.latchkey.permissions.v1.UnloggedR\bunlogged\x12'\n" +
+	"\x0forganization_id\x18\b \x01(\tR\x0eorganizationId*N\n" +
 	"\tCertainty\x12\x19\n" +
 	"\x15CERTAINTY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCERTAINTY_WOULD\x10\x01\x12\x11\n" +

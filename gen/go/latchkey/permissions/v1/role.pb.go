@@ -43,7 +43,9 @@ type Role struct {
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
 	// When a deleted role is purged: 28 days later.
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
-	// What people call it, 1 to 100 characters, unique in the organization but for case.
+	// What people call it, 1 to 100 characters, unique but for case among the roles that the
+	// organization made, or that the brand made. It is not the code of a built-in role
+	// and does not begin with "brand/".
 	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
 	// Whom it is for.
 	Description string `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
@@ -54,7 +56,11 @@ type Role struct {
 	// otherwise. What it does not say is off, or the least there is.
 	Settings *UserSettings `protobuf:"bytes,10,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Whether it is one of the roles that every organization has. Those cannot change.
-	BuiltIn       bool `protobuf:"varint,11,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	BuiltIn bool `protobuf:"varint,11,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	// The brand that made it; empty if the organization did, or the suite. An
+	// organization cannot change it. Its etag and times are those of the organization's
+	// record of it, unless BrandRoleService answers.
+	BrandId       string `protobuf:"bytes,12,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +170,13 @@ func (x *Role) GetBuiltIn() bool {
 		return x.BuiltIn
 	}
 	return false
+}
+
+func (x *Role) GetBrandId() string {
+	if x != nil {
+		return x.BrandId
+	}
+	return ""
 }
 
 // Request of RoleService.CreateRole.
@@ -462,7 +475,7 @@ func (x *ListRolesRequest) GetDeleted() bool {
 // Response of RoleService.ListRoles.
 type ListRolesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The organization's own roles of this page.
+	// The organization's own roles of this page, and its brand's.
 	Roles []*Role `protobuf:"bytes,1,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Token of the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -885,7 +898,7 @@ var File_latchkey_permissions_v1_role_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/permissions/v1/role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\xe8\x03\n" +
+	"\"latchkey/permissions/v1/role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\x83\x04\n" +
 	"\x04Role\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -902,7 +915,8 @@ const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\x04keys\x18\t \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x04keys\x12A\n" +
 	"\bsettings\x18\n" +
 	" \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12\x19\n" +
-	"\bbuilt_in\x18\v \x01(\bR\abuiltIn\"\x99\x02\n" +
+	"\bbuilt_in\x18\v \x01(\bR\abuiltIn\x12\x19\n" +
+	"\bbrand_id\x18\f \x01(\tR\abrandId\"\x99\x02\n" +
 	"\x11CreateRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +

@@ -34,32 +34,33 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // RoleService keeps the roles of an organization: the built-in ones, which are
-// fixed, and those it made itself.
+// fixed, and those it made itself. It shows those of its brand too, which
+// BrandRoleService keeps.
 //
 // Whoever changes a role must hold each key that he adds to it, and, as for every
 // change of somebody's access, all that its holders have before and after.
 type RoleServiceClient interface {
 	// Creates a role.
-	// Fails with ALREADY_EXISTS if another role has the name, INVALID_ARGUMENT for a
-	// key that is not in the catalog, NOT_FOUND if the invoice approver is no member,
+	// Fails with ALREADY_EXISTS if another role of the organization has the name,
+	// INVALID_ARGUMENT for a key that is not in the catalog, NOT_FOUND if the invoice approver is no member,
 	// UNAVAILABLE if identity cannot be reached, and PERMISSION_DENIED and reason
 	// BEYOND_OWN_GRANTS for a key that the caller lacks.
 	// Example: {"name": "Front desk", "keys": ["Web", "Calendar", "Contacts", "Contacts:View"], "settings": {"see_pricing": true}}
 	CreateRole(ctx context.Context, in *CreateRoleRequest, opts ...grpc.CallOption) (*CreateRoleResponse, error)
-	// Gets a role, built-in or the organization's own, also a deleted one.
+	// Gets a role, built-in, the organization's own or its brand's, also a deleted one.
 	// Fails with NOT_FOUND if there is none with that id.
 	// Example: {"id": "PM+"}
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	GetRole(ctx context.Context, in *GetRoleRequest, opts ...grpc.CallOption) (*GetRoleResponse, error)
-	// Lists the organization's own roles by name, and with the first page the
-	// built-in ones.
+	// Lists the organization's own roles and those of its brand by name, and with the first
+	// page the built-in ones.
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListRoles(ctx context.Context, in *ListRolesRequest, opts ...grpc.CallOption) (*ListRolesResponse, error)
 	// Changes the masked fields of a role, all or none. Its holders have the
 	// change when the call returns.
 	// Fails with NOT_FOUND if there is no such role, FAILED_PRECONDITION if it is
-	// built-in, deleted, or if the organization would be left without an owner (reason
+	// built-in, the brand's or deleted, or if the organization would be left without an owner (reason
 	// LAST_OWNER), ABORTED if the etag is not the current one, RESOURCE_EXHAUSTED if it
 	// has more than 100,000 holders, and otherwise as CreateRole.
 	// Example: {"role": {"id": "0198c5a0-0000-7000-8000-000000000002", "keys": ["Web", "Calendar"]}, "update_mask": "keys"}
@@ -67,13 +68,14 @@ type RoleServiceClient interface {
 	// Deletes a role. It can be brought back for 28 days. Deleting a deleted role
 	// changes nothing.
 	// Fails with NOT_FOUND if there is no such role, ABORTED if the etag is not the
-	// current one, and FAILED_PRECONDITION if it is built-in, or if a user or a group
-	// has it.
+	// current one, and FAILED_PRECONDITION if it is built-in or the brand's, or if a user or
+	// a group has it.
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	DeleteRole(ctx context.Context, in *DeleteRoleRequest, opts ...grpc.CallOption) (*DeleteRoleResponse, error)
 	// Brings a deleted role back. Changes nothing if it is not deleted.
-	// Fails with NOT_FOUND if there is no such role or it was purged, ABORTED if the
-	// etag is not the current one, and ALREADY_EXISTS if another role has taken the name.
+	// Fails with NOT_FOUND if there is no such role or it was purged, FAILED_PRECONDITION if
+	// it is built-in or the brand's, ABORTED if the etag is not the current one, and
+	// ALREADY_EXISTS if another role has taken the name.
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	UndeleteRole(ctx context.Context, in *UndeleteRoleRequest, opts ...grpc.CallOption) (*UndeleteRoleResponse, error)
 }
@@ -151,32 +153,33 @@ func (c *roleServiceClient) UndeleteRole(ctx context.Context, in *UndeleteRoleRe
 // for forward compatibility.
 //
 // RoleService keeps the roles of an organization: the built-in ones, which are
-// fixed, and those it made itself.
+// fixed, and those it made itself. It shows those of its brand too, which
+// BrandRoleService keeps.
 //
 // Whoever changes a role must hold each key that he adds to it, and, as for every
 // change of somebody's access, all that its holders have before and after.
 type RoleServiceServer interface {
 	// Creates a role.
-	// Fails with ALREADY_EXISTS if another role has the name, INVALID_ARGUMENT for a
-	// key that is not in the catalog, NOT_FOUND if the invoice approver is no member,
+	// Fails with ALREADY_EXISTS if another role of the organization has the name,
+	// INVALID_ARGUMENT for a key that is not in the catalog, NOT_FOUND if the invoice approver is no member,
 	// UNAVAILABLE if identity cannot be reached, and PERMISSION_DENIED and reason
 	// BEYOND_OWN_GRANTS for a key that the caller lacks.
 	// Example: {"name": "Front desk", "keys": ["Web", "Calendar", "Contacts", "Contacts:View"], "settings": {"see_pricing": true}}
 	CreateRole(context.Context, *CreateRoleRequest) (*CreateRoleResponse, error)
-	// Gets a role, built-in or the organization's own, also a deleted one.
+	// Gets a role, built-in, the organization's own or its brand's, also a deleted one.
 	// Fails with NOT_FOUND if there is none with that id.
 	// Example: {"id": "PM+"}
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	GetRole(context.Context, *GetRoleRequest) (*GetRoleResponse, error)
-	// Lists the organization's own roles by name, and with the first page the
-	// built-in ones.
+	// Lists the organization's own roles and those of its brand by name, and with the first
+	// page the built-in ones.
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListRoles(context.Context, *ListRolesRequest) (*ListRolesResponse, error)
 	// Changes the masked fields of a role, all or none. Its holders have the
 	// change when the call returns.
 	// Fails with NOT_FOUND if there is no such role, FAILED_PRECONDITION if it is
-	// built-in, deleted, or if the organization would be left without an owner (reason
+	// built-in, the brand's or deleted, or if the organization would be left without an owner (reason
 	// LAST_OWNER), ABORTED if the etag is not the current one, RESOURCE_EXHAUSTED if it
 	// has more than 100,000 holders, and otherwise as CreateRole.
 	// Example: {"role": {"id": "0198c5a0-0000-7000-8000-000000000002", "keys": ["Web", "Calendar"]}, "update_mask": "keys"}
@@ -184,13 +187,14 @@ type RoleServiceServer interface {
 	// Deletes a role. It can be brought back for 28 days. Deleting a deleted role
 	// changes nothing.
 	// Fails with NOT_FOUND if there is no such role, ABORTED if the etag is not the
-	// current one, and FAILED_PRECONDITION if it is built-in, or if a user or a group
-	// has it.
+	// current one, and FAILED_PRECONDITION if it is built-in or the brand's, or if a user or
+	// a group has it.
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	DeleteRole(context.Context, *DeleteRoleRequest) (*DeleteRoleResponse, error)
 	// Brings a deleted role back. Changes nothing if it is not deleted.
-	// Fails with NOT_FOUND if there is no such role or it was purged, ABORTED if the
-	// etag is not the current one, and ALREADY_EXISTS if another role has taken the name.
+	// Fails with NOT_FOUND if there is no such role or it was purged, FAILED_PRECONDITION if
+	// it is built-in or the brand's, ABORTED if the etag is not the current one, and
+	// ALREADY_EXISTS if another role has taken the name.
 	// Example: {"id": "0198c5a0-0000-7000-8000-000000000002"}
 	UndeleteRole(context.Context, *UndeleteRoleRequest) (*UndeleteRoleResponse, error)
 	mustEmbedUnimplementedRoleServiceServer()
