@@ -36,7 +36,7 @@ var update = flag.Bool("update", false, "write the answers that the suite gives 
 // its reason, and what its metadata must say. WHO is the code of a role in the
 // demonstration company, or nobody; "eventually" before it waits for the answer, which
 // comes by an event. "as NAME" keeps the id of the record that was answered, which
-// later steps write $NAME. In answers <time>, <duration>, <id> and so on stand for values that
+// later steps write $NAME. A file is written as its lines: see script_file_test.go. In answers <time>, <duration>, <id> and so on stand for values that
 // differ from run to run, and "may" for the available actions that are allowed.
 // A line with # is for the reader.
 type script struct {
@@ -210,7 +210,7 @@ func (tl *teller) step(name string, st *step) {
 	m := methodByName(tl.t, st.method)
 	req := newMessage(m.Input())
 	if st.request != "" {
-		if err := (protojson.UnmarshalOptions{}).Unmarshal([]byte(tl.expand(where, st.request)), req); err != nil {
+		if err := (protojson.UnmarshalOptions{}).Unmarshal([]byte(tl.expand(where, tl.withFile(where, st.request))), req); err != nil {
 			tl.t.Fatalf("%s: the request: %v", where, err)
 		}
 	}
@@ -267,6 +267,9 @@ func (s *suite) call(ctx context.Context, m method, req proto.Message) (proto.Me
 	if m.Name() == "UploadAttachment" {
 		return upload(ctx, s, req)
 	}
+	if resp, ok, err := callAccessFile(ctx, s, req); ok {
+		return resp, err
+	}
 	return m.call(ctx, s, req)
 }
 
@@ -296,12 +299,21 @@ func (tl *teller) show(st *step, resp proto.Message, err error) string {
 	return strings.TrimSpace(out.String())
 }
 
-// keep remembers the id of the record in an answer: its own, or the first listed.
+// keep remembers the id of the record in an answer: its own, or the first listed. Of a file
+// it remembers the file, and of the summary of an import the etag.
 func (tl *teller) keep(name string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if id, ok := v["id"].(string); ok {
 			tl.vars[name] = id
+			return
+		}
+		if data, ok := v["data"].(string); ok {
+			tl.vars[name], _ = fileIn(data)
+			return
+		}
+		if summary, ok := v["summary"].(map[string]any); ok {
+			tl.vars[name], _ = summary["etag"].(string)
 			return
 		}
 		for _, k := range slices.Sorted(maps.Keys(v)) {
@@ -331,6 +343,9 @@ func (tl *teller) plain(name string, v any) any {
 				continue
 			}
 			out[k] = tl.plain(k, inner)
+			if data, ok := inner.(string); ok && k == "data" {
+				out[k] = tl.plainFile(data)
+			}
 		}
 		return out
 	case []any:

@@ -31,6 +31,7 @@ import (
 //     may be raised for others, because who is no agent has none.
 type delegation struct {
 	caller string
+	actor  string  // who acts in the caller's name, or empty
 	own    *access // the caller's, before the edit
 	now    time.Time
 	limit  catalog.Set // what the caller's session carries
@@ -42,7 +43,7 @@ type delegation struct {
 }
 
 func newDelegation(g granter, own *access, now time.Time, author func(string) *access) *delegation {
-	d := &delegation{caller: g.id, own: own, now: now, limit: g.carries, author: author}
+	d := &delegation{caller: g.id, actor: g.actor, own: own, now: now, limit: g.carries, author: author}
 	// What the session does not carry is not handed out, be it that it was opened with
 	// less, or that the caller got it only just now.
 	carried := own.keys(now, own.plan)
@@ -81,7 +82,7 @@ func (d *delegation) check(e edit) error {
 		if err := within(added, d.heldAt(at), "the user would have %s, which you lack then"); err != nil {
 			return err
 		}
-		if d.abroad && e.user == d.caller {
+		if d.abroad && (e.user == d.caller || e.user == d.actor) {
 			if err := within(added, catalog.Set{}, "you would have %s in another organization, and nobody raises himself"); err != nil {
 				return err
 			}

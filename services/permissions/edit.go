@@ -14,20 +14,27 @@ import (
 // granter is who edits somebody's access.
 type granter struct {
 	id      string
+	actor   string      // who acts in his name; empty but under impersonation
 	carries catalog.Set // what his session carries
 	limited bool        // his session carries fewer keys than he may hold
 }
 
 func granterOf(ctx context.Context) granter {
 	caller := authz.Caller(ctx)
-	return granter{caller.ID, caller.Grants, caller.Limited}
+	return granter{id: caller.ID, actor: caller.Actor, carries: caller.Grants, limited: caller.Limited}
 }
 
 // delegation returns what a granter may do to others' access.
 //
 // SECURITY: what he holds is read in the transaction of the edit, so that no edit
-// rests on what was taken from him before it.
+// rests on what was taken from him before it. So is what somebody holds who acts in his name,
+// and who hands out only what both hold.
 func (l *loader) delegation(g granter) *delegation {
+	if g.actor != "" {
+		actor := l.access(l.user(g.actor))
+		g.carries = g.carries.Without(g.carries.OnlyKeys().Without(actor.keys(l.now, actor.plan)))
+		g.limited = true
+	}
 	return newDelegation(g, l.access(l.user(g.id)), l.now, l.authors())
 }
 
