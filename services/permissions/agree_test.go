@@ -56,6 +56,8 @@ func newCompany(t testing.TB, users int) *company {
 	t.Helper()
 	c := &company{archive: newArchive(t, 7)}
 	c.service = &service{db: c.archive.db, clock: func() time.Time { return c.archive.now }, users: everyone{}, agent: everyone{}}
+	group := &groupOfHouses{houses: []string{store.OriginOf(c.archive.ctx).Tenant}}
+	c.service.organizations, c.service.brands, c.service.newID = group, group, func() string { return "an edit" }
 	for i := len(c.archive.walk.users); i < users; i++ {
 		id := fmt.Sprintf("user%03d", i)
 		c.archive.walk.users = append(c.archive.walk.users, id)
@@ -75,6 +77,7 @@ func newCompany(t testing.TB, users int) *company {
 		}
 		return nil
 	})
+	c.offerRole("the brand's role")
 	c.gate = newGate(c)
 	for _, k := range allKeys {
 		c.grants = append(c.grants, k.Bit())
@@ -85,6 +88,27 @@ func newCompany(t testing.TB, users int) *company {
 		}
 	}
 	return c
+}
+
+// offerRole makes a role of the brand, which some have.
+func (c *company) offerRole(id string) {
+	r := &pb.Role{Id: id, BrandId: "brand", Name: id, Keys: c.someKeys()}
+	for _, ctx := range []context.Context{c.archive.ctx, inBrand(c.archive.ctx, "brand")} {
+		if err := c.archive.db.Update(ctx, func(tx *store.Tx) error { return roles.Put(tx, proto.CloneOf(r)) }); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.roles = append(c.roles, id)
+	c.update(func(tx *store.Tx) error {
+		for _, user := range c.archive.walk.users[1:20] {
+			u := newLoader(tx).user(user)
+			u.RoleId = id
+			if err := accesses.Put(tx, u); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (c *company) sets() (all map[string]catalog.Set) {
@@ -111,7 +135,7 @@ func (c *company) anyChange() *pb.PreviewChangeRequest {
 	req := &pb.PreviewChangeRequest{PageSize: 500}
 	user, key := pick(c.walk, c.archive.walk.users[1:]), pick(c.walk, allKeys).Name
 	own := c.roles[3:]
-	switch c.IntN(9) {
+	switch c.IntN(10) {
 	case 0:
 		req.Change = &pb.PreviewChangeRequest_SetUserRole{SetUserRole: &pb.SetUserRoleRequest{UserId: user, RoleId: pick(c.walk, c.roles)}}
 	case 1:
@@ -128,6 +152,10 @@ func (c *company) anyChange() *pb.PreviewChangeRequest {
 			UpdateMask: maskOfFields(pick(c.walk, []string{"role_id", "grants", "denies", "settings"})),
 		}}
 	case 5:
+		req.Change = &pb.PreviewChangeRequest_UpdateBrandRole{UpdateBrandRole: &pb.UpdateBrandRoleRequest{
+			Role: &pb.Role{Id: "the brand's role", Keys: c.someKeys(), Settings: c.settings()}, UpdateMask: maskOfFields("keys", "settings"),
+		}}
+	case 6:
 		req.Change = &pb.PreviewChangeRequest_UpdateBillingPlan{UpdateBillingPlan: &pb.UpdateBillingPlanRequest{
 			Plan: &pb.Plan{Features: []string{pick(c.walk, featureNames()), pick(c.walk, featureNames())}}, UpdateMask: maskOfFields("features"),
 		}}

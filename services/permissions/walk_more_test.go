@@ -2,9 +2,13 @@ package permissions
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/catalog"
 	"latchkey.dev/services/internal/fault"
@@ -104,4 +108,35 @@ func (w *walk) checkScoped(before, after *world, carries catalog.Set) error {
 		}
 	}
 	return nil
+}
+
+// editBrand makes a role of the brand, or gives one other keys, as an edit of the brand does in
+// the organization of who makes it.
+func (w *walk) editBrand(l *loader, by granter) (string, error) {
+	id := fmt.Sprint("brand's ", w.IntN(2))
+	is := &pb.Role{Id: id, BrandId: "brand", Name: id, Keys: w.some(), Settings: w.settings()}
+	was, there := roles.Get(l.tx, id)
+	d := l.delegation(by)
+	if err := d.names(keySet(is.GetKeys()).Without(keySet(was.GetKeys()))); err != nil {
+		return "", err
+	}
+	if err := l.editShared(d, l.with(compileRole(is)), nil, l.roleHolders(id)...); err != nil {
+		return "", err
+	}
+	if !there {
+		w.roles = append(w.roles, id)
+	}
+	return fmt.Sprint("UpdateBrandRole ", is), roles.Put(l.tx, offeredAs(is, was))
+}
+
+// withoutBrand returns a world in which the brand's roles grant nothing.
+func withoutBrand(v *world) *world {
+	has := func(user string) bool { _, _, r := v.layersOf(user); return r.GetBrandId() != "" }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(v.users)), has) {
+		return v
+	}
+	without := *v
+	without.roles = maps.Clone(v.roles)
+	maps.DeleteFunc(without.roles, func(_ string, r *pb.Role) bool { return r.GetBrandId() != "" })
+	return &without
 }

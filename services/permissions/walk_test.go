@@ -125,7 +125,7 @@ func (w *walk) run(steps int) error {
 		return err
 	}
 	w.last = w.snapshot()
-	setup := []int{planEdit, roleMade, roleMade, groupMade, groupMade, roleSet, roleSet, groupSet, groupSet}
+	setup := []int{planEdit, roleMade, roleMade, brandRoleEdit, groupMade, groupMade, roleSet, roleSet, groupSet, groupSet}
 	for i := range steps {
 		caller, n := w.users[0], w.IntN(kinds)
 		if i < len(setup) {
@@ -201,6 +201,7 @@ const (
 	memberEdit
 	groupSet
 	roleSet
+	brandRoleEdit
 	overrideEdit
 	kinds = overrideEdit + 4 // overrides are edited most
 )
@@ -208,7 +209,7 @@ const (
 // keyOf returns the key that the method of an edit asks for.
 func keyOf(n int) string {
 	switch n {
-	case planEdit, roleMade, roleEdit, roleGone:
+	case planEdit, roleMade, roleEdit, roleGone, brandRoleEdit:
 		return "Organizations: Roles"
 	}
 	return "Organization: Users"
@@ -254,6 +255,8 @@ func (w *walk) edit(by granter, n int) (what string, err error) {
 		return fmt.Sprint("SetUserGroup", req), err
 	case roleSet:
 		return w.editRole(l, by, user)
+	case brandRoleEdit:
+		return w.editBrand(l, by)
 	default:
 		return w.editOverride(l, by, user)
 	}
@@ -460,8 +463,9 @@ func (w *walk) on(v *world, user, name string) bool {
 	return layer != pb.Layer_LAYER_NONE && value.Bool()
 }
 
-// checkOwner checks that somebody is an owner for good.
+// checkOwner checks that somebody is an owner for good, whatever the brand does.
 func (w *walk) checkOwner(after *world) error {
+	after = withoutBrand(after)
 	for _, user := range w.users {
 		owner := w.active[user]
 		for _, at := range w.instants(after, after, user) {

@@ -72,7 +72,7 @@ func drawWorld(t *rapid.T) *world {
 	w := emptyWorld()
 	keys := drawKeys(t)
 	for i := range rapid.IntRange(0, 2).Draw(t, "roles") {
-		r := &pb.Role{Id: fmt.Sprint("role", i), Keys: some(t, keys), Settings: drawSettings(t)}
+		r := &pb.Role{Id: fmt.Sprint("role", i), BrandId: []string{"", "brand"}[i%2], Keys: some(t, keys), Settings: drawSettings(t)}
 		w.roles[r.GetId()] = r
 	}
 	roleIDs := sorted(w.roles)
