@@ -143,6 +143,32 @@ func TestFeedClient(t *testing.T) {
 	}
 	e.endsSessions()
 	e.knowsGrants()
+	e.knowsKeys()
+}
+
+// knowsKeys asks with API keys of the owner, who holds every key.
+//
+// SECURITY: a key carries no more than its scopes, and a brand's one acts in the
+// organization that the call names.
+func (e *enforced) knowsKeys() {
+	e.t.Helper()
+	owner, scopes := e.company.As(e.t.Context(), "OW"), []string{"ServiceRequests"}
+	own, err := identitypb.NewApiKeyServiceClient(e.suite).CreateApiKey(owner, &identitypb.CreateApiKeyRequest{Name: "a try", Scopes: scopes})
+	e.must(err)
+	brands := identitypb.NewBrandApiKeyServiceClient(e.suite)
+	brand, err := brands.CreateBrandApiKey(owner, &identitypb.CreateBrandApiKeyRequest{Name: "a try", Scopes: scopes})
+	e.must(err)
+	here := brand.GetApiKey().GetOrganizationId()
+	for _, key := range []string{own.GetToken(), own.GetToken() + "@" + here, brand.GetToken() + "@" + here} {
+		e.client.mustAnswer("a key within its scopes", key, "ServiceRequests", allow)
+		e.client.mustAnswer("a key beyond them", key, granted, deny)
+	}
+	e.client.mustAnswer("a key of the brand that names no organization", brand.GetToken(), "ServiceRequests", deny)
+	e.client.mustAnswer("one that names none of the brand", brand.GetToken()+"@"+brand.GetApiKey().GetId(), "ServiceRequests", deny)
+	e.client.mustAnswer("a key that names another organization", own.GetToken()+"@"+brand.GetApiKey().GetId(), "ServiceRequests", deny)
+	_, err = brands.RevokeBrandApiKey(owner, &identitypb.RevokeBrandApiKeyRequest{Id: brand.GetApiKey().GetId()})
+	e.must(err)
+	e.client.mustAnswer("a revoked key", brand.GetToken()+"@"+here, "ServiceRequests", deny)
 }
 
 // endsSessions ends sessions in two ways, after which the client denies.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
@@ -28,38 +30,71 @@ const (
 
 // CreateApiKey implements pb.ApiKeyServiceServer.
 func (s *service) CreateApiKey(ctx context.Context, req *pb.CreateApiKeyRequest) (*pb.CreateApiKeyResponse, error) {
+	resp, secret, err := makeKey(ctx, s, req, ofOrganizations, func(key *pb.ApiKey) *pb.CreateApiKeyResponse {
+		return &pb.CreateApiKeyResponse{ApiKey: key}
+	})
+	if err == nil {
+		resp.Token = secret
+	}
+	return resp, err
+}
+
+// newKey is a request for one.
+type newKey interface {
+	proto.Message
+	GetValidateOnly() bool
+	GetName() string
+	GetScopes() []string
+	GetExpireTime() *timestamppb.Timestamp
+	GetServiceAccountId() string
+}
+
+// keyAnswer is an answer with a key.
+type keyAnswer interface {
+	proto.Message
+	GetApiKey() *pb.ApiKey
+}
+
+// makeKey makes a key, and returns its token unless the answer is that of an earlier call.
+func makeKey[R keyAnswer](ctx context.Context, s *service, req newKey, kind *keyKind, answer func(*pb.ApiKey) R) (resp R, secret string, err error) {
 	caller := authz.Caller(ctx)
 	scopes, err := checkScopes(req.GetScopes(), caller.Grants)
 	if err != nil {
-		return nil, err
+		return resp, "", err
 	}
 	fresh := &pb.ApiKey{
 		Id: s.newID(), UserId: caller.ID, OrganizationId: caller.Organization, Name: req.GetName(),
 		Scopes: scopeNames(scopes), ExpireTime: req.GetExpireTime(), State: keyActive,
 	}
 	if account := req.GetServiceAccountId(); account != "" {
-		if err := s.checkForAccount(ctx, account, scopes); err != nil {
-			return nil, err
+		if err := s.checkForAccount(ctx, account, scopes, kind); err != nil {
+			return resp, "", err
 		}
 		fresh.UserId, fresh.MakerId = account, caller.ID
 	}
 	secret, hash := token.New(apiKeyPrefix, s.random)
-	resp, err := do(ctx, s, req, func(tx *store.Tx) (*pb.CreateApiKeyResponse, error) {
-		if err := issueKey(tx, caller, fresh, hash[:]); err != nil {
-			return nil, err
+	resp, err = do(ctx, s, req, func(tx *store.Tx) (none R, err error) {
+		if fresh.BrandId, err = kind.brand(tx, caller.Organization); err != nil {
+			return none, err
 		}
-		return &pb.CreateApiKeyResponse{ApiKey: shownKey(ctx, fresh)}, nil
+		if err := issueKey(tx, caller, fresh, hash[:]); err != nil {
+			return none, err
+		}
+		return answer(shownKey(ctx, fresh)), nil
 	})
-	if err == nil && !req.GetValidateOnly() && resp.GetApiKey().GetId() == fresh.GetId() {
-		resp.Token = secret
+	if err != nil || req.GetValidateOnly() || resp.GetApiKey().GetId() != fresh.GetId() {
+		secret = ""
 	}
-	return resp, err
+	return resp, secret, err
 }
 
 // checkForAccount returns nil if the caller may make a key with these scopes for a service
 // account.
-func (s *service) checkForAccount(ctx context.Context, account string, scopes catalog.Set) error {
-	held, err := s.reachable(ctx, account, "call as")
+func (s *service) checkForAccount(ctx context.Context, account string, scopes catalog.Set, kind *keyKind) error {
+	if err := s.checkAccountWithin(ctx, account, kind); err != nil {
+		return err
+	}
+	held, err := s.grantsOf(ctx, authz.Caller(ctx).Organization, account)
 	if err != nil {
 		return err
 	}
@@ -109,52 +144,77 @@ func hasExpired(tx *store.Tx, key *pb.ApiKey) bool {
 
 // shownKey returns the key with what the caller can do with it.
 func shownKey(ctx context.Context, key *pb.ApiKey) *pb.ApiKey {
-	key.AvailableActions = apiKeyStates.Actions(ctx, key)
+	key.AvailableActions = kindOfKey(key).states.Actions(ctx, key)
 	return key
 }
 
 // ListApiKeys implements pb.ApiKeyServiceServer.
 func (s *service) ListApiKeys(ctx context.Context, req *pb.ListApiKeysRequest) (*pb.ListApiKeysResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListApiKeysResponse, error) {
-		page, next, err := store.Page(tx, req, nil, apiKeysByOrganization.Range(authz.Caller(ctx).Organization))
-		if err != nil {
-			return nil, err
-		}
-		for _, key := range page {
-			use, _ := apiKeyUses.Get(tx, key.GetId())
-			key.LastUseTime = use.GetLastUseTime()
-			shownKey(ctx, key)
-		}
-		return &pb.ListApiKeysResponse{ApiKeys: page, NextPageToken: next}, nil
+		page, next, err := pageOfKeys(ctx, tx, req, ofOrganizations)
+		return &pb.ListApiKeysResponse{ApiKeys: page, NextPageToken: next}, err
 	})
 }
 
-// changeKey finds a key of the caller's organization that is to change, in the version
-// that the caller read, and moves it by the row of the method.
-func changeKey(ctx context.Context, tx *store.Tx, method, id, etag string) (*pb.ApiKey, error) {
-	key, ok := apiKeys.Get(tx, id)
-	if !ok || key.GetOrganizationId() != authz.Caller(ctx).Organization {
-		return nil, fault.NotFound("api_key", id)
+// pageOfKeys lists the keys of the caller's organization or brand.
+func pageOfKeys(ctx context.Context, tx *store.Tx, req store.PageRequest, kind *keyKind) ([]*pb.ApiKey, string, error) {
+	owner, err := kind.owner(tx, authz.Caller(ctx).Organization)
+	if err != nil {
+		return nil, "", err
 	}
-	if err := apiKeys.Match(key, etag); err != nil {
+	page, next, err := store.Page(tx, req, nil, apiKeysByOwner.Range(owner))
+	for _, key := range page {
+		use, _ := apiKeyUses.Get(tx, key.GetId())
+		key.LastUseTime = use.GetLastUseTime()
+		shownKey(ctx, key)
+	}
+	return page, next, err
+}
+
+// keyChange is a request that changes a key.
+type keyChange interface {
+	proto.Message
+	GetValidateOnly() bool
+	GetId() string
+	GetEtag() string
+}
+
+// changeKey finds a key of the caller's organization or brand that is to change, in the
+// version that the caller read, and moves it by the row of the method.
+func changeKey(ctx context.Context, tx *store.Tx, req keyChange, kind *keyKind, method string) (*pb.ApiKey, error) {
+	owner, err := kind.owner(tx, authz.Caller(ctx).Organization)
+	if err != nil {
 		return nil, err
 	}
-	return key, apiKeyStates.Apply(ctx, method, key)
+	key, ok := apiKeys.Get(tx, req.GetId())
+	if !ok || ownerOfKey(key) != owner {
+		return nil, fault.NotFound("api_key", req.GetId())
+	}
+	if err := apiKeys.Match(key, req.GetEtag()); err != nil {
+		return nil, err
+	}
+	return key, kind.states.Apply(ctx, method, key)
 }
 
 // RevokeApiKey implements pb.ApiKeyServiceServer.
 func (s *service) RevokeApiKey(ctx context.Context, req *pb.RevokeApiKeyRequest) (*pb.RevokeApiKeyResponse, error) {
-	var resp *pb.RevokeApiKeyResponse
+	return endKey(ctx, s, req, ofOrganizations, func(key *pb.ApiKey) *pb.RevokeApiKeyResponse {
+		return &pb.RevokeApiKeyResponse{ApiKey: key}
+	})
+}
+
+// endKey revokes a key, and returns when that holds everywhere.
+func endKey[R proto.Message](ctx context.Context, s *service, req keyChange, kind *keyKind, answer func(*pb.ApiKey) R) (resp R, err error) {
 	change := func(ctx context.Context) (err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.RevokeApiKeyResponse, error) {
-			key, err := changeKey(ctx, tx, pb.ApiKeyService_RevokeApiKey_FullMethodName, req.GetId(), req.GetEtag())
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (none R, err error) {
+			key, err := changeKey(ctx, tx, req, kind, kind.revoke)
 			if err != nil {
-				return nil, err
+				return none, err
 			}
 			if err := revokeKey(tx, key); err != nil {
-				return nil, err
+				return none, err
 			}
-			return &pb.RevokeApiKeyResponse{ApiKey: shownKey(ctx, key)}, nil
+			return answer(shownKey(ctx, key)), nil
 		})
 		return err
 	}
@@ -190,50 +250,69 @@ func revokeKeysOf(tx *store.Tx, u *pb.User) error {
 
 // RotateApiKey implements pb.ApiKeyServiceServer.
 func (s *service) RotateApiKey(ctx context.Context, req *pb.RotateApiKeyRequest) (*pb.RotateApiKeyResponse, error) {
+	resp, secret, err := replaceKey(ctx, s, req, ofOrganizations, func(fresh, old *pb.ApiKey) *pb.RotateApiKeyResponse {
+		return &pb.RotateApiKeyResponse{ApiKey: fresh, Replaced: old}
+	})
+	if err == nil {
+		resp.Token = secret
+	}
+	return resp, err
+}
+
+// keyRotation is a request for another key in the place of one.
+type keyRotation interface {
+	keyChange
+	GetOverlap() *durationpb.Duration
+	GetExpireTime() *timestamppb.Timestamp
+}
+
+// replaceKey rotates a key, and returns the token of the new one unless the answer is that
+// of an earlier call.
+func replaceKey[R keyAnswer](ctx context.Context, s *service, req keyRotation, kind *keyKind, answer func(fresh, old *pb.ApiKey) R) (resp R, secret string, err error) {
 	account, err := read(ctx, s, func(tx *store.Tx) (string, error) {
 		key, _ := apiKeys.Get(tx, req.GetId())
 		return accountOfKey(key), nil
 	})
 	if err != nil {
-		return nil, err
+		return resp, "", err
 	}
-	if err := s.checkAccountWithin(ctx, account); err != nil {
-		return nil, err
+	if err := s.checkAccountWithin(ctx, account, kind); err != nil {
+		return resp, "", err
 	}
 	id := s.newID()
 	secret, hash := token.New(apiKeyPrefix, s.random)
-	var resp *pb.RotateApiKeyResponse
 	change := func(ctx context.Context) (err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.RotateApiKeyResponse, error) {
-			return rotateKey(ctx, tx, req, id, hash[:])
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (none R, err error) {
+			fresh, old, err := rotateKey(ctx, tx, req, kind, id, hash[:])
+			if err != nil {
+				return none, err
+			}
+			return answer(shownKey(ctx, fresh), shownKey(ctx, old)), nil
 		})
 		return err
 	}
-	if err := s.shutOutUnless(ctx, req.GetValidateOnly(), change, sessionTag(req.GetId())); err != nil {
-		return nil, err
+	err = s.shutOutUnless(ctx, req.GetValidateOnly(), change, sessionTag(req.GetId()))
+	if err != nil || req.GetValidateOnly() || resp.GetApiKey().GetId() != id {
+		secret = ""
 	}
-	if !req.GetValidateOnly() && resp.GetApiKey().GetId() == id {
-		resp.Token = secret
-	}
-	return resp, nil
+	return resp, secret, err
 }
 
-func rotateKey(ctx context.Context, tx *store.Tx, req *pb.RotateApiKeyRequest, id string, hash []byte) (*pb.RotateApiKeyResponse, error) {
-	old, err := changeKey(ctx, tx, pb.ApiKeyService_RotateApiKey_FullMethodName, req.GetId(), req.GetEtag())
-	if err != nil {
-		return nil, err
+func rotateKey(ctx context.Context, tx *store.Tx, req keyRotation, kind *keyKind, id string, hash []byte) (fresh, old *pb.ApiKey, err error) {
+	if old, err = changeKey(ctx, tx, req, kind, kind.rotate); err != nil {
+		return nil, nil, err
 	}
 	if hasExpired(tx, old) {
-		return nil, fault.Refused("the key has expired: make a new one")
+		return nil, nil, fault.Refused("the key has expired: make a new one")
 	}
 	caller := authz.Caller(ctx)
-	fresh := &pb.ApiKey{
-		Id: id, UserId: old.GetUserId(), OrganizationId: old.GetOrganizationId(), Name: old.GetName(),
+	fresh = &pb.ApiKey{
+		Id: id, UserId: old.GetUserId(), OrganizationId: old.GetOrganizationId(), BrandId: old.GetBrandId(), Name: old.GetName(),
 		Scopes: old.GetScopes(), ExpireTime: old.GetExpireTime(), State: keyActive,
 	}
 	if accountOfKey(old) != "" {
 		if err := checkHeld(scopesOf(old.GetScopes()), caller.Grants, heldByCaller); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		fresh.MakerId = caller.ID
 	}
@@ -242,12 +321,9 @@ func rotateKey(ctx context.Context, tx *store.Tx, req *pb.RotateApiKeyRequest, i
 	}
 	old.SuccessorId = id
 	if err := retireKey(tx, old, req.GetOverlap().AsDuration()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := issueKey(tx, caller, fresh, hash); err != nil {
-		return nil, err
-	}
-	return &pb.RotateApiKeyResponse{ApiKey: shownKey(ctx, fresh), Replaced: shownKey(ctx, old)}, nil
+	return fresh, old, issueKey(tx, caller, fresh, hash)
 }
 
 // retireKey lets a replaced key be accepted for a while, if at all.
@@ -264,9 +340,13 @@ func retireKey(tx *store.Tx, key *pb.ApiKey, overlap time.Duration) error {
 
 // resolveKey answers whose key it is. The answer holds until the day is over, so that
 // the first use on each day is heard of.
-func resolveKey(tx *store.Tx, key *pb.ApiKey, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
-	who := subject{organization: key.GetOrganizationId(), user: key.GetUserId(), apiKey: key.GetId(), accessToken: t.GetId()}
-	if err := admit(tx, who, pathKey); err != nil {
+func resolveKey(tx *store.Tx, key *pb.ApiKey, t *identitystorepb.SessionToken, named string) (*pb.SessionFacts, error) {
+	who := subject{organization: key.GetOrganizationId(), user: key.GetUserId(), apiKey: key.GetId(), accessToken: t.GetId(), named: named}
+	p := pathKey
+	if key.GetBrandId() != "" {
+		who.organization, who.brand, p = named, key.GetBrandId(), pathBrandKey
+	}
+	if err := admit(tx, who, p); err != nil {
 		return nil, err
 	}
 	until := sooner(sooner(timestamppb.New(startOfDay(tx.Now()).Add(day)), key.GetExpireTime()), t.GetExpireTime())
@@ -279,7 +359,7 @@ func resolveKey(tx *store.Tx, key *pb.ApiKey, t *identitystorepb.SessionToken) (
 		scopes = scopes.Intersection(some)
 	}
 	return &pb.SessionFacts{
-		SessionId: key.GetId(), UserId: key.GetUserId(), OrganizationId: key.GetOrganizationId(),
+		SessionId: key.GetId(), UserId: key.GetUserId(), OrganizationId: who.organization,
 		Surface: pb.Surface_SURFACE_API, ExpireTime: until, Scopes: scopes.Bytes(),
 	}, nil
 }

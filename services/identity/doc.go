@@ -4,8 +4,9 @@
 // A person has one Profile and one password in the suite, and is a User, that is a
 // member, of any number of organizations, with a name and a state in each. A
 // Session is one sign-in of a person to one organization; its token is shown once.
-// An ApiKey lets a program call as its maker, within its scopes; an Impersonation is a
-// short session that somebody else has in a user's name.
+// An ApiKey lets a program call as its maker, within its scopes, or as a service account,
+// which is a User without a Profile; one of a brand acts in the organization that each call
+// names. An Impersonation is a short session that somebody else has in a user's name.
 //
 // On disk everything is in one tenant, "directory", because people and sessions span
 // organizations: the records of proto/latchkey/identity/v1, and what is never

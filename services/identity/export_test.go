@@ -73,8 +73,8 @@ func CanTamper(block string) bool { return tampers[block] != nil }
 
 // Whom is what Tamper changes.
 type Whom struct {
-	Organization, User, Session, Key, Client, ClientSession, Redirect, Challenge, Actor, ActorSession string
-	Challenges                                                                                        []string // their secrets
+	Organization, User, Session, Key, BrandKey, Client, ClientSession, Redirect, Challenge, Actor, ActorSession string
+	Challenges                                                                                                  []string // their secrets
 }
 
 // Tamper brings somebody into a blocked state behind the back of the part that
@@ -131,9 +131,7 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		return nil
 	},
 	"key revoked": func(tx *store.Tx, w Whom) error {
-		k, _ := apiKeys.Get(tx, w.Key)
-		k.State = keyRevoked // but its token stays
-		return apiKeys.Put(tx, k)
+		return w.tamperKeys(tx, func(k *pb.ApiKey) { k.State = keyRevoked }) // but its token stays
 	},
 	"code for a password wrong": func(tx *store.Tx, w Whom) error {
 		resets.Delete(tx, w.User)
@@ -171,9 +169,7 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		return nil
 	},
 	"key expired": func(tx *store.Tx, w Whom) error {
-		k, _ := apiKeys.Get(tx, w.Key)
-		k.ExpireTime = past
-		return apiKeys.Put(tx, k)
+		return w.tamperKeys(tx, func(k *pb.ApiKey) { k.ExpireTime = past })
 	},
 	"challenge answered": func(tx *store.Tx, w Whom) error {
 		for _, secret := range w.Challenges {
@@ -246,6 +242,21 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		c.PasswordHash = hashPassword(cheap, "another password", make([]byte, saltSize)).String()
 		return credentials.Put(tx, c)
 	},
+}
+
+// tamperKeys changes somebody's API keys.
+func (w Whom) tamperKeys(tx *store.Tx, change func(*pb.ApiKey)) error {
+	for _, id := range []string{w.Key, w.BrandKey} {
+		k, ok := apiKeys.Get(tx, id)
+		if !ok {
+			continue
+		}
+		change(k)
+		if err := apiKeys.Put(tx, k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setUpBehindTheBack gives somebody an authenticator app that the session has not shown.

@@ -26,6 +26,7 @@ const (
 	pathSession   path = "show a session's token"          // ResolveSession
 	pathRenew     path = "refresh a session"               // RefreshSession
 	pathKey       path = "show an API key's token"         // ResolveSession
+	pathBrandKey  path = "show a brand's API key"          // ResolveSession
 	pathPassword  path = "change the password"             // ChangePassword
 	pathFactor    path = "change a second factor"          // FactorService
 	pathConfirm   path = "confirm a second factor"         // ConfirmTotp, CreatePasskey
@@ -57,6 +58,8 @@ type subject struct {
 	session      string // that is shown, or that asks for another credential
 	delegated    bool   // that session is an API key's, or of somebody who acts for the user
 	apiKey       string // that is shown
+	brand        string // whose key that is, if it is a brand's
+	named        string // organization that the call names, or empty
 	actor        string // who acts in the user's name, in session, and calls by actorSession
 	actorSession string
 	password     []byte      // passwordMark of the hash that the password belonged to when it was checked
@@ -92,7 +95,7 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
+	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathBrandKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
 	// issuing are those on which somebody signed in gets or changes a credential.
 	issuing = append([]path{pathPassword}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
@@ -106,7 +109,7 @@ var (
 	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey}, bySession...)
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
-	byKey    = []path{pathKey, pathKeyAsClient}
+	byKey    = []path{pathKey, pathBrandKey, pathKeyAsClient}
 	byClient = []path{pathProve, pathMachine, pathMachineCall, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}
 	// proving are those on which an OAuth client proves itself, calling those on which an
 	// access token is shown.
@@ -120,6 +123,8 @@ var blocks = []block{
 	{name: "one-time code wrong", on: []path{pathClaim}, holds: codeWrong},
 	{name: "suite owned", on: []path{pathClaim}, holds: suiteOwned, refusal: claimed},
 	{name: "reopening code wrong", on: []path{pathReopen}, holds: reopeningUnknown},
+	{name: "organization not named", on: []path{pathBrandKey}, holds: unnamed, refusal: organizationUnnamed},
+	{name: "another brand's organization", on: []path{pathBrandKey}, holds: ofOtherBrand, refusal: organizationRefused},
 	{name: "organization unknown", on: members, holds: organizationUnknown},
 	{name: "organization suspended", on: members, holds: organizationSuspended},
 	{name: "organization closed", on: members, holds: organizationClosed},
@@ -145,6 +150,7 @@ var blocks = []block{
 	{name: "code spent", on: []path{pathRedeem}, holds: codeSpent},
 	{name: "access token expired", on: calling, holds: accessExpired},
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
+	{name: "another organization named", on: append([]path{pathActing}, calling...), holds: otherNamed, refusal: organizationRefused},
 	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
 	{name: "challenge answered", on: answering, holds: challengeSpent},
 	{name: "factor removed", on: []path{pathAnswer, pathPasskey, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
@@ -163,6 +169,7 @@ var refusals = map[path]func() error{
 	pathSession:   credentialsInvalid,
 	pathRenew:     credentialsInvalid,
 	pathKey:       credentialsInvalid,
+	pathBrandKey:  credentialsInvalid,
 	pathPassword:  wrongPassword,
 	pathFactor:    credentialsInvalid,
 	pathConfirm:   challengeOver,

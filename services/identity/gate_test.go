@@ -107,6 +107,9 @@ var ways = map[string]func(*caller) error{
 		mustNot(c.t, err)
 		return refusedHTTP(c.machine.refresh(c.suite, token))
 	},
+	"show a brand's API key": func(c *caller) error {
+		return c.resolveIn(c.brandKey, c.user.GetOrganizationId())
+	},
 	"show a service account's key": func(c *caller) error { return c.resolve(c.account.key) },
 	"issue a token to a service account's client": func(c *caller) error {
 		return refusedHTTP(c.machineToken(c.account.machine.GetId(), c.account.machine.secret))
@@ -139,10 +142,13 @@ func refusedHTTP(r *reply) error {
 }
 
 // resolve asks as a service of the suite whose token it is.
-func (c *caller) resolve(token string) error {
+func (c *caller) resolve(token string) error { return c.resolveIn(token, "") }
+
+// resolveIn is resolve for a call that names an organization.
+func (c *caller) resolveIn(token, organization string) error {
 	hash := sha256.Sum256([]byte(token))
 	_, err := pb.NewSessionServiceClient(c.Conn("test", "identity")).
-		ResolveSession(c.t.Context(), &pb.ResolveSessionRequest{TokenHash: hash[:]})
+		ResolveSession(c.t.Context(), &pb.ResolveSessionRequest{TokenHash: hash[:], OrganizationId: organization})
 	return err
 }
 
@@ -169,6 +175,9 @@ var calls = map[string]func(owner, c *caller) error{
 	},
 	"key revoked": func(owner, c *caller) error {
 		_, err := owner.apiKeys().RevokeApiKey(owner.ctx(), &pb.RevokeApiKeyRequest{Id: c.keyID})
+		if err == nil && c.brandKeyID != "" {
+			_, err = owner.brandKeys().RevokeBrandApiKey(owner.ctx(), &pb.RevokeBrandApiKeyRequest{Id: c.brandKeyID})
+		}
 		return err
 	},
 	"client deleted": func(_, c *caller) error {
@@ -246,8 +255,8 @@ var free = map[string][]string{
 	"code for a password expired": allBut("reset a password"),
 	// A change of the password ends the other sessions, each as such.
 	"password changed":        allBut("sign in with a password", "show a password for a challenge", "answer a challenge", "change the password"),
-	"key revoked":             allBut("show an API key's token", "exchange an API key", "show a service account's key"),
-	"key expired":             allBut("show an API key's token", "exchange an API key", "show a service account's key"),
+	"key revoked":             allBut("show an API key's token", "show a brand's API key", "exchange an API key", "show a service account's key"),
+	"key expired":             allBut("show an API key's token", "show a brand's API key", "exchange an API key", "show a service account's key"),
 	"key not proven":          allBut("exchange an API key"),
 	"actor shut out":          allBut("show an actor's token"),
 	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
@@ -271,13 +280,13 @@ var free = map[string][]string{
 	"organization closed":    {"prove an OAuth client", "reset a password"},
 	"brand closed":           {"prove an OAuth client", "reset a password"},
 	"person deleted":         append(byAccount, "prove an OAuth client"),
-	"service account":        slices.Concat(byItself, byAccount, []string{"show an API key's token", "reset a password"}),
+	"service account":        slices.Concat(byItself, byAccount, []string{"show an API key's token", "show a brand's API key", "reset a password"}),
 	"membership ended":       {"prove an OAuth client", "reset a password"},
 	"user deactivated":       {"prove an OAuth client", "reset a password"},
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"sign in with a passkey", "show an API key's token", "show an actor's token", "reset a password",
+	"sign in with a passkey", "show an API key's token", "show a brand's API key", "show an actor's token", "reset a password",
 	"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
@@ -356,7 +365,7 @@ func (c *caller) blocked(block string) []subject {
 // whom is what belongs to the caller.
 func (c *caller) whom() identity.Whom {
 	return identity.Whom{
-		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID,
+		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID, BrandKey: c.brandKeyID,
 		Client: c.machine.GetId(), Redirect: c.machine.GetRedirectUris()[0], Challenge: challenge(), ClientSession: c.personSession,
 		Challenges: []string{c.challenge, c.stepUp, c.setup, c.alone.GetSecret()},
 	}
@@ -378,6 +387,9 @@ func (c *caller) known() {
 	}
 	if !c.signedIn(c.key) {
 		c.t.Fatal("a fresh API key is not accepted")
+	}
+	if !c.signedInTo(c.brandKey, c.user.GetOrganizationId()) {
+		c.t.Fatal("a fresh key of the brand is not accepted")
 	}
 	if !c.signedIn(c.acting) {
 		c.t.Fatal("the fresh token of an actor is not accepted")
@@ -462,7 +474,8 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	brand, err := c.brands().GetBrand(c.ctx(), &pb.GetBrandRequest{})
 	mustNot(c.t, err)
 	u.brand = brand.GetBrand().GetId()
-	u = u.withKey("Organization")
+	c.permit(u, "Branding:ApiKeys")
+	u = u.withKey("Organization").withBrandKey("Organization")
 	u.machine = u.register(with(site("openid", "Organization"), func(c *pb.OauthClient) {
 		c.GrantTypes = append(c.GrantTypes, pb.OauthGrantType_OAUTH_GRANT_TYPE_CLIENT_CREDENTIALS)
 	}))

@@ -87,11 +87,16 @@ func (s *service) reachable(ctx context.Context, user, doing string) (catalog.Se
 	if err != nil {
 		return catalog.Set{}, err
 	}
-	reach := theirs.OnlyKeys()
-	if theirs.Has(seePricing) { // a setting, but amounts are as secret as keys keep anything
+	return theirs, within(reachOf(theirs), caller.Grants, doing)
+}
+
+// reachOf returns those of a user's grants that whoever calls as him must have himself.
+func reachOf(grants catalog.Set) catalog.Set {
+	reach := grants.OnlyKeys()
+	if grants.Has(seePricing) { // a setting, but amounts are as secret as keys keep anything
 		reach.Add(seePricing)
 	}
-	return theirs, within(reach, caller.Grants, doing)
+	return reach
 }
 
 // activeMember finds a member who may come in. One who may not is as unknown as

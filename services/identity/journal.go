@@ -33,7 +33,12 @@ func showJournal(j *journal.Source) {
 	journal.Show(j, labels, pb.LabelService_GetLabel_FullMethodName, ofOrganization((*pb.Label).GetOrganizationId, nil))
 	journal.Show(j, billingAccounts, pb.BillingAccountService_GetBillingAccount_FullMethodName, ofOrganization((*pb.BillingAccount).GetId, nil))
 	journal.Show(j, users, pb.UserService_GetUser_FullMethodName, ofOrganization((*pb.User).GetOrganizationId, nil))
-	journal.Show(j, apiKeys, pb.ApiKeyService_ListApiKeys_FullMethodName, ofOrganization((*pb.ApiKey).GetOrganizationId, nil))
+	journal.Show(j, apiKeys, pb.ApiKeyService_ListApiKeys_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.ApiKey], error) {
+		c := authz.Caller(ctx)
+		return func(_ *store.Tx, k *pb.ApiKey) bool {
+			return k.GetOrganizationId() == c.Organization && (k.GetBrandId() == "" || c.Has("Branding:ApiKeys"))
+		}, nil
+	})
 	journal.Show(j, sessions, pb.SessionService_ListMySessions_FullMethodName,
 		ofOrganization((*pb.Session).GetOrganizationId, func(s *pb.Session, caller string) bool { return s.GetUserId() == caller }))
 	journal.Show(j, impersonations, pb.ImpersonationService_ListMyImpersonations_FullMethodName,

@@ -41,7 +41,7 @@ func (s *service) CreateOauthClient(ctx context.Context, req *pb.CreateOauthClie
 	if err := checkClient(fresh, caller); err != nil {
 		return nil, err
 	}
-	if err := s.checkAccountWithin(ctx, fresh.GetServiceAccountId()); err != nil {
+	if err := s.checkAccountWithin(ctx, fresh.GetServiceAccountId(), ofOrganizations); err != nil {
 		return nil, err
 	}
 	secret, hash := token.New(clientSecretPrefix, s.random)
@@ -159,7 +159,7 @@ func (s *service) checkClientsAccount(ctx context.Context, client string) error 
 	if err != nil {
 		return err
 	}
-	return s.checkAccountWithin(ctx, account)
+	return s.checkAccountWithin(ctx, account, ofOrganizations)
 }
 
 // UpdateOauthClient implements pb.OauthClientServiceServer.
@@ -263,7 +263,7 @@ func (s *service) RotateOauthClientSecret(ctx context.Context, req *pb.RotateOau
 
 // IntrospectToken implements pb.OauthClientServiceServer.
 func (s *service) IntrospectToken(ctx context.Context, req *pb.IntrospectTokenRequest) (*pb.IntrospectTokenResponse, error) {
-	found, err := s.introspect(ctx, req.GetToken())
+	found, err := s.introspect(ctx, req.GetToken(), authz.Caller(ctx).Organization)
 	if err != nil || found == nil || found.facts.GetOrganizationId() != authz.Caller(ctx).Organization {
 		return &pb.IntrospectTokenResponse{}, err
 	}

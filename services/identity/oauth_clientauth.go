@@ -32,6 +32,8 @@ func (c *claimant) id() string {
 // of a brand.
 func (c *claimant) organization() (organization, brand string) {
 	switch {
+	case c.key.GetBrandId() != "":
+		return "", c.key.GetBrandId()
 	case c.key != nil:
 		return c.key.GetOrganizationId(), ""
 	case c.client.GetOwner() == brandOwned:

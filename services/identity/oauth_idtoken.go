@@ -92,7 +92,7 @@ func (s *service) userInfoEndpoint(w http.ResponseWriter, r *http.Request) {
 		s.challenge(w, r, err)
 		return
 	}
-	found, err := s.introspect(r.Context(), text)
+	found, err := s.introspect(r.Context(), text, "")
 	if err != nil {
 		s.refuse(w, r, err)
 		return

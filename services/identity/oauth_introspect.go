@@ -23,15 +23,15 @@ type introspected struct {
 	factors  []pb.Factor
 }
 
-// introspect looks at a token; nil if it is not accepted.
-func (s *service) introspect(ctx context.Context, text string) (*introspected, error) {
+// introspect looks at a token, in an organization if one is named; nil if it is not accepted.
+func (s *service) introspect(ctx context.Context, text, named string) (*introspected, error) {
 	hash, err := token.HashAny(text)
 	if err != nil {
 		return nil, nil
 	}
 	return read(ctx, s, func(tx *store.Tx) (*introspected, error) {
 		kept, _ := tokens.Get(tx, tokenID(hash[:]))
-		facts, err := resolve(tx, kept, nil)
+		facts, err := resolve(tx, kept, named, nil)
 		if err != nil {
 			return nil, tx.Failed()
 		}
@@ -72,7 +72,8 @@ type actor struct {
 }
 
 // introspectEndpoint tells a confidential client, or a program with an API key, what a
-// token of its organization or brand is worth.
+// token of its organization or brand is worth; a key of a brand in the organization that the
+// parameter organization names, or else in the client's own.
 //
 // SECURITY: a token of elsewhere is as inactive as none, so nobody learns of others'.
 func (s *service) introspectEndpoint(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +94,11 @@ func (s *service) introspectEndpoint(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	found, err := s.introspect(r.Context(), f.Get("token"))
+	named, _ := who.organization()
+	if f.Has("organization") {
+		named = f.Get("organization")
+	}
+	found, err := s.introspect(r.Context(), f.Get("token"), named)
 	if err != nil {
 		s.refuse(w, r, err)
 		return

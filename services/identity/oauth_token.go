@@ -78,6 +78,8 @@ func (s *service) grantClientCredentials(ctx context.Context, who *claimant, f u
 	var allowed []string
 	alg, p := jose.ES256, pathKeyAsClient
 	switch {
+	case who.key.GetBrandId() != "":
+		return nil, oauthRefusal("unauthorized_client", "a brand's key is not exchanged for tokens: call with it, and name the organization")
 	case who.key != nil:
 		allowed = scopesOfKeys(who.key.GetScopes())
 	case !mayUse(who.client, grantClient):
@@ -172,8 +174,8 @@ func (t *accessToken) answer() *tokenAnswer {
 }
 
 // resolveClient answers for a client that acts by itself.
-func resolveClient(tx *store.Tx, c *pb.OauthClient, t *identitystorepb.SessionToken) (*pb.SessionFacts, error) {
-	who := subject{organization: c.GetOrganizationId(), user: actsAs(c), client: c.GetId(), accessToken: t.GetId()}
+func resolveClient(tx *store.Tx, c *pb.OauthClient, t *identitystorepb.SessionToken, named string) (*pb.SessionFacts, error) {
+	who := subject{organization: c.GetOrganizationId(), user: actsAs(c), client: c.GetId(), accessToken: t.GetId(), named: named}
 	if err := admit(tx, who, pathMachineCall); err != nil {
 		return nil, err
 	}

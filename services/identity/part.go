@@ -30,6 +30,7 @@ type service struct {
 	pb.UnimplementedApiKeyServiceServer
 	pb.UnimplementedBillingAccountServiceServer
 	pb.UnimplementedBootstrapServiceServer
+	pb.UnimplementedBrandApiKeyServiceServer
 	pb.UnimplementedBrandServiceServer
 	pb.UnimplementedCustomFieldServiceServer
 	pb.UnimplementedFactorServiceServer
@@ -76,6 +77,7 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBillingAccountServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
+	pb.RegisterBrandApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
 	pb.RegisterCustomFieldServiceServer(env.Registrar, s)
 	pb.RegisterFactorServiceServer(env.Registrar, s)

@@ -137,13 +137,7 @@ func eraseOrganization(tx *store.Tx, id string) error {
 			return err
 		}
 	}
-	keys := take(apiKeysByOrganization.Scan(tx, apiKeysByOrganization.Range(id)))
-	for _, key := range keys {
-		endTokens(tx, key.GetId())
-		apiKeyUses.Delete(tx, key.GetId())
-		apiKeys.Delete(tx, key.GetId())
-	}
-	if len(some)+len(keys) > 0 {
+	if len(some)+eraseKeys(tx, id) > 0 {
 		return nil
 	}
 	eraseClients(tx, id)
@@ -165,6 +159,18 @@ func eraseOrganization(tx *store.Tx, id string) error {
 	organizations.Delete(tx, id)
 	tx.EraseHistory(organizations.Name(), id)
 	return nil
+}
+
+// eraseKeys removes a number of the API keys of an organization or a brand, and returns how
+// many.
+func eraseKeys(tx *store.Tx, owner string) int {
+	keys := take(apiKeysByOwner.Scan(tx, apiKeysByOwner.Range(owner)))
+	for _, key := range keys {
+		endTokens(tx, key.GetId())
+		apiKeyUses.Delete(tx, key.GetId())
+		apiKeys.Delete(tx, key.GetId())
+	}
+	return len(keys)
 }
 
 // eraseClients removes the OAuth clients of an organization or a brand.
@@ -201,7 +207,7 @@ func eraseBrand(tx *store.Tx, id string) error {
 			return err
 		}
 	}
-	if len(left) > 0 || closedByName.Count(tx, closedByName.Range(id)) > 0 {
+	if len(left) > 0 || closedByName.Count(tx, closedByName.Range(id)) > 0 || eraseKeys(tx, id) > 0 {
 		return nil
 	}
 	eraseClients(tx, id)

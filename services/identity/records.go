@@ -43,7 +43,7 @@ var (
 
 	users = store.NewCollection("user", func(u *pb.User) string {
 		return userKey(u.GetOrganizationId(), u.GetId())
-	}).Party((*pb.User).GetOrganizationId).OfParty().Joins((*pb.User).GetId).Arrives(asKnown)
+	}).Party((*pb.User).GetOrganizationId).OfParty().Joins(personOf).Arrives(asKnown)
 	// usersByName and usersByPerson leave out ended memberships, formerByName and
 	// usersByPurge have only them.
 	usersByName = users.Index("name", func(u *pb.User) store.Key {
@@ -88,9 +88,9 @@ var (
 		return store.Key{d.GetExpireTime().AsTime()}
 	})
 
-	apiKeys               = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId).OfParty().Only(store.Keys)
-	apiKeysByOrganization = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
-		return store.Key{k.GetOrganizationId(), store.Desc(k.GetCreateTime().AsTime())}
+	apiKeys        = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId).OfOrganization(keyOrganization).Only(store.Keys)
+	apiKeysByOwner = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
+		return store.Key{ownerOfKey(k), store.Desc(k.GetCreateTime().AsTime())}
 	})
 	apiKeysByUser = apiKeys.Index("user", func(k *pb.ApiKey) store.Key {
 		if k.GetState() != keyActive {

@@ -407,7 +407,7 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 	}
 	resp, err := read(ctx, s, func(tx *store.Tx) (*pb.ResolveSessionResponse, error) {
 		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
-		facts, err := resolve(tx, t, hours)
+		facts, err := resolve(tx, t, req.GetOrganizationId(), hours)
 		return &pb.ResolveSessionResponse{Session: facts}, err
 	})
 	switch facts := resp.GetSession(); {
@@ -420,20 +420,20 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 	return resp, err
 }
 
-// resolve answers whose token it is; there is none if t is nil. The hours are those of
-// its session, if it has any.
-func resolve(tx *store.Tx, t *identitystorepb.SessionToken, hours *hours) (*pb.SessionFacts, error) {
+// resolve answers whose token it is, in a call that names an organization or none; there is
+// no token if t is nil. The hours are those of its session, if it has any.
+func resolve(tx *store.Tx, t *identitystorepb.SessionToken, named string, hours *hours) (*pb.SessionFacts, error) {
 	if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
-		return resolveKey(tx, key, t)
+		return resolveKey(tx, key, t, named)
 	}
 	session, ok := sessions.Get(tx, t.GetSessionId())
 	if c, known := clients.Get(tx, t.GetSessionId()); known && !ok {
-		return resolveClient(tx, c, t)
+		return resolveClient(tx, c, t, named)
 	}
 	who := subject{
 		organization: session.GetOrganizationId(), user: session.GetUserId(), session: t.GetSessionId(),
 		actor: session.GetActorId(), actorSession: t.GetActorSessionId(), client: session.GetClientId(), accessToken: t.GetId(),
-		hours: hours,
+		hours: hours, named: named,
 	}
 	if err := admit(tx, who, sessionPath(session)); err != nil {
 		return nil, err

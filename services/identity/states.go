@@ -77,28 +77,27 @@ func checkElsewhere(c *authz.Principal, o *pb.Organization) error {
 	return nil
 }
 
-// apiKeyStates is what may happen to an API key. That it has not expired the gate and
-// RotateApiKey look at, by the clock of the transaction.
-var apiKeyStates = states.New("API key", (*pb.ApiKey).GetId, (*pb.ApiKey).GetState,
-	func(k *pb.ApiKey, s pb.ApiKeyState) { k.State = s },
-	states.Action[*pb.ApiKey, pb.ApiKeyState]{
-		Method: pb.ApiKeyService_RevokeApiKey_FullMethodName,
-		From:   []pb.ApiKeyState{keyActive}, To: keyRevoked,
-	},
-	states.Action[*pb.ApiKey, pb.ApiKeyState]{
-		Method: pb.ApiKeyService_RotateApiKey_FullMethodName,
-		From:   []pb.ApiKeyState{keyActive}, Check: checkRotator,
-	},
-)
+// apiKeyStates is what may happen to an API key, by which methods. That it has not expired
+// the gate and rotateKey look at, by the clock of the transaction.
+func apiKeyStates(revoke, rotate string) *states.Table[*pb.ApiKey, pb.ApiKeyState] {
+	return states.New("API key", (*pb.ApiKey).GetId, (*pb.ApiKey).GetState,
+		func(k *pb.ApiKey, s pb.ApiKeyState) { k.State = s },
+		states.Action[*pb.ApiKey, pb.ApiKeyState]{Method: revoke, From: []pb.ApiKeyState{keyActive}, To: keyRevoked},
+		states.Action[*pb.ApiKey, pb.ApiKeyState]{
+			Method: rotate, From: []pb.ApiKeyState{keyActive},
+			Check: func(c *authz.Principal, k *pb.ApiKey) error { return checkRotator(c, k, rotate) },
+		},
+	)
+}
 
 // checkRotator lets nobody else have a token that acts as who made the key, nor somebody
 // who does not manage service accounts one that acts as such.
-func checkRotator(c *authz.Principal, k *pb.ApiKey) error {
+func checkRotator(c *authz.Principal, k *pb.ApiKey, method string) error {
 	switch {
 	case !c.InPerson():
 		return inPersonOnly()
 	case accountOfKey(k) != "":
-		return manages(c, pb.ApiKeyService_RotateApiKey_FullMethodName)
+		return manages(c, method)
 	case c.ID != k.GetUserId():
 		return fault.Relation("who made the key")
 	}

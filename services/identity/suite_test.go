@@ -21,6 +21,7 @@ import (
 
 	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/authenticator"
+	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/permissions"
@@ -102,10 +103,12 @@ type caller struct {
 	surface  pb.Surface // of sign-ins that ask for none; the web if it is unspecified
 	key      string     // token of an API key
 	keyID    string
+	brandKey string // token of an API key of the brand
 	acting   string // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
 	actorSession, beneath string
-	brand                 string      // the caller may close
+	brand                 string // the caller may close
+	brandKeyID            string
 	machine               *registered // OAuth client that acts by itself
 	machineCall           string      // its access token
 	personCall            string      // access token with which it acts for the caller
@@ -137,6 +140,9 @@ func (s *suite) users() pb.UserServiceClient       { return pb.NewUserServiceCli
 func (s *suite) sessions() pb.SessionServiceClient { return pb.NewSessionServiceClient(s.conn) }
 func (s *suite) profiles() pb.ProfileServiceClient { return pb.NewProfileServiceClient(s.conn) }
 func (s *suite) apiKeys() pb.ApiKeyServiceClient   { return pb.NewApiKeyServiceClient(s.conn) }
+func (s *suite) brandKeys() pb.BrandApiKeyServiceClient {
+	return pb.NewBrandApiKeyServiceClient(s.conn)
+}
 func (s *suite) accounts() pb.ServiceAccountServiceClient {
 	return pb.NewServiceAccountServiceClient(s.conn)
 }
@@ -281,7 +287,23 @@ func mustNot(t testing.TB, err error) {
 // signedIn tells whether a token is accepted.
 func (s *suite) signedIn(token string) bool {
 	s.t.Helper()
-	_, err := s.profiles().GetProfile(withToken(s.t.Context(), token), &pb.GetProfileRequest{})
+	return s.accepted(withToken(s.t.Context(), token))
+}
+
+// signedInTo is signedIn for a call that names an organization.
+func (s *suite) signedInTo(token, organization string) bool {
+	s.t.Helper()
+	return s.accepted(naming(withToken(s.t.Context(), token), organization))
+}
+
+// naming names the organization of a call.
+func naming(ctx context.Context, organization string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, authz.OrganizationHeader, organization)
+}
+
+func (s *suite) accepted(ctx context.Context) bool {
+	s.t.Helper()
+	_, err := s.profiles().GetProfile(ctx, &pb.GetProfileRequest{})
 	if err != nil && status.Code(err) != codes.Unauthenticated {
 		s.t.Fatal(err)
 	}

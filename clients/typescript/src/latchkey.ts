@@ -30,11 +30,12 @@ export interface Options {
   catalog: string;
 }
 
-interface Session { organization: string; user: string; surface: string; expires: number }
+interface Session { organization: string; user: string; surface: string; expires: number; scopes?: Uint8Array }
 interface Grants { set: Uint8Array; expires: number }
 
 const patience = 500; // milliseconds for which a lease is waited for
 const loadTimeout = 5000;
+const settings = 264; // the bit after those of the keys
 const maxTries = 3; // of a check whose facts change meanwhile
 
 class Denied extends Error {}
@@ -68,13 +69,18 @@ export class Latchkey {
         open: (address = options[source]): WatchStream => client(address, `feed of ${source}`, api.lease.v1.LeaseService).Watch(this.metadata("")),
         forget: (address) => this.forget(address, source),
       });
-    this.sessions = lease("identity", api.identity.v1.SessionService, async (client, hash, epoch) => {
-      const { session } = await this.call(client, "ResolveSession", "", { tokenHash: Buffer.from(hash, "hex") }, epoch).catch((err) => {
+    this.sessions = lease("identity", api.identity.v1.SessionService, async (client, key, epoch) => {
+      const [hash = "", named = ""] = key.split("/");
+      const request = { tokenHash: Buffer.from(hash, "hex"), organizationId: named };
+      const { session } = await this.call(client, "ResolveSession", "", request, epoch).catch((err) => {
         throw err.code === grpc.status.UNAUTHENTICATED ? new Denied() : err;
       });
-      const { sessionId, userId, organizationId, surface, expireTime } = session;
-      const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime) };
-      return { value, tags: [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`] };
+      const { sessionId, userId, organizationId, surface, expireTime, actorId, actorSessionId, scopes } = session;
+      if (scopes && scopes.length !== 40) throw new Error(`a set of scopes has 40 bytes, not ${scopes.length}`);
+      const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime), ...(scopes && { scopes }) };
+      const tags = [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`];
+      if (actorId) tags.push(`session:${actorSessionId}`, `user:${actorId}`);
+      return { value, tags };
     });
     this.grants = lease("permissions", api.permissions.v1.GrantService, async (client, key, epoch) => {
       const [organization = "", userId] = key.split("/");
@@ -86,27 +92,30 @@ export class Latchkey {
 
   /**
    * Tells whether the holder of a token has a grant: "Invoices:Void", "setting:see_pricing",
-   * "feature:routing". What it allows was allowed at some moment since it was called.
+   * "feature:routing". What it allows was allowed at some moment since it was called. The
+   * organization is the one that the call names (latchkey-organization), if it names one.
    */
-  async check(token: string, grant: string): Promise<Answer> {
+  async check(token: string, grant: string, organization = ""): Promise<Answer> {
     const bit = this.bits.get(grant);
     if (bit === undefined) throw new Error(`${JSON.stringify(grant)} is not a grant of the catalog`);
     if (!/^[a-z0-9]{1,7}_[0-9A-Za-z]{49}$/.test(token)) return "deny";
-    const hash = createHash("sha256").update(token).digest("hex");
+    if (!/^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$/.test(organization)) return "deny";
+    const key = `${createHash("sha256").update(token).digest("hex")}/${organization}`;
     try {
       const patient = performance.now() + patience;
       while (!(this.sessions.held && this.grants.held) && performance.now() < patient) await sleep(10);
       for (let i = 0; i < maxTries; i++) {
-        const session = await this.sessions.get(hash);
-        const { organization, user, surface, expires } = session.value;
+        const session = await this.sessions.get(key);
+        const { user, expires } = session.value;
         if (expires <= Date.now()) return "deny";
-        let grants = await this.grants.get(`${organization}/${user}`);
+        const holder = `${session.value.organization}/${user}`;
+        let grants = await this.grants.get(holder);
         if (grants.value.expires <= Date.now()) {
           this.grants.drop(grants); // what the source says anew counts, whatever our clock says
-          grants = await this.grants.get(`${organization}/${user}`);
+          grants = await this.grants.get(holder);
         }
         // SECURITY: nothing is waited for between this look and the answer.
-        if (session.valid && grants.valid) return this.decide(surface, grants.value.set, bit) ? "allow" : "deny";
+        if (session.valid && grants.valid) return this.decide(session.value, grants.value.set, bit) ? "allow" : "deny";
       }
     } catch (err) {
       if (err instanceof Denied) return "deny";
@@ -128,8 +137,10 @@ export class Latchkey {
     }
   }
 
-  private decide(surface: string, set: Uint8Array, bit: number): boolean {
-    const has = (n: number | undefined) => n !== undefined && ((set[n >> 3] ?? 0) >> (n & 7)) % 2 === 1;
+  private decide({ surface, scopes }: Session, set: Uint8Array, bit: number): boolean {
+    const inSet = (s: Uint8Array, n: number) => ((s[n >> 3] ?? 0) >> (n & 7)) % 2 === 1;
+    // SECURITY: a session with scopes carries no other keys, whatever its user holds.
+    const has = (n: number | undefined) => n !== undefined && inSet(set, n) && (n >= settings || !scopes || inSet(scopes, n));
     if (surface === "SURFACE_WEB" && !has(this.bits.get("Web"))) return false;
     if (surface === "SURFACE_APP" && !has(this.bits.get("App"))) return false;
     return has(bit);

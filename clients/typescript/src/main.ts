@@ -1,4 +1,5 @@
 // Answers checks over stdin and stdout, a line each: "7 TOKEN Invoices:Void" is answered "7 allow".
+// A call that names an organization is "7 TOKEN@ORGANIZATION Invoices:Void".
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -30,8 +31,9 @@ const latchkey = new Latchkey({
 
 const lines = createInterface({ input: process.stdin });
 lines.on("line", async (line) => {
-  const [id, token = "", ...grant] = line.split(" ");
-  const answer = await latchkey.check(token, grant.join(" ")).catch((err) => `error: ${err.message}`);
+  const [id, caller = "", ...grant] = line.split(" ");
+  const [token = "", organization = ""] = caller.split("@");
+  const answer = await latchkey.check(token, grant.join(" "), organization).catch((err) => `error: ${err.message}`);
   process.stdout.write(`${id} ${answer}\n`);
 });
 lines.on("close", () => latchkey.close());

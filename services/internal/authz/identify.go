@@ -2,12 +2,14 @@ package authz
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
@@ -30,6 +32,22 @@ const (
 
 // authorization is the metadata by which people say who they are.
 const authorization = "authorization"
+
+// OrganizationHeader is the metadata by which a call says in which organization it acts,
+// where its credentials leave that open: those of a brand. Others may name their own.
+const OrganizationHeader = "latchkey-organization"
+
+// SessionKey is the key of a session in the guard's cache: the hash of its token, and the
+// organization that the call names, if it names one. CutSessionKey takes it apart.
+//
+// SECURITY: what is known of a token in one organization is never used in another.
+func SessionKey(hash, organization string) string { return hash + organization }
+
+// CutSessionKey returns what SessionKey was made of.
+func CutSessionKey(key string) (hash, organization string) {
+	n := min(sha256.Size, len(key))
+	return key[:n], key[n:]
+}
 
 const (
 	// patience is how long a call waits for a lease that is not held. It covers a
@@ -74,7 +92,11 @@ func (g *Guard) identify(ctx context.Context) (*known, error) {
 	if err != nil {
 		return nil, invalidCredentials()
 	}
-	key := string(hash[:])
+	organization := header(ctx, OrganizationHeader)
+	if organization != "" && (len(organization) != 36 || uuid.Validate(organization) != nil) {
+		return nil, organizationRefused()
+	}
+	key := SessionKey(string(hash[:]), organization)
 	who, err := g.lookUp(ctx, key)
 	if isLeaseLost(err) {
 		return g.lookUpPatiently(ctx, key)
@@ -235,4 +257,10 @@ func missingCredentials() error {
 func invalidCredentials() error {
 	return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
 		"the credentials are not valid, or not any more: sign in again", nil)
+}
+
+// organizationRefused is about what is no organization; of one, identity says it.
+func organizationRefused() error {
+	return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_ORGANIZATION_REFUSED,
+		"the metadata "+OrganizationHeader+" must be the id of an organization", map[string]string{"header": OrganizationHeader})
 }

@@ -37,6 +37,8 @@ func TestCredentials(t *testing.T) {
 		{"a token with a wrong digit", pairs("authorization", bearer[:20]+"_"+bearer[21:]), "CREDENTIALS_INVALID"},
 		{"a session that nobody opened", pairs("authorization", "Bearer lk_"+unknownToken(t)), "CREDENTIALS_INVALID"},
 		{"the second of two headers", pairs("authorization", "Bearer xyz", "authorization", bearer), "CREDENTIALS_INVALID"},
+		{"what is no organization", metadata.Join(good, pairs(authz.OrganizationHeader, "org")), "ORGANIZATION_REFUSED"},
+		{"what is nearly one", metadata.Join(good, pairs(authz.OrganizationHeader, "{0198c5a0-0000-7000-8000-000000000001}")), "ORGANIZATION_REFUSED"},
 		{"a service without a key", pairs(authz.ServiceHeader, "scheduling"), "CREDENTIALS_INVALID"},
 		{"a service with a wrong key", pairs(authz.ServiceHeader, "scheduling", authz.ServiceKeyHeader, serviceKey+"x"), "CREDENTIALS_INVALID"},
 		{"a service with the first half of the key", pairs(authz.ServiceHeader, "scheduling", authz.ServiceKeyHeader, serviceKey[:20]), "CREDENTIALS_INVALID"},

@@ -31,15 +31,15 @@ const (
 // Loaders ask for what a process must know of its callers. Each returns a fact and
 // the tags under which its changes are published.
 type Loaders struct {
-	Session func(ctx context.Context, hash string) (authz.Session, []string, error)
-	Grants  func(ctx context.Context, key string) (authz.Grants, []string, error)
+	Session func(ctx context.Context, key string) (authz.Session, []string, error) // by authz.SessionKey
+	Grants  func(ctx context.Context, key string) (authz.Grants, []string, error)  // by authz.GrantsKey
 }
 
 // peersLoaders ask the services identity and permissions.
 func peersLoaders(conn func(service string) grpc.ClientConnInterface) Loaders {
 	return Loaders{
-		Session: func(ctx context.Context, hash string) (authz.Session, []string, error) {
-			return loadSession(ctx, identitypb.NewSessionServiceClient(conn(identity)), hash)
+		Session: func(ctx context.Context, key string) (authz.Session, []string, error) {
+			return loadSession(ctx, identitypb.NewSessionServiceClient(conn(identity)), key)
 		},
 		Grants: func(ctx context.Context, key string) (authz.Grants, []string, error) {
 			return loadGrants(ctx, permissionspb.NewGrantServiceClient(conn(permissions)), key)
@@ -47,16 +47,11 @@ func peersLoaders(conn func(service string) grpc.ClientConnInterface) Loaders {
 	}
 }
 
-func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash string) (authz.Session, []string, error) {
-	resp, err := c.ResolveSession(ctx, &identitypb.ResolveSessionRequest{TokenHash: []byte(hash)})
-	switch {
-	case status.Code(err) == codes.Unauthenticated:
-		return authz.Session{}, nil, fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
-			"the credentials are not valid, or not any more: sign in again", nil)
-	case status.Code(err) == codes.PermissionDenied:
-		return authz.Session{}, nil, outsideHours(err)
-	case err != nil:
-		return authz.Session{}, nil, unanswered(identity, err)
+func loadSession(ctx context.Context, c identitypb.SessionServiceClient, key string) (authz.Session, []string, error) {
+	hash, organization := authz.CutSessionKey(key)
+	resp, err := c.ResolveSession(ctx, &identitypb.ResolveSessionRequest{TokenHash: []byte(hash), OrganizationId: organization})
+	if err != nil {
+		return authz.Session{}, nil, refused(err)
 	}
 	s := resp.GetSession()
 	session := authz.Session{
@@ -75,13 +70,29 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, hash st
 	return session, tags, nil
 }
 
-// outsideHours says that the caller is known, and may not use the app now.
-func outsideHours(err error) error {
+// tellable are the refusals of identity that callers are told as they are: of who is known,
+// and may not use the app now, or not in the organization that the call names.
+var tellable = []faultpb.Reason{
+	faultpb.Reason_REASON_OUTSIDE_WORK_HOURS, faultpb.Reason_REASON_ORGANIZATION_UNNAMED, faultpb.Reason_REASON_ORGANIZATION_REFUSED,
+}
+
+// refused says what an error of ResolveSession means to the caller.
+func refused(err error) error {
 	st := status.Convert(err)
 	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == fault.ReasonName(faultpb.Reason_REASON_OUTSIDE_WORK_HOURS) {
-			return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_OUTSIDE_WORK_HOURS, st.Message(), info.GetMetadata())
+		info, ok := d.(*errdetails.ErrorInfo)
+		if !ok {
+			continue
 		}
+		for _, reason := range tellable {
+			if info.GetReason() == fault.ReasonName(reason) {
+				return fault.New(st.Code(), reason, st.Message(), info.GetMetadata())
+			}
+		}
+	}
+	if st.Code() == codes.Unauthenticated {
+		return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
+			"the credentials are not valid, or not any more: sign in again", nil)
 	}
 	return unanswered(identity, err)
 }

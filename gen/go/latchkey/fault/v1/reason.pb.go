@@ -52,6 +52,9 @@ const (
 	// UNAUTHENTICATED. The passkey's counter went back, so somebody has a copy of it. It
 	// proves nothing any more: sign in otherwise, remove it, and register another.
 	Reason_REASON_PASSKEY_CLONED Reason = 8
+	// UNAUTHENTICATED. The credentials are a brand's API key, and the call does not name the
+	// organization that it acts in. Metadata: `header`, in which to name it.
+	Reason_REASON_ORGANIZATION_UNNAMED Reason = 9
 	// PERMISSION_DENIED. The caller lacks a grant. Metadata: `grant`, the first
 	// one missing; `method`; `field`, if the content of the request asked for it.
 	Reason_REASON_GRANT_MISSING Reason = 10
@@ -86,6 +89,9 @@ const (
 	// 3339, when that is now or next, by the clocks of `time_zone`; these three are absent if
 	// no work is known of.
 	Reason_REASON_OUTSIDE_WORK_HOURS Reason = 19
+	// UNAUTHENTICATED. The call names an organization that its credentials do not act in.
+	// Metadata: `header`, in which it is named.
+	Reason_REASON_ORGANIZATION_REFUSED Reason = 25
 	// INVALID_ARGUMENT. Fields are malformed or out of bounds; a
 	// google.rpc.BadRequest detail lists each with what was expected.
 	Reason_REASON_FIELD_INVALID Reason = 20
@@ -180,6 +186,7 @@ var (
 		6:  "REASON_REFRESH_REUSED",
 		7:  "REASON_PEER_UNPROVEN",
 		8:  "REASON_PASSKEY_CLONED",
+		9:  "REASON_ORGANIZATION_UNNAMED",
 		10: "REASON_GRANT_MISSING",
 		11: "REASON_SURFACE_CLOSED",
 		12: "REASON_INTERNAL_ONLY",
@@ -190,6 +197,7 @@ var (
 		17: "REASON_PEOPLE_ONLY",
 		18: "REASON_IN_PERSON_ONLY",
 		19: "REASON_OUTSIDE_WORK_HOURS",
+		25: "REASON_ORGANIZATION_REFUSED",
 		20: "REASON_FIELD_INVALID",
 		21: "REASON_REQUEST_MALFORMED",
 		22: "REASON_PAGE_TOKEN_INVALID",
@@ -219,52 +227,54 @@ var (
 		61: "REASON_METHOD_UNKNOWN",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":         0,
-		"REASON_CREDENTIALS_MISSING": 1,
-		"REASON_CREDENTIALS_INVALID": 2,
-		"REASON_SIGN_IN_FAILED":      3,
-		"REASON_CHALLENGE_OVER":      4,
-		"REASON_PROOF_WRONG":         5,
-		"REASON_REFRESH_REUSED":      6,
-		"REASON_PEER_UNPROVEN":       7,
-		"REASON_PASSKEY_CLONED":      8,
-		"REASON_GRANT_MISSING":       10,
-		"REASON_SURFACE_CLOSED":      11,
-		"REASON_INTERNAL_ONLY":       12,
-		"REASON_RELATION_MISSING":    13,
-		"REASON_BEYOND_OWN_GRANTS":   14,
-		"REASON_FEATURE_NOT_IN_PLAN": 15,
-		"REASON_LEASE_LOST":          16,
-		"REASON_PEOPLE_ONLY":         17,
-		"REASON_IN_PERSON_ONLY":      18,
-		"REASON_OUTSIDE_WORK_HOURS":  19,
-		"REASON_FIELD_INVALID":       20,
-		"REASON_REQUEST_MALFORMED":   21,
-		"REASON_PAGE_TOKEN_INVALID":  22,
-		"REASON_REQUEST_ID_REUSED":   23,
-		"REASON_PASSWORD_GUESSABLE":  24,
-		"REASON_RECORD_NOT_FOUND":    30,
-		"REASON_RECORD_EXISTS":       31,
-		"REASON_ETAG_STALE":          32,
-		"REASON_RACE_LOST":           33,
-		"REASON_STATE_FORBIDS":       40,
-		"REASON_PRECONDITION_FAILED": 41,
-		"REASON_DOUBLE_BOOKING":      42,
-		"REASON_LAST_OWNER":          43,
-		"REASON_NO_SERVICE_AGENT":    44,
-		"REASON_REVISION_AHEAD":      45,
-		"REASON_STEP_UP_NEEDED":      46,
-		"REASON_JOURNAL_COMPACTED":   47,
-		"REASON_JOURNAL_DAMAGED":     48,
-		"REASON_LIMIT_REACHED":       50,
-		"REASON_DISK_FULL":           51,
-		"REASON_SERVICE_UNREACHABLE": 52,
-		"REASON_CALL_CANCELLED":      53,
-		"REASON_DEADLINE_PASSED":     54,
-		"REASON_DECISION_UNWRITTEN":  55,
-		"REASON_REPLICA_TAKEN_OFF":   56,
-		"REASON_INTERNAL":            60,
-		"REASON_METHOD_UNKNOWN":      61,
+		"REASON_UNSPECIFIED":          0,
+		"REASON_CREDENTIALS_MISSING":  1,
+		"REASON_CREDENTIALS_INVALID":  2,
+		"REASON_SIGN_IN_FAILED":       3,
+		"REASON_CHALLENGE_OVER":       4,
+		"REASON_PROOF_WRONG":          5,
+		"REASON_REFRESH_REUSED":       6,
+		"REASON_PEER_UNPROVEN":        7,
+		"REASON_PASSKEY_CLONED":       8,
+		"REASON_ORGANIZATION_UNNAMED": 9,
+		"REASON_GRANT_MISSING":        10,
+		"REASON_SURFACE_CLOSED":       11,
+		"REASON_INTERNAL_ONLY":        12,
+		"REASON_RELATION_MISSING":     13,
+		"REASON_BEYOND_OWN_GRANTS":    14,
+		"REASON_FEATURE_NOT_IN_PLAN":  15,
+		"REASON_LEASE_LOST":           16,
+		"REASON_PEOPLE_ONLY":          17,
+		"REASON_IN_PERSON_ONLY":       18,
+		"REASON_OUTSIDE_WORK_HOURS":   19,
+		"REASON_ORGANIZATION_REFUSED": 25,
+		"REASON_FIELD_INVALID":        20,
+		"REASON_REQUEST_MALFORMED":    21,
+		"REASON_PAGE_TOKEN_INVALID":   22,
+		"REASON_REQUEST_ID_REUSED":    23,
+		"REASON_PASSWORD_GUESSABLE":   24,
+		"REASON_RECORD_NOT_FOUND":     30,
+		"REASON_RECORD_EXISTS":        31,
+		"REASON_ETAG_STALE":           32,
+		"REASON_RACE_LOST":            33,
+		"REASON_STATE_FORBIDS":        40,
+		"REASON_PRECONDITION_FAILED":  41,
+		"REASON_DOUBLE_BOOKING":       42,
+		"REASON_LAST_OWNER":           43,
+		"REASON_NO_SERVICE_AGENT":     44,
+		"REASON_REVISION_AHEAD":       45,
+		"REASON_STEP_UP_NEEDED":       46,
+		"REASON_JOURNAL_COMPACTED":    47,
+		"REASON_JOURNAL_DAMAGED":      48,
+		"REASON_LIMIT_REACHED":        50,
+		"REASON_DISK_FULL":            51,
+		"REASON_SERVICE_UNREACHABLE":  52,
+		"REASON_CALL_CANCELLED":       53,
+		"REASON_DEADLINE_PASSED":      54,
+		"REASON_DECISION_UNWRITTEN":   55,
+		"REASON_REPLICA_TAKEN_OFF":    56,
+		"REASON_INTERNAL":             60,
+		"REASON_METHOD_UNKNOWN":       61,
 	}
 )
 
@@ -299,7 +309,8 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xf6\t\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xb8\n" +
+	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CREDENTIALS_MISSING\x10\x01\x12\x1e\n" +
@@ -309,7 +320,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x12REASON_PROOF_WRONG\x10\x05\x12\x19\n" +
 	"\x15REASON_REFRESH_REUSED\x10\x06\x12\x18\n" +
 	"\x14REASON_PEER_UNPROVEN\x10\a\x12\x19\n" +
-	"\x15REASON_PASSKEY_CLONED\x10\b\x12\x18\n" +
+	"\x15REASON_PASSKEY_CLONED\x10\b\x12\x1f\n" +
+	"\x1bREASON_ORGANIZATION_UNNAMED\x10\t\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10\n" +
 	"\x12\x19\n" +
 	"\x15REASON_SURFACE_CLOSED\x10\v\x12\x18\n" +
@@ -320,7 +332,8 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x11REASON_LEASE_LOST\x10\x10\x12\x16\n" +
 	"\x12REASON_PEOPLE_ONLY\x10\x11\x12\x19\n" +
 	"\x15REASON_IN_PERSON_ONLY\x10\x12\x12\x1d\n" +
-	"\x19REASON_OUTSIDE_WORK_HOURS\x10\x13\x12\x18\n" +
+	"\x19REASON_OUTSIDE_WORK_HOURS\x10\x13\x12\x1f\n" +
+	"\x1bREASON_ORGANIZATION_REFUSED\x10\x19\x12\x18\n" +
 	"\x14REASON_FIELD_INVALID\x10\x14\x12\x1c\n" +
 	"\x18REASON_REQUEST_MALFORMED\x10\x15\x12\x1d\n" +
 	"\x19REASON_PAGE_TOKEN_INVALID\x10\x16\x12\x1c\n" +

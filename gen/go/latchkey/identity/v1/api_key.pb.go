@@ -97,7 +97,7 @@ type ApiKey struct {
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
 	// Whom the key acts as: who made it, or a service account.
 	UserId string `protobuf:"bytes,6,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The organization that the key acts in.
+	// The organization that the key acts in; of a brand's key, the one in which it was made.
 	OrganizationId string `protobuf:"bytes,7,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
 	// What the key is for, in the words of who made it.
 	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
@@ -117,7 +117,9 @@ type ApiKey struct {
 	// What the caller could do with the key now.
 	AvailableActions []*v1.AvailableAction `protobuf:"bytes,15,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
 	// Who made the key, if it acts as a service account; else empty.
-	MakerId       string `protobuf:"bytes,16,opt,name=maker_id,json=makerId,proto3" json:"maker_id,omitempty"`
+	MakerId string `protobuf:"bytes,16,opt,name=maker_id,json=makerId,proto3" json:"maker_id,omitempty"`
+	// The brand whose key it is; empty for an organization's.
+	BrandId       string `protobuf:"bytes,17,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +262,13 @@ func (x *ApiKey) GetAvailableActions() []*v1.AvailableAction {
 func (x *ApiKey) GetMakerId() string {
 	if x != nil {
 		return x.MakerId
+	}
+	return ""
+}
+
+func (x *ApiKey) GetBrandId() string {
+	if x != nil {
+		return x.BrandId
 	}
 	return ""
 }
@@ -802,7 +811,7 @@ var File_latchkey_identity_v1_api_key_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_api_key_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/api_key.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xd0\x05\n" +
+	"\"latchkey/identity/v1/api_key.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xeb\x05\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -825,7 +834,8 @@ const file_latchkey_identity_v1_api_key_proto_rawDesc = "" +
 	"\rlast_use_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12!\n" +
 	"\fsuccessor_id\x18\x0e \x01(\tR\vsuccessorId\x12N\n" +
 	"\x11available_actions\x18\x0f \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12\x19\n" +
-	"\bmaker_id\x18\x10 \x01(\tR\amakerId\"\xe2\x02\n" +
+	"\bmaker_id\x18\x10 \x01(\tR\amakerId\x12\x19\n" +
+	"\bbrand_id\x18\x11 \x01(\tR\abrandId\"\xe2\x02\n" +
 	"\x13CreateApiKeyRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +

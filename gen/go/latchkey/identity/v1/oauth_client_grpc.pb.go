@@ -94,7 +94,8 @@ type OauthClientServiceClient interface {
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "overlap": "3600s"}
 	RotateOauthClientSecret(ctx context.Context, in *RotateOauthClientSecretRequest, opts ...grpc.CallOption) (*RotateOauthClientSecretResponse, error)
 	// Tells what a token of the caller's organization is worth now: a session's, an API
-	// key's, or an access token of OAuth (RFC 7662). A token of another organization is as
+	// key's, an access token of OAuth (RFC 7662), or in this organization a key of its
+	// brand. A token of another organization is as
 	// inactive as one that never was.
 	// Fails with nothing of its own.
 	// Example: {"token": "lk_..."}
@@ -243,7 +244,8 @@ type OauthClientServiceServer interface {
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "overlap": "3600s"}
 	RotateOauthClientSecret(context.Context, *RotateOauthClientSecretRequest) (*RotateOauthClientSecretResponse, error)
 	// Tells what a token of the caller's organization is worth now: a session's, an API
-	// key's, or an access token of OAuth (RFC 7662). A token of another organization is as
+	// key's, an access token of OAuth (RFC 7662), or in this organization a key of its
+	// brand. A token of another organization is as
 	// inactive as one that never was.
 	// Fails with nothing of its own.
 	// Example: {"token": "lk_..."}

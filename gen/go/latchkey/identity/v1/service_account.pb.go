@@ -33,7 +33,10 @@ type CreateServiceAccountRequest struct {
 	// Checks and answers as usual, but changes nothing (AIP-163).
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// What the account is for, 1 to 200 characters, not all blank; see User.display_name.
-	DisplayName   string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// A service account of another organization of the brand, to be let into this one too; a
+	// new one if left out.
+	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +92,13 @@ func (x *CreateServiceAccountRequest) GetDisplayName() string {
 	return ""
 }
 
+func (x *CreateServiceAccountRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 // Response of ServiceAccountService.CreateServiceAccount.
 type CreateServiceAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -139,12 +149,13 @@ var File_latchkey_identity_v1_service_account_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_service_account_proto_rawDesc = "" +
 	"\n" +
-	"*latchkey/identity/v1/service_account.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1flatchkey/identity/v1/user.proto\"\x9f\x01\n" +
+	"*latchkey/identity/v1/service_account.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1flatchkey/identity/v1/user.proto\"\xbc\x01\n" +
 	"\x1bCreateServiceAccountRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12/\n" +
-	"\fdisplay_name\x18\x03 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\"N\n" +
+	"\fdisplay_name\x18\x03 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\x12\x1b\n" +
+	"\x02id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x02id\"N\n" +
 	"\x1cCreateServiceAccountResponse\x12.\n" +
 	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user2\xb2\x01\n" +
 	"\x15ServiceAccountService\x12\x98\x01\n" +

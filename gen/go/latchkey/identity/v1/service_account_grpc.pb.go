@@ -36,10 +36,16 @@ const (
 // In all else it is a user: UserService gets, lists, renames, deactivates, ends and brings
 // it back, and permissions gives it a role, a group and overrides, by its id. What it
 // is given is given to everybody who has one of its keys.
+//
+// So that a key of the brand acts as the account in further organizations, each lets it in
+// and says what it may do there.
 type ServiceAccountServiceClient interface {
 	// Makes a service account in the caller's organization. It holds no keys until
 	// permissions' AccessService gives it some.
-	// Fails with nothing of its own.
+	// Fails with NOT_FOUND if an account is to be let in that no organization of the brand
+	// has, ALREADY_EXISTS if this one has it, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
+	// if it would come back with a key that the caller lacks, and UNAVAILABLE if permissions
+	// has to be asked and cannot be reached.
 	// Example: {"display_name": "Accounting export"}
 	CreateServiceAccount(ctx context.Context, in *CreateServiceAccountRequest, opts ...grpc.CallOption) (*CreateServiceAccountResponse, error)
 }
@@ -74,10 +80,16 @@ func (c *serviceAccountServiceClient) CreateServiceAccount(ctx context.Context, 
 // In all else it is a user: UserService gets, lists, renames, deactivates, ends and brings
 // it back, and permissions gives it a role, a group and overrides, by its id. What it
 // is given is given to everybody who has one of its keys.
+//
+// So that a key of the brand acts as the account in further organizations, each lets it in
+// and says what it may do there.
 type ServiceAccountServiceServer interface {
 	// Makes a service account in the caller's organization. It holds no keys until
 	// permissions' AccessService gives it some.
-	// Fails with nothing of its own.
+	// Fails with NOT_FOUND if an account is to be let in that no organization of the brand
+	// has, ALREADY_EXISTS if this one has it, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS
+	// if it would come back with a key that the caller lacks, and UNAVAILABLE if permissions
+	// has to be asked and cannot be reached.
 	// Example: {"display_name": "Accounting export"}
 	CreateServiceAccount(context.Context, *CreateServiceAccountRequest) (*CreateServiceAccountResponse, error)
 	mustEmbedUnimplementedServiceAccountServiceServer()

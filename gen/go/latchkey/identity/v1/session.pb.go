@@ -1706,9 +1706,12 @@ func (x *ListMySessionsResponse) GetNextPageToken() string {
 type ResolveSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the token's text.
-	TokenHash     []byte `protobuf:"bytes,1,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TokenHash []byte `protobuf:"bytes,1,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	// The organization that the call names (metadata `latchkey-organization`); empty if it
+	// names none.
+	OrganizationId string `protobuf:"bytes,2,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ResolveSessionRequest) Reset() {
@@ -1746,6 +1749,13 @@ func (x *ResolveSessionRequest) GetTokenHash() []byte {
 		return x.TokenHash
 	}
 	return nil
+}
+
+func (x *ResolveSessionRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
 }
 
 // Response of SessionService.ResolveSession.
@@ -1932,10 +1942,11 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"{\n" +
 	"\x16ListMySessionsResponse\x129\n" +
 	"\bsessions\x18\x01 \x03(\v2\x1d.latchkey.identity.v1.SessionR\bsessions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"u\n" +
 	"\x15ResolveSessionRequest\x12&\n" +
 	"\n" +
-	"token_hash\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\ttokenHash\"V\n" +
+	"token_hash\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\ttokenHash\x124\n" +
+	"\x0forganization_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0eorganizationId\"V\n" +
 	"\x16ResolveSessionResponse\x12<\n" +
 	"\asession\x18\x01 \x01(\v2\".latchkey.identity.v1.SessionFactsR\asession*U\n" +
 	"\aSurface\x12\x17\n" +

@@ -133,7 +133,9 @@ type SessionServiceClient interface {
 	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more;
+	// session or key, it has ended or expired, or its user is no active member any more,
+	// ORGANIZATION_UNNAMED if it is a brand's key and no organization is named, and
+	// ORGANIZATION_REFUSED if the one that is named is not its own, or not of its brand;
 	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if
 	// that is to be found out, was not before for this session, and a service that has to
 	// say so cannot be reached.
@@ -358,7 +360,9 @@ type SessionServiceServer interface {
 	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
 	// also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more;
+	// session or key, it has ended or expired, or its user is no active member any more,
+	// ORGANIZATION_UNNAMED if it is a brand's key and no organization is named, and
+	// ORGANIZATION_REFUSED if the one that is named is not its own, or not of its brand;
 	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if
 	// that is to be found out, was not before for this session, and a service that has to
 	// say so cannot be reached.
