@@ -19,12 +19,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	leasepb "latchkey.dev/gen/go/latchkey/lease/v1"
+
+	"latchkey.dev/services/internal/trial"
 )
 
 // TestWatchFindsStaleAnswers is a control of the tests of freshness: a caller who
 // remembers how calls went, for a short time, must be found out.
 func TestWatchFindsStaleAnswers(t *testing.T) {
-	w := newWatch(t, codes.PermissionDenied)
+	w := newWatch(t, trial.Control(t, "no allow after a returned revoke: a caller who remembers", "bolt"), codes.PermissionDenied)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "what Frieda may")
 	w.asks = remembering(w.asks, shortLease/2)
@@ -34,7 +36,7 @@ func TestWatchFindsStaleAnswers(t *testing.T) {
 		w.round(nothing, "", e.changes()[1]) // which concerns all services
 	}
 	stop()
-	if found := w.violations(); len(found) != len(names) {
+	if found := w.found(); len(found) != len(names) {
 		t.Errorf("violations %q were found in what all of %q remembered", found, names)
 	}
 }
@@ -66,7 +68,8 @@ func remembering(ask func(context.Context, string) error, howLong time.Duration)
 // lease, acknowledges what it is told, and is never told what to drop. It must be found
 // out.
 func TestWatchFindsMissedInvalidations(t *testing.T) {
-	w, e := newDeceived(t, func(m *leasepb.WatchResponse) { m.Tags, m.Everything = nil, false })
+	tr := trial.Control(t, "no allow after a returned revoke: a service that is not told", "bolt")
+	w, e := newDeceived(t, tr, func(m *leasepb.WatchResponse) { m.Tags, m.Everything = nil, false })
 	stop := w.callAlways()
 	defer stop()
 	w.mustDeceive(e)
@@ -79,7 +82,8 @@ func TestWatchFindsMissedInvalidations(t *testing.T) {
 // longer than its source waits. It goes on allowing after the revoke has returned, and
 // must be found out.
 func TestWatchFindsSwitchedOffLeases(t *testing.T) {
-	w, e := newDeceived(t, func(m *leasepb.WatchResponse) {
+	tr := trial.Control(t, "no allow after a returned revoke: a service without leases", "bolt")
+	w, e := newDeceived(t, tr, func(m *leasepb.WatchResponse) {
 		if m.GetLeaseDuration() != nil {
 			m.LeaseDuration = durationpb.New(time.Hour)
 		}
@@ -97,10 +101,10 @@ func TestWatchFindsSwitchedOffLeases(t *testing.T) {
 
 // newDeceived is a watch in which somebody changes what invoicing is told by the feed of
 // permissions, with a user whose calls are watched.
-func newDeceived(t *testing.T, change func(*leasepb.WatchResponse)) (*watch, *employee) {
+func newDeceived(t *testing.T, tr *trial.Trial, change func(*leasepb.WatchResponse)) (*watch, *employee) {
 	s := fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String())
 	s.processes["invoicing"].via = map[string]*proxy{"permissions": newProxy(t, censor(t, s.processes["permissions"].addr, change))}
-	w := newWatchOf(t, codes.PermissionDenied, s)
+	w := newWatchOf(t, tr, codes.PermissionDenied, s)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "what Frieda may")
 	return w, e
@@ -118,9 +122,19 @@ func (w *watch) mustDeceive(e *employee) {
 	w.wait(w.t, w.now(), subject.of("invoicing"), allowed)
 }
 
+// found counts the violations that there are, and returns them.
+func (w *watch) found() []string {
+	w.trial.Tried()
+	all := w.violations()
+	for _, v := range all {
+		w.trial.Wrong("%s", v)
+	}
+	return all
+}
+
 func (w *watch) mustFindOut() {
 	w.t.Helper()
-	found := w.violations()
+	found := w.found()
 	if len(found) != 1 || !strings.Contains(found[0], "in invoicing: a call answered true") {
 		w.t.Errorf("violations %q were found, want one, in invoicing", found)
 	}

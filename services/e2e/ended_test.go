@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/trial"
 )
 
 // TestEndedSessions ends sessions, in every way there is, while they are used in all
@@ -15,7 +17,7 @@ import (
 // returned, and none is turned away that was made before: with each kind of trouble between a
 // service and identity.
 func TestEndedSessions(t *testing.T) {
-	w := newWatch(t, codes.Unauthenticated)
+	w := newWatch(t, trial.New(t, "no call after a returned end of a session: services killed, frozen, cut off", "bolt"), codes.Unauthenticated)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "the first session")
 	stop := w.callAlways()

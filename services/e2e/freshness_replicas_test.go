@@ -19,14 +19,14 @@ import (
 
 // watchLeaves watches whether somebody may void invoices, in each replica of the service. It
 // returns the change that the owner makes through whichever replica of permissions answers.
-func (a *apart) watchLeaves(t *testing.T) (*watch, change) {
+func (a *apart) watchLeaves(t *testing.T, tr *trial.Trial) (*watch, change) {
 	professional := a.company.Person("SP")
 	a.letVoid(a.company.As(t.Context(), "OW"), professional.ID)
 	replicas, all := map[string]*process{}, []string(nil)
 	for _, p := range a.replicas["invoicing"] {
 		replicas[a.number(p)], all = p, append(all, a.number(p))
 	}
-	w := watchOver(t, codes.PermissionDenied, a.suite, a.company, all, func(name string) (*grpc.ClientConn, probe) {
+	w := watchOver(t, tr, codes.PermissionDenied, a.suite, a.company, all, func(name string) (*grpc.ClientConn, probe) {
 		return a.only(replicas[name]), probes["invoicing"]
 	})
 	access := permissionspb.NewAccessServiceClient(a)
@@ -47,7 +47,7 @@ func (a *apart) watchLeaves(t *testing.T) (*watch, change) {
 // that began after the revoke had returned.
 func (a *apart) testFreshness(t *testing.T) {
 	tr := trial.New(t, "no allow after a returned revoke: replicas killed, frozen, cut off", "postgres")
-	w, c := a.watchLeaves(t)
+	w, c := a.watchLeaves(t, tr)
 	stop := w.callAlways()
 	defer stop()
 	victims := []*process{a.replicas["invoicing"][0], a.replicas["permissions"][0]}
@@ -63,13 +63,7 @@ func (a *apart) testFreshness(t *testing.T) {
 		slices.Reverse(victims)
 	}
 	stop()
-	for _, v := range w.violations() {
-		tr.Wrong("%s", v)
-	}
-	if t.Failed() {
-		w.picture(t)
-	}
-	tr.Remark("%s", w.counts())
+	w.verify()
 }
 
 // roundOver takes something away while a replica is disturbed, looks at what happens between the
@@ -109,7 +103,7 @@ func (a *apart) testWithoutLeases(t *testing.T) {
 		}))
 	}
 	a.serves(deceived)
-	w, c := a.watchLeaves(t)
+	w, c := a.watchLeaves(t, tr)
 	stop := w.callAlways()
 	defer stop()
 	w.wait(t, w.now(), c.registers, allowed)

@@ -10,6 +10,8 @@ import (
 
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
+
+	"latchkey.dev/services/internal/trial"
 )
 
 // employee is a user whose rights the owner changes, in every way there is.
@@ -156,7 +158,7 @@ func (e *employee) changes() []change {
 // revoke had returned, nothing denied by one that started after a grant had: with
 // each kind of trouble between a service and permissions.
 func TestFreshness(t *testing.T) {
-	w := newWatch(t, codes.PermissionDenied)
+	w := newWatch(t, trial.New(t, "no allow after a returned revoke: services killed, frozen, cut off", "bolt"), codes.PermissionDenied)
 	e := w.employ()
 	w.watched(e.signIn().GetToken(), "what Frieda may")
 	stop := w.callAlways()

@@ -28,6 +28,7 @@ import (
 	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/demo"
+	"latchkey.dev/services/internal/trial"
 )
 
 // doubled is a suite in which each service runs several times over one PostgreSQL. It is a
@@ -200,6 +201,7 @@ func TestRollingRestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it restarts ten processes")
 	}
+	tr := trial.New(t, "rolling restart of all replicas under load: failed calls", "postgres")
 	d := compose(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -211,6 +213,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, name := range names {
 		for _, p := range d.replicas[name] {
 			before := l.calls.Load()
+			tr.Tried()
 			p.signal(syscall.SIGTERM)
 			<-p.done
 			d.start(p)
@@ -220,9 +223,9 @@ func TestRollingRestart(t *testing.T) {
 	}
 	stop()
 	callers.Wait()
-	t.Logf("%d calls, %d failed", l.calls.Load(), len(l.failed))
-	for _, f := range l.failed[:min(10, len(l.failed))] {
-		t.Error(f)
+	tr.Remark("%d calls", l.calls.Load())
+	for _, f := range l.failed {
+		tr.Wrong("%s", f)
 	}
 	for _, name := range names {
 		for _, p := range d.replicas[name] {

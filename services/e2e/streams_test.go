@@ -15,13 +15,16 @@ import (
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
+
+	"latchkey.dev/services/internal/trial"
 )
 
 // TestOpenStreamsEnd opens a download and an upload, stops in the middle of each, takes
 // from the caller what let him in, and checks that neither goes on to its end: also
 // in a service that is frozen or cut off meanwhile.
 func TestOpenStreamsEnd(t *testing.T) {
-	w := newWatch(t, codes.PermissionDenied)
+	counts := trial.New(t, "open streams end when what let them in is taken: services frozen, cut off", "bolt")
+	w := newWatch(t, counts, codes.PermissionDenied)
 	s := newStreams(w)
 	ofPermissions, _ := troubles("permissions")
 	ofIdentity, _ := troubles("identity")
@@ -46,6 +49,7 @@ func TestOpenStreamsEnd(t *testing.T) {
 				if tr.name != nothing.name { // without a lease it cannot know why
 					ways = append(ways, codes.Unavailable)
 				}
+				counts.Tried()
 				s.run(t, tr, test.take, ways)
 			})
 		}

@@ -198,6 +198,8 @@ func (w *watch) troubled(source, other string, next func(victim string) change) 
 func (w *watch) struck(tr trouble, victim string, c change) {
 	w.t.Helper()
 	before := w.now()
+	w.trial.Tried()
+	w.trial.Checked(len(c.registers))
 	w.round(tr, victim, c)
 	w.t.Logf("%s %s while %s was taken: %s", victim, tr.name, c.what, w.now()-before)
 }

@@ -20,6 +20,7 @@ import (
 	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/demo"
+	"latchkey.dev/services/internal/trial"
 )
 
 // shortLease is how long a lease holds in these tests, so that waiting for one to run out is.
@@ -68,6 +69,7 @@ type watch struct {
 	suite   *suite
 	company *demo.Company
 	random  *rand.Rand
+	trial   *trial.Trial
 	denial  codes.Code // with which what was taken away is refused
 	subject atomic.Pointer[subject]
 	asked   []string // what is called: the services, or replicas of them
@@ -94,11 +96,11 @@ func seeded(t testing.TB, seed uint64) *rand.Rand {
 
 // newWatch starts five processes, each of which reaches identity and permissions through
 // proxies of its own.
-func newWatch(t *testing.T, denial codes.Code) *watch {
-	return newWatchOf(t, denial, fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String()))
+func newWatch(t *testing.T, tr *trial.Trial, denial codes.Code) *watch {
+	return newWatchOf(t, tr, denial, fiveStopped(t, "LATCHKEY_LEASE="+shortLease.String()))
 }
 
-func newWatchOf(t *testing.T, denial codes.Code, s *suite) *watch {
+func newWatchOf(t *testing.T, tr *trial.Trial, denial codes.Code, s *suite) *watch {
 	for name, p := range s.processes {
 		if p.via == nil {
 			p.via = map[string]*proxy{}
@@ -113,12 +115,14 @@ func newWatchOf(t *testing.T, denial codes.Code, s *suite) *watch {
 		s.start(s.processes[name])
 	}
 	s.ready()
-	return watchOver(t, denial, s, s.fill(), names, func(service string) (*grpc.ClientConn, probe) { return s.conn(service), probes[service] })
+	return watchOver(t, tr, denial, s, s.fill(), names, func(service string) (*grpc.ClientConn, probe) { return s.conn(service), probes[service] })
 }
 
 // watchOver watches what runs already.
-func watchOver(t *testing.T, denial codes.Code, s *suite, company *demo.Company, asked []string, reach func(string) (*grpc.ClientConn, probe)) *watch {
-	w := &watch{history: newHistory(), t: t, suite: s, company: company, random: seeded(t, *seed), denial: denial, asked: asked, reach: reach}
+func watchOver(t *testing.T, tr *trial.Trial, denial codes.Code, s *suite, company *demo.Company, asked []string, reach func(string) (*grpc.ClientConn, probe)) *watch {
+	w := &watch{
+		history: newHistory(), t: t, suite: s, company: company, random: seeded(t, *seed), trial: tr, denial: denial, asked: asked, reach: reach,
+	}
 	w.asks = func(ctx context.Context, asked string) error {
 		conn, probe := reach(asked)
 		return probe.call(ctx, conn)
@@ -255,10 +259,10 @@ func (w *watch) answers(service string, calls []sent) {
 func (w *watch) verify() {
 	w.t.Helper()
 	for _, v := range w.violations() {
-		w.t.Error(v)
+		w.trial.Wrong("%s", v)
 	}
 	if w.t.Failed() {
 		w.picture(w.t)
 	}
-	w.t.Log(w.counts())
+	w.trial.Remark("%s", w.counts())
 }

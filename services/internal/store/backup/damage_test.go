@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"latchkey.dev/services/internal/store/backup"
+	"latchkey.dev/services/internal/trial"
 )
 
 // taken returns a small backup.
@@ -42,33 +43,39 @@ func readAll(file []byte) error {
 	return err
 }
 
-// TestEveryByte changes each byte of a small backup, one at a time, in one of its bits:
-// each is found.
+// TestEveryByte changes each byte of a small backup, one at a time, in one of its bits, or
+// in a long run in each of them: all are found.
 func TestEveryByte(t *testing.T) {
+	tr := trial.New(t, "a flipped bit in a backup", "bolt")
 	file := taken(t)
 	if err := readAll(file); err != nil {
 		t.Fatal(err)
 	}
 	for i := range file {
-		bit := byte(1) << rand.IntN(8)
-		file[i] ^= bit
-		if _, ok := errors.AsType[*backup.Damage](readAll(file)); !ok {
-			t.Fatalf("byte %d of %d differs by %#x, and nobody noticed: %v", i, len(file), bit, readAll(file))
+		for _, n := range rand.Perm(8)[:trial.Times(1, 8)] {
+			bit := byte(1) << n
+			file[i] ^= bit
+			if _, ok := errors.AsType[*backup.Damage](readAll(file)); !ok {
+				tr.Wrong("byte %d of %d differs by %#x, and nobody noticed: %v", i, len(file), bit, readAll(file))
+			}
+			file[i] ^= bit
+			tr.Tried()
 		}
-		file[i] ^= bit
 	}
 }
 
 // TestEveryLength cuts a small backup off, after each of its first bytes and some of the
 // others, and adds one.
 func TestEveryLength(t *testing.T) {
+	tr := trial.New(t, "a backup that was cut off", "bolt")
 	file := taken(t)
 	for n := 0; n < len(file); n += 1 + n/512 {
+		tr.Tried()
 		if _, ok := errors.AsType[*backup.Damage](readAll(file[:n])); !ok {
-			t.Fatalf("only %d bytes of %d are there, and nobody noticed", n, len(file))
+			tr.Wrong("only %d bytes of %d are there, and nobody noticed", n, len(file))
 		}
 	}
 	if _, ok := errors.AsType[*backup.Damage](readAll(append(file, 0))); !ok {
-		t.Error("a byte follows the end, and nobody noticed")
+		tr.Wrong("a byte follows the end, and nobody noticed")
 	}
 }
