@@ -109,15 +109,24 @@ func (b *bench) subscribe(s *suite, organization string) {
 }
 
 // populated starts a suite whose permissions service keeps n users more: every second has
-// the role, of the others one of a hundred has an override for a key. It returns the
+// the role, by its id, or one that is made: the organization's own, or the brand's; of the others one of a hundred has an override for a key. It returns the
 // owner's context.
 func (b *bench) populated(n int, role string) (*suite, *demo.Company, context.Context) {
 	b.t.Helper()
 	s := one(b.t)
 	company := s.fill()
 	as := company.As(b.t.Context(), "OW")
-	if role == "" {
+	switch role {
+	case "":
 		made, err := permissionspb.NewRoleServiceClient(s).CreateRole(as, &permissionspb.CreateRoleRequest{
+			Name: "Caretaker", Keys: []string{"Web", "Invoices"},
+		})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		role = made.GetRole().GetId()
+	case ofBrand:
+		made, err := permissionspb.NewBrandRoleServiceClient(s).CreateBrandRole(as, &permissionspb.CreateBrandRoleRequest{
 			Name: "Caretaker", Keys: []string{"Web", "Invoices"},
 		})
 		if err != nil {
@@ -171,38 +180,54 @@ func (b *bench) holders(n int) finding {
 // editsRole measures a change of a role that n users have beside one of a role that
 // nobody has.
 func (b *bench) editsRole(n int) finding {
-	edit := func(n int) func() float64 {
-		s, _, as := b.populated(2*n, "")
-		roles := permissionspb.NewRoleServiceClient(s)
-		list, err := roles.ListRoles(as, &permissionspb.ListRolesRequest{PageSize: 500})
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		var role *permissionspb.Role
-		for _, r := range list.GetRoles() {
-			if r.GetName() == "Caretaker" {
-				role = r
-			}
-		}
-		more := false
-		change := func(context.Context) error {
-			keys := []string{"Web", "Invoices"}
-			if more = !more; more {
-				keys = append(keys, "Invoices:Void")
-			}
-			_, err := roles.UpdateRole(as, &permissionspb.UpdateRoleRequest{Role: &permissionspb.Role{Id: role.GetId(), Keys: keys}})
-			return err
-		}
-		return func() float64 {
-			took := make([]time.Duration, 10)
-			for i := range took {
-				took[i] = b.took(change)
-			}
-			return float64(percentile(took, 50))
+	p50, ratio := beside(rounds, b.edit(n, ""), b.edit(0, ""))
+	return finding{"p50 " + milliseconds(time.Duration(p50)), ratio, "the same of a role that nobody has (p50)"}
+}
+
+// editsBrandRole measures a change of a role of the brand that n users have beside one of a
+// role of the organization's own that as many have.
+func (b *bench) editsBrandRole(n int) finding {
+	p50, ratio := beside(rounds, b.edit(n, ofBrand), b.edit(n, ""))
+	return finding{"p50 " + milliseconds(time.Duration(p50)), ratio, "the same of a role of the organization's own (p50)"}
+}
+
+// ofBrand asks populated for a role of the brand.
+const ofBrand = "brand"
+
+// edit returns what changes a role that n of 2n users have, and returns the median time.
+func (b *bench) edit(n int, kind string) func() float64 {
+	s, _, as := b.populated(2*n, kind)
+	list, err := permissionspb.NewRoleServiceClient(s).ListRoles(as, &permissionspb.ListRolesRequest{PageSize: 500})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	role := ""
+	for _, r := range list.GetRoles() {
+		if r.GetName() == "Caretaker" {
+			role = r.GetId()
 		}
 	}
-	p50, ratio := beside(rounds, edit(n), edit(0))
-	return finding{"p50 " + milliseconds(time.Duration(p50)), ratio, "the same of a role that nobody has (p50)"}
+	more := false
+	change := func(context.Context) error {
+		r := &permissionspb.Role{Id: role, Keys: []string{"Web", "Invoices"}}
+		if more = !more; more {
+			r.Keys = append(r.Keys, "Invoices:Void")
+		}
+		var err error
+		if kind == ofBrand {
+			_, err = permissionspb.NewBrandRoleServiceClient(s).UpdateBrandRole(as, &permissionspb.UpdateBrandRoleRequest{Role: r})
+		} else {
+			_, err = permissionspb.NewRoleServiceClient(s).UpdateRole(as, &permissionspb.UpdateRoleRequest{Role: r})
+		}
+		return err
+	}
+	return func() float64 {
+		took := make([]time.Duration, 10)
+		for i := range took {
+			took[i] = b.took(change)
+		}
+		return float64(percentile(took, 50))
+	}
 }
 
 // remembers measures the memory that a process needs for each caller whom it remembers,
@@ -214,9 +239,14 @@ func (b *bench) remembers(n int) finding {
 		b.t.Fatal(err)
 	}
 	s := servertest.Start(b.t)
-	grants := leased(b.t, s, "permissions", func(_ context.Context, key string) (authz.Grants, []string, error) {
-		return authz.Grants{Set: set, Revision: 1}, []string{"user:" + key, "organization:" + s.Organization}, nil
+	grants := lease.NewCache(lease.CacheConfig[authz.Grants]{
+		Source: "permissions", Subscriber: "benchmark", Log: slog.New(slog.DiscardHandler), MaxEntries: 2 * n,
+		Load: func(_ context.Context, key string) (authz.Grants, []string, error) {
+			return authz.Grants{Set: set, Revision: 1}, []string{"user:" + key, "organization:" + s.Organization}, nil
+		},
+		Dial: func() grpc.ClientConnInterface { return s.Service("benchmark") },
 	})
+	follow(b.t, grants)
 	before := heap()
 	for i := range n {
 		if _, err := grants.Get(g.ctx, authz.GrantsKey(s.Organization, servertest.UUID(i))); err != nil {

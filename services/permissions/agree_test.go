@@ -100,7 +100,7 @@ func (c *company) offerRole(id string) {
 	}
 	c.roles = append(c.roles, id)
 	c.update(func(tx *store.Tx) error {
-		for _, user := range c.archive.walk.users[1:20] {
+		for _, user := range c.archive.walk.users[1:min(20, len(c.archive.walk.users))] {
 			u := newLoader(tx).user(user)
 			u.RoleId = id
 			if err := accesses.Put(tx, u); err != nil {

@@ -112,7 +112,8 @@ func (s *service) forgetEdit(ctx context.Context, brand string, edit *permission
 }
 
 // completeEdits completes edits of brands' roles that whoever made them left, and gives up
-// those that were not decided, at once and every minute until ctx ends.
+// those that were not decided, at once and every minute until ctx ends; and settles
+// organizations every hour.
 func (s *service) completeEdits(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -120,9 +121,17 @@ func (s *service) completeEdits(ctx context.Context) error {
 	if s.db.Shared() { // others may have begun them, and go on with them
 		began = time.Time{}
 	}
+	var settled time.Time
 	for {
 		if err := s.completeAll(ctx, began); err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "edits of brands' roles were not completed", "error", err)
+		}
+		if now := s.clock(); now.Sub(settled) >= time.Hour {
+			if err := s.settleAll(ctx); err == nil {
+				settled = now
+			} else if ctx.Err() == nil {
+				s.log.WarnContext(ctx, "organizations wait for their brand's roles", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

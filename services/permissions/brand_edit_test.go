@@ -1,16 +1,20 @@
 package permissions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
@@ -29,10 +33,15 @@ type groupOfHouses struct {
 	identitypb.OrganizationServiceClient
 	identitypb.BrandServiceClient
 	houses []string
+	moved  map[string]string // into another brand, by organization
 }
 
-func (g *groupOfHouses) LookupOrganization(context.Context, *identitypb.LookupOrganizationRequest, ...grpc.CallOption) (*identitypb.LookupOrganizationResponse, error) {
-	return &identitypb.LookupOrganizationResponse{Organization: &identitypb.Organization{BrandId: "brand"}}, nil
+func (g *groupOfHouses) LookupOrganization(ctx context.Context, _ *identitypb.LookupOrganizationRequest, _ ...grpc.CallOption) (*identitypb.LookupOrganizationResponse, error) {
+	house := store.OriginOf(ctx).Tenant
+	if !slices.Contains(g.houses, house) {
+		return nil, status.Error(codes.NotFound, "no such organization")
+	}
+	return &identitypb.LookupOrganizationResponse{Organization: &identitypb.Organization{BrandId: cmp.Or(g.moved[house], "brand")}}, nil
 }
 
 func (g *groupOfHouses) LookupBrand(context.Context, *identitypb.LookupBrandRequest, ...grpc.CallOption) (*identitypb.LookupBrandResponse, error) {
@@ -363,4 +372,60 @@ func TestAnOrganizationThatIsPurgedIsForgotten(t *testing.T) {
 	if members, err := c.membersOf(c.at("house0"), "brand"); err != nil || !slices.Equal(members, c.group.houses) {
 		t.Errorf("members: %q, %v", members, err)
 	}
+}
+
+// An organization that came into another brand keeps what its people have, by roles that are its
+// own from then on, and offers what its new brand does; one that came back has what its
+// brand changed meanwhile.
+func TestAnOrganizationSettlesInItsBrand(t *testing.T) {
+	c := newChain(t, 3)
+	role := c.role("Web", "Calendar")
+	c.must(c.give("house1", "uma", role))
+	c.must(c.edit("house1", func(l *loader) error { return l.createRole(boss(), &pb.Role{Id: "own", Name: "Desk"}) }))
+	c.must(c.edit("other brand", func(l *loader) error {
+		return roles.Put(l.tx, &pb.Role{Id: "theirs", BrandId: "other brand", Name: "Night"})
+	}))
+	c.must(c.edit("house2", func(l *loader) error {
+		r, _ := roles.Get(l.tx, role)
+		r.Keys = []string{"Web"}
+		return roles.Put(l.tx, r)
+	}))
+	c.group.moved = map[string]string{"house1": "other brand"}
+	for range 2 { // the second changes nothing
+		c.must(c.settleAll(t.Context()))
+	}
+	want := map[string]string{"own": "Desk", role: "Desk 2", "theirs": "Night of other brand"}
+	got := map[string]string{}
+	c.must(c.db.View(c.at("house1"), func(tx *store.Tx) error {
+		for r := range roles.All(tx) {
+			got[r.GetId()] = r.GetName()
+			if r.GetBrandId() != "" {
+				got[r.GetId()] += " of " + r.GetBrandId()
+			}
+		}
+		return nil
+	}))
+	if !maps.Equal(got, want) || !c.keyOf("house1", "uma", "Calendar") {
+		t.Errorf("in another brand: got %v, want %v", got, want)
+	}
+	c.must(c.db.View(c.at("house2"), func(tx *store.Tx) error {
+		if r, _ := roles.Get(tx, role); !slices.Equal(r.GetKeys(), []string{"Calendar", "Web"}) {
+			t.Errorf("what the brand changed meanwhile: %v", r)
+		}
+		return nil
+	}))
+	e := c.update(updateRequest(role, "Web"))
+	c.must(e.hold(c.at("house0")))
+	c.must(c.edit("house2", func(l *loader) error {
+		r, _ := roles.Get(l.tx, role)
+		r.Description = "while an edit goes on"
+		return roles.Put(l.tx, r)
+	}))
+	c.must(c.settleAll(t.Context()))
+	c.must(c.db.View(c.at("house2"), func(tx *store.Tx) error {
+		if r, _ := roles.Get(tx, role); r.GetDescription() == "" {
+			t.Error("it settled while an edit went on")
+		}
+		return nil
+	}))
 }

@@ -2,6 +2,7 @@ package permissions
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -96,11 +97,16 @@ func (s *service) joinBrand(ctx context.Context, brand string) (offered []*pb.Ro
 	if brand == "" {
 		return nil, nil
 	}
-	organization := store.OriginOf(ctx).Tenant
-	err = s.db.Update(inBrand(ctx, brand), func(tx *store.Tx) error {
-		offered = slices.Collect(roles.All(tx))
-		return addMember(tx, organization)
-	})
+	organization, is := store.OriginOf(ctx).Tenant, false
+	look := func(tx *store.Tx) error {
+		offered, is = slices.Collect(roles.All(tx)), brandMembers.Has(tx, organization)
+		return nil
+	}
+	// Most are there already; looking costs no turn at writing.
+	if err := s.db.View(inBrand(ctx, brand), look); err != nil || is {
+		return offered, err
+	}
+	err = s.db.Update(inBrand(ctx, brand), func(tx *store.Tx) error { return errors.Join(look(tx), addMember(tx, organization)) })
 	return offered, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -394,4 +395,36 @@ func (w *suiteWalk) createKey(ctx context.Context, by credential) error {
 		w.add(resp.GetToken(), by.organization, by.behind)
 	}
 	return err
+}
+
+// TestWalksThroughIdentityFindARaise holds the check of the walks itself against what they must
+// not let pass.
+func TestWalksThroughIdentityFindARaise(t *testing.T) {
+	set := func(names ...string) (s catalog.Set) {
+		for _, name := range names {
+			s.Add(catalog.MustGrant(name))
+		}
+		return s
+	}
+	owner := set("Organization: Owner", "Organization: Users", "Calendar")
+	before := map[seat]catalog.Set{
+		{"here", "owner"}: owner, {"there", "owner"}: owner, {"here", "uma"}: set("Calendar", "Contacts"), {"there", "uma"}: set("Calendar"),
+	}
+	for name, c := range map[string]struct {
+		change map[seat]catalog.Set
+		fails  bool
+	}{
+		"nothing":                         {nil, false},
+		"what the caller has, to another": {map[seat]catalog.Set{{"there", "gus"}: set("Contacts")}, false},
+		"what the caller lacks":           {map[seat]catalog.Set{{"here", "gus"}: set("Invoices")}, true},
+		"more to himself":                 {map[seat]catalog.Set{{"here", "uma"}: set("Calendar", "Contacts", "Invoices")}, true},
+		"more to himself elsewhere":       {map[seat]catalog.Set{{"there", "uma"}: set("Calendar", "Contacts")}, true},
+		"no owner":                        {map[seat]catalog.Set{{"there", "owner"}: set("Calendar")}, true},
+	} {
+		w := &suiteWalk{organizations: []string{"here", "there"}, held: maps.Clone(before)}
+		maps.Copy(w.held, c.change)
+		if err := w.check(before, credential{"", "here", "uma"}); (err != nil) != c.fails {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
