@@ -257,7 +257,7 @@ func TestReplicasWatch(t *testing.T) {
 	tr := trial.New(t, "watch: pausing writers, compaction, slow and frozen consumers, on three replicas", "postgres")
 	for range trial.Times(1, 20) {
 		tr.Tried()
-		tr.Checked(storetest.NeverSkips(t, samples, replicas(t, 3)...))
+		t.Run("three", func(t *testing.T) { tr.Checked(storetest.NeverSkips(t, samples, replicas(t, 3)...)) })
 	}
 }
 
