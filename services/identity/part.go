@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
 	permissionspb "latchkey.dev/gen/go/latchkey/permissions/v1"
 	schedulingpb "latchkey.dev/gen/go/latchkey/scheduling/v1"
 
@@ -51,12 +52,15 @@ type service struct {
 	random io.Reader
 	grants permissionspb.GrantServiceClient
 	agents schedulingpb.ServiceAgentServiceClient
-	hub    *lease.Hub
-	hasher *hasher
-	public grpc.ClientConnInterface // to this process, as anybody outside has it
-	issuer string                   // under which tokens are issued; empty where HTTP is off
-	keys   *keyring                 // that sign them; nil where HTTP is off
-	sealer *seal.Box                // nil if there is a sealError
+	// keepers look after the stores of the services that keep something of organizations.
+	keepers map[string]operatorpb.OperatorServiceClient
+	erase   chan struct{} // has a token when there is something for eraseForever
+	hub     *lease.Hub
+	hasher  *hasher
+	public  grpc.ClientConnInterface // to this process, as anybody outside has it
+	issuer  string                   // under which tokens are issued; empty where HTTP is off
+	keys    *keyring                 // that sign them; nil where HTTP is off
+	sealer  *seal.Box                // nil if there is a sealError
 	// sealError is why secrets cannot be sealed, and so second factors not be kept.
 	sealError error
 	salt      []byte // of unknown addresses
@@ -98,13 +102,19 @@ func (s *service) serve(env *server.Env) error {
 		return err
 	}
 	env.GoAlone("upkeep", s.upkeep)
+	env.GoAlone("erasure", s.eraseForever)
 	return s.offerClaim(env.BootstrapCode, env.Addr)
 }
 
 func newService(env *server.Env) *service {
 	sealer, sealError := env.Seal()
 	relyingParty, passkeyError := newRelyingParty(env.Passkeys)
+	keepers := map[string]operatorpb.OperatorServiceClient{}
+	for _, name := range []string{"identity", "permissions", "servicerequest", "scheduling", "invoicing"} {
+		keepers[name] = operatorpb.NewOperatorServiceClient(env.Conn(name))
+	}
 	return &service{
+		keepers: keepers, erase: make(chan struct{}, 1),
 		relyingParty: relyingParty, passkeyError: passkeyError,
 		sealer: sealer, sealError: sealError,
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,

@@ -158,7 +158,7 @@ func eraseOrganization(tx *store.Tx, id string) error {
 	seedings.Delete(tx, id)
 	organizations.Delete(tx, id)
 	tx.EraseHistory(organizations.Name(), id)
-	return nil
+	return erasures.Put(tx, &identitystorepb.Erasure{Id: id})
 }
 
 // eraseKeys removes a number of the API keys of an organization or a brand, and returns how
@@ -221,7 +221,7 @@ func eraseBrand(tx *store.Tx, id string) error {
 	}
 	brands.Delete(tx, id)
 	tx.EraseHistory(brands.Name(), id)
-	return nil
+	return erasures.Put(tx, &identitystorepb.Erasure{Id: id})
 }
 
 // purgeFields erases custom fields that were deleted long enough ago.

@@ -188,13 +188,14 @@ var (
 			OfOrganization((*identitystorepb.Seeding).GetOrganizationId)
 	forgettings = store.NewCollection("forgetting", (*identitystorepb.Forgetting).GetId).
 			OfOrganization((*identitystorepb.Forgetting).GetOrganizationId)
-	claims = store.NewCollection("claim", (*identitystorepb.Claim).GetId).Stays("it is of this installation")
+	erasures = store.NewCollection("erasure", (*identitystorepb.Erasure).GetId).Stays("the organization is not here any more")
+	claims   = store.NewCollection("claim", (*identitystorepb.Claim).GetId).Stays("it is of this installation")
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
-	reopenings, forgettings, customFields, labels, billingAccounts,
+	reopenings, forgettings, erasures, customFields, labels, billingAccounts,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
 
 func userKey(organization, user string) string { return organization + "/" + user }

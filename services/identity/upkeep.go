@@ -30,6 +30,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "expired sessions", s.removeExpired)
 		s.removeAll(ctx, "closed brands", s.purgeBrands)
 		s.removeAll(ctx, "closed organizations", s.purgeOrganizations)
+		s.wakeEraser()
 		s.removeAll(ctx, "ended memberships", s.purgeUsers)
 		s.removeAll(ctx, "keys of erased members", s.forgetAll)
 		s.purge(ctx, "deleted custom fields", purgeFields)

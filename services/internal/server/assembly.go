@@ -30,7 +30,13 @@ func (p *Process) env(part Part) *Env {
 		Journal: p.journals[part.Name],
 		HTTP:    p.http,
 		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()),
-		Blobs: func(ctx context.Context) (*blob.Bucket, error) { return p.openBlobs(ctx, part.Name) },
+		Blobs: func(ctx context.Context) (*blob.Bucket, error) {
+			b, err := p.openBlobs(ctx, part.Name)
+			if err == nil {
+				p.blobs[part.Name] = b
+			}
+			return b, err
+		},
 	}
 	sources := map[string]bool{}
 	e.Consume = func(source string, handle EventHandler, types ...string) {

@@ -60,7 +60,8 @@ type Env struct {
 	Journal *journal.Source
 	// AddHub offers a source of leases to the suite.
 	AddHub func(*lease.Hub)
-	// Blobs opens the part's own store of blobs.
+	// Blobs opens the part's own store of blobs. Each key begins with a tenant and a slash:
+	// what is there goes when the tenant is erased.
 	Blobs func(context.Context) (*blob.Bucket, error)
 	// HTTP takes the paths that the part serves beside gRPC; nil where HTTP is off.
 	HTTP *HTTP

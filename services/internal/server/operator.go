@@ -3,8 +3,12 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"time"
 
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
 	"google.golang.org/grpc"
 
 	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
@@ -19,7 +23,8 @@ import (
 // SECURITY: its methods are internal. Who has the service key may read everything anyhow.
 type operator struct {
 	operatorpb.UnimplementedOperatorServiceServer
-	stores   map[string]*store.DB // by part
+	stores   map[string]*store.DB    // by part
+	blobs    map[string]*blob.Bucket // by part that keeps some
 	importer *importer
 	draining <-chan struct{}
 }
@@ -100,6 +105,45 @@ func (s *operator) VerifyStore(req *operatorpb.VerifyStoreRequest, stream grpc.S
 		return fault.Unreachable(req.GetService())
 	}
 	return err
+}
+
+// eraseTime is for how long one call of EraseTenant goes on.
+const eraseTime = 5 * time.Second
+
+func (s *operator) EraseTenant(ctx context.Context, req *operatorpb.EraseTenantRequest) (*operatorpb.EraseTenantResponse, error) {
+	db, err := s.store(req.GetService())
+	if err != nil {
+		return nil, err
+	}
+	if err := eraseFiles(ctx, s.blobs[req.GetService()], req.GetTenant()); err != nil {
+		return nil, err
+	}
+	more := true
+	for end := time.Now().Add(eraseTime); more && time.Now().Before(end); {
+		if more, err = db.EraseTenant(ctx, req.GetTenant()); err != nil {
+			return nil, err
+		}
+	}
+	return &operatorpb.EraseTenantResponse{More: more}, nil
+}
+
+// eraseFiles deletes a tenant's blobs.
+func eraseFiles(ctx context.Context, blobs *blob.Bucket, tenant string) error {
+	if blobs == nil {
+		return nil
+	}
+	for files := blobs.List(&blob.ListOptions{Prefix: tenant + "/"}); ; {
+		file, err := files.Next(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = blobs.Delete(ctx, file.Key)
+		}
+		if err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+			return fmt.Errorf("erase the files of %s: %w", tenant, err)
+		}
+	}
 }
 
 func (s *operator) CompactStore(req *operatorpb.CompactStoreRequest, stream grpc.ServerStreamingServer[operatorpb.CompactStoreResponse]) error {

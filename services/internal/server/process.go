@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"gocloud.dev/blob"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -43,6 +44,7 @@ type Process struct {
 	leases   *lease.Server
 	hubs     []*lease.Hub
 	stores   map[string]*store.DB
+	blobs    map[string]*blob.Bucket
 	first    map[string]bool     // parts whose store is new
 	replicas map[string]*replica // by part, those whose store other processes can share
 	sessions *lease.Cache[authz.Session]
@@ -78,7 +80,7 @@ type Options struct {
 func Start(ctx context.Context, config Config, parts []Part, o Options) (*Process, error) {
 	p := &Process{
 		config: config, parts: parts, log: o.Log, now: o.Now,
-		stores: map[string]*store.DB{}, first: map[string]bool{}, replicas: map[string]*replica{}, leases: lease.NewServer(),
+		stores: map[string]*store.DB{}, blobs: map[string]*blob.Bucket{}, first: map[string]bool{}, replicas: map[string]*replica{}, leases: lease.NewServer(),
 		serving: make(chan struct{}), draining: make(chan struct{}),
 	}
 	if p.now == nil {
@@ -232,7 +234,7 @@ func (p *Process) startParts(context.Context) error {
 	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
 	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{
-		stores: p.stores, draining: p.draining,
+		stores: p.stores, blobs: p.blobs, draining: p.draining,
 		importer: &importer{stores: p.stores, seal: sync.OnceValues(p.openSeal), passkeys: p.config.passkeys(p.Issuer()).Domain},
 	})
 	p.openDecisions()

@@ -32,6 +32,7 @@ type declared interface {
 	attach(*Schema)
 	traveller
 	declaredIndexes() []declaredIndex
+	deleteSome(tx *Tx, most int) int
 	verify(j *verifier, tx *Tx, record Pair) error
 	verifyGone(j *verifier, tx *Tx, history Pair) error
 }

@@ -820,6 +820,107 @@ func (x *CompactStoreResponse) GetDone() bool {
 	return false
 }
 
+// Request of OperatorService.EraseTenant.
+type EraseTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose store, for example "invoicing".
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The organization or the brand.
+	Tenant        string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseTenantRequest) Reset() {
+	*x = EraseTenantRequest{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseTenantRequest) ProtoMessage() {}
+
+func (x *EraseTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseTenantRequest.ProtoReflect.Descriptor instead.
+func (*EraseTenantRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EraseTenantRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *EraseTenantRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+// Response of OperatorService.EraseTenant.
+type EraseTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether there may be more, so that it is to be called again.
+	More          bool `protobuf:"varint,1,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseTenantResponse) Reset() {
+	*x = EraseTenantResponse{}
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseTenantResponse) ProtoMessage() {}
+
+func (x *EraseTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_operator_v1_operator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseTenantResponse.ProtoReflect.Descriptor instead.
+func (*EraseTenantResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_operator_v1_operator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EraseTenantResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 var File_latchkey_operator_v1_operator_proto protoreflect.FileDescriptor
 
 const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
@@ -875,7 +976,12 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\fbefore_bytes\x18\x02 \x01(\x03R\vbeforeBytes\x12\x1f\n" +
 	"\vafter_bytes\x18\x03 \x01(\x03R\n" +
 	"afterBytes\x12\x12\n" +
-	"\x04done\x18\x04 \x01(\bR\x04done*\x9c\x01\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"[\n" +
+	"\x12EraseTenantRequest\x12#\n" +
+	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12 \n" +
+	"\x06tenant\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06tenant\")\n" +
+	"\x13EraseTenantResponse\x12\x12\n" +
+	"\x04more\x18\x01 \x01(\bR\x04more*\x9c\x01\n" +
 	"\n" +
 	"ImportStep\x12\x1b\n" +
 	"\x17IMPORT_STEP_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -883,11 +989,12 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\x11IMPORT_STEP_STAGE\x10\x02\x12\x14\n" +
 	"\x10IMPORT_STEP_LIST\x10\x03\x12\x15\n" +
 	"\x11IMPORT_STEP_ADMIT\x10\x04\x12\x16\n" +
-	"\x12IMPORT_STEP_FINISH\x10\x052\xcb\x04\n" +
+	"\x12IMPORT_STEP_FINISH\x10\x052\xb7\x05\n" +
 	"\x0fOperatorService\x12d\n" +
 	"\tReadPairs\x12&.latchkey.operator.v1.ReadPairsRequest\x1a'.latchkey.operator.v1.ReadPairsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fWatchTenants\x12).latchkey.operator.v1.WatchTenantsRequest\x1a*.latchkey.operator.v1.WatchTenantsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12l\n" +
-	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12o\n" +
+	"\vVerifyStore\x12(.latchkey.operator.v1.VerifyStoreRequest\x1a).latchkey.operator.v1.VerifyStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12j\n" +
+	"\vEraseTenant\x12(.latchkey.operator.v1.EraseTenantRequest\x1a).latchkey.operator.v1.EraseTenantResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fCompactStore\x12).latchkey.operator.v1.CompactStoreRequest\x1a*.latchkey.operator.v1.CompactStoreResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12\x81\x01\n" +
 	"\x12ImportOrganization\x12/.latchkey.operator.v1.ImportOrganizationRequest\x1a0.latchkey.operator.v1.ImportOrganizationResponse\"\x06\x8a\xb5\x18\x02(\x01(\x01B5Z3latchkey.dev/gen/go/latchkey/operator/v1;operatorpbb\x06proto3"
 
@@ -904,7 +1011,7 @@ func file_latchkey_operator_v1_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_operator_v1_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_latchkey_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_latchkey_operator_v1_operator_proto_goTypes = []any{
 	(ImportStep)(0),                    // 0: latchkey.operator.v1.ImportStep
 	(*ImportOrganizationRequest)(nil),  // 1: latchkey.operator.v1.ImportOrganizationRequest
@@ -918,26 +1025,30 @@ var file_latchkey_operator_v1_operator_proto_goTypes = []any{
 	(*VerifyStoreResponse)(nil),        // 9: latchkey.operator.v1.VerifyStoreResponse
 	(*CompactStoreRequest)(nil),        // 10: latchkey.operator.v1.CompactStoreRequest
 	(*CompactStoreResponse)(nil),       // 11: latchkey.operator.v1.CompactStoreResponse
-	nil,                                // 12: latchkey.operator.v1.ImportBegin.RenamesEntry
-	(*v1.Pair)(nil),                    // 13: latchkey.store.v1.Pair
+	(*EraseTenantRequest)(nil),         // 12: latchkey.operator.v1.EraseTenantRequest
+	(*EraseTenantResponse)(nil),        // 13: latchkey.operator.v1.EraseTenantResponse
+	nil,                                // 14: latchkey.operator.v1.ImportBegin.RenamesEntry
+	(*v1.Pair)(nil),                    // 15: latchkey.store.v1.Pair
 }
 var file_latchkey_operator_v1_operator_proto_depIdxs = []int32{
 	2,  // 0: latchkey.operator.v1.ImportOrganizationRequest.begin:type_name -> latchkey.operator.v1.ImportBegin
 	0,  // 1: latchkey.operator.v1.ImportBegin.step:type_name -> latchkey.operator.v1.ImportStep
-	12, // 2: latchkey.operator.v1.ImportBegin.renames:type_name -> latchkey.operator.v1.ImportBegin.RenamesEntry
-	13, // 3: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
+	14, // 2: latchkey.operator.v1.ImportBegin.renames:type_name -> latchkey.operator.v1.ImportBegin.RenamesEntry
+	15, // 3: latchkey.operator.v1.ReadPairsResponse.pairs:type_name -> latchkey.store.v1.Pair
 	4,  // 4: latchkey.operator.v1.OperatorService.ReadPairs:input_type -> latchkey.operator.v1.ReadPairsRequest
 	6,  // 5: latchkey.operator.v1.OperatorService.WatchTenants:input_type -> latchkey.operator.v1.WatchTenantsRequest
 	8,  // 6: latchkey.operator.v1.OperatorService.VerifyStore:input_type -> latchkey.operator.v1.VerifyStoreRequest
-	10, // 7: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
-	1,  // 8: latchkey.operator.v1.OperatorService.ImportOrganization:input_type -> latchkey.operator.v1.ImportOrganizationRequest
-	5,  // 9: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
-	7,  // 10: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
-	9,  // 11: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
-	11, // 12: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
-	3,  // 13: latchkey.operator.v1.OperatorService.ImportOrganization:output_type -> latchkey.operator.v1.ImportOrganizationResponse
-	9,  // [9:14] is the sub-list for method output_type
-	4,  // [4:9] is the sub-list for method input_type
+	12, // 7: latchkey.operator.v1.OperatorService.EraseTenant:input_type -> latchkey.operator.v1.EraseTenantRequest
+	10, // 8: latchkey.operator.v1.OperatorService.CompactStore:input_type -> latchkey.operator.v1.CompactStoreRequest
+	1,  // 9: latchkey.operator.v1.OperatorService.ImportOrganization:input_type -> latchkey.operator.v1.ImportOrganizationRequest
+	5,  // 10: latchkey.operator.v1.OperatorService.ReadPairs:output_type -> latchkey.operator.v1.ReadPairsResponse
+	7,  // 11: latchkey.operator.v1.OperatorService.WatchTenants:output_type -> latchkey.operator.v1.WatchTenantsResponse
+	9,  // 12: latchkey.operator.v1.OperatorService.VerifyStore:output_type -> latchkey.operator.v1.VerifyStoreResponse
+	13, // 13: latchkey.operator.v1.OperatorService.EraseTenant:output_type -> latchkey.operator.v1.EraseTenantResponse
+	11, // 14: latchkey.operator.v1.OperatorService.CompactStore:output_type -> latchkey.operator.v1.CompactStoreResponse
+	3,  // 15: latchkey.operator.v1.OperatorService.ImportOrganization:output_type -> latchkey.operator.v1.ImportOrganizationResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -958,7 +1069,7 @@ func file_latchkey_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_operator_v1_operator_proto_rawDesc), len(file_latchkey_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	OperatorService_ReadPairs_FullMethodName          = "/latchkey.operator.v1.OperatorService/ReadPairs"
 	OperatorService_WatchTenants_FullMethodName       = "/latchkey.operator.v1.OperatorService/WatchTenants"
 	OperatorService_VerifyStore_FullMethodName        = "/latchkey.operator.v1.OperatorService/VerifyStore"
+	OperatorService_EraseTenant_FullMethodName        = "/latchkey.operator.v1.OperatorService/EraseTenant"
 	OperatorService_CompactStore_FullMethodName       = "/latchkey.operator.v1.OperatorService/CompactStore"
 	OperatorService_ImportOrganization_FullMethodName = "/latchkey.operator.v1.OperatorService/ImportOrganization"
 )
@@ -34,7 +35,8 @@ const (
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
 // process only, so that the commands backup, verify, copy, compact, export and import ask
-// it for what they need. They prove with the suite's service key that they may.
+// it for what they need. They prove with the suite's service key that they may. Identity asks
+// for EraseTenant.
 type OperatorServiceClient interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -52,6 +54,12 @@ type OperatorServiceClient interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(ctx context.Context, in *VerifyStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyStoreResponse], error)
+	// Removes what a service keeps of an organization or a brand that was erased for good:
+	// records, files, journal, and what it noted of calls. Identity asks for it when it has
+	// erased its own, and again until nothing is left. Where the journal ended stays.
+	// Fails with NOT_FOUND if this process does not keep the service's store.
+	// Example: {"service": "invoicing", "tenant": "019a2b3c-0000-7000-8000-000000000001"}
+	EraseTenant(ctx context.Context, in *EraseTenantRequest, opts ...grpc.CallOption) (*EraseTenantResponse, error)
 	// Makes the file of a store as small as what is in it. Sends how far it has come from
 	// time to time, and at last what the file was and is. Calls go on meanwhile.
 	// Fails with NOT_FOUND if this process does not keep the service's store, and
@@ -124,6 +132,16 @@ func (c *operatorServiceClient) VerifyStore(ctx context.Context, in *VerifyStore
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreClient = grpc.ServerStreamingClient[VerifyStoreResponse]
 
+func (c *operatorServiceClient) EraseTenant(ctx context.Context, in *EraseTenantRequest, opts ...grpc.CallOption) (*EraseTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseTenantResponse)
+	err := c.cc.Invoke(ctx, OperatorService_EraseTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorServiceClient) CompactStore(ctx context.Context, in *CompactStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CompactStoreResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[2], OperatorService_CompactStore_FullMethodName, cOpts...)
@@ -162,7 +180,8 @@ type OperatorService_ImportOrganizationClient = grpc.ClientStreamingClient[Impor
 //
 // OperatorService looks after the stores of a process. A store in files is open in one
 // process only, so that the commands backup, verify, copy, compact, export and import ask
-// it for what they need. They prove with the suite's service key that they may.
+// it for what they need. They prove with the suite's service key that they may. Identity asks
+// for EraseTenant.
 type OperatorServiceServer interface {
 	// Returns the first rows of a range of keys, as the store's engine has them, of one
 	// snapshot: about a megabyte of them, and none only if there are none.
@@ -180,6 +199,12 @@ type OperatorServiceServer interface {
 	// Fails with NOT_FOUND if this process does not keep the service's store.
 	// Example: {"service": "invoicing"}
 	VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error
+	// Removes what a service keeps of an organization or a brand that was erased for good:
+	// records, files, journal, and what it noted of calls. Identity asks for it when it has
+	// erased its own, and again until nothing is left. Where the journal ended stays.
+	// Fails with NOT_FOUND if this process does not keep the service's store.
+	// Example: {"service": "invoicing", "tenant": "019a2b3c-0000-7000-8000-000000000001"}
+	EraseTenant(context.Context, *EraseTenantRequest) (*EraseTenantResponse, error)
 	// Makes the file of a store as small as what is in it. Sends how far it has come from
 	// time to time, and at last what the file was and is. Calls go on meanwhile.
 	// Fails with NOT_FOUND if this process does not keep the service's store, and
@@ -212,6 +237,9 @@ func (UnimplementedOperatorServiceServer) WatchTenants(*WatchTenantsRequest, grp
 }
 func (UnimplementedOperatorServiceServer) VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyStore not implemented")
+}
+func (UnimplementedOperatorServiceServer) EraseTenant(context.Context, *EraseTenantRequest) (*EraseTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EraseTenant not implemented")
 }
 func (UnimplementedOperatorServiceServer) CompactStore(*CompactStoreRequest, grpc.ServerStreamingServer[CompactStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method CompactStore not implemented")
@@ -280,6 +308,24 @@ func _OperatorService_VerifyStore_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_VerifyStoreServer = grpc.ServerStreamingServer[VerifyStoreResponse]
 
+func _OperatorService_EraseTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).EraseTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_EraseTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).EraseTenant(ctx, req.(*EraseTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OperatorService_CompactStore_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(CompactStoreRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -308,6 +354,10 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadPairs",
 			Handler:    _OperatorService_ReadPairs_Handler,
+		},
+		{
+			MethodName: "EraseTenant",
+			Handler:    _OperatorService_EraseTenant_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

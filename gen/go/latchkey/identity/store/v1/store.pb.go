@@ -1526,6 +1526,53 @@ func (x *Forgetting) GetUserId() string {
 	return ""
 }
 
+// Erasure is an organization or a brand that was erased, and of which the services are
+// still to remove what they keep.
+type Erasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization or the brand.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erasure) Reset() {
+	*x = Erasure{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erasure) ProtoMessage() {}
+
+func (x *Erasure) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
+func (*Erasure) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Erasure) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 // Claim is the handing over of the suite to its first owner. There is one.
 type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1547,7 +1594,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1606,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1619,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Claim) GetId() string {
@@ -1756,7 +1803,9 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"Forgetting\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x17\n" +
-	"\auser_id\x18\x03 \x01(\tR\x06userId\"\xd9\x01\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\"\x19\n" +
+	"\aErasure\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xd9\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tcode_hash\x18\x02 \x01(\fR\bcodeHash\x12\x19\n" +
@@ -1778,7 +1827,7 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
@@ -1799,31 +1848,32 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Seeding)(nil),               // 16: latchkey.identity.store.v1.Seeding
 	(*Reopening)(nil),             // 17: latchkey.identity.store.v1.Reopening
 	(*Forgetting)(nil),            // 18: latchkey.identity.store.v1.Forgetting
-	(*Claim)(nil),                 // 19: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*Erasure)(nil),               // 19: latchkey.identity.store.v1.Erasure
+	(*Claim)(nil),                 // 20: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	20, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	20, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	20, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	20, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	20, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	20, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
-	20, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
-	20, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	20, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	20, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	20, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	20, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	20, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	20, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
-	20, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	20, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	21, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	21, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	21, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	21, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	21, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	21, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
+	21, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
+	21, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	21, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	21, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	21, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	21, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	21, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	21, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	21, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	21, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
 	21, // [21:21] is the sub-list for method output_type
 	21, // [21:21] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
@@ -1844,7 +1894,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
