@@ -2,6 +2,7 @@ package permissions_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/servertest"
+	"latchkey.dev/services/invoicing"
+	"latchkey.dev/services/servicerequest"
 )
 
 func (s *suite) brandRoles() pb.BrandRoleServiceClient { return pb.NewBrandRoleServiceClient(s.conn) }
@@ -341,4 +344,36 @@ func TestAnOrganizationThatIsGoneHoldsUpNothing(t *testing.T) {
 	owner = owner.signIn(owner.organization, webSurface)
 	_, err = owner.brandRoles().DeleteBrandRole(owner.ctx(), &pb.DeleteBrandRoleRequest{Id: r.GetId()})
 	mustNot(t, err)
+}
+
+// A replay of a change of a brand's role looks at the calls of every organization.
+func TestAReplayOfABrandsRoleLooksAtEveryOrganization(t *testing.T) {
+	owner := startWith(t, invoicing.Part, servicerequest.Part)
+	there := owner.elsewhere()
+	r := owner.brandRole("Desk", "Web", "Organization", "Organization: Users")
+	want := map[string]bool{}
+	for i, boss := range []*person{owner, there} {
+		admin, uma := boss.hire(fmt.Sprint("ada", i), r.GetId()), boss.add(fmt.Sprint("uma", i), "")
+		mustNot(t, admin.override(uma, "Web", pb.Effect_EFFECT_DENY))
+		admin.stored(uma)
+		want["SetOverride "+boss.organization+" "+admin.id], want["reads "+boss.organization+" "+admin.id] = true, true
+	}
+	resp, err := owner.replay(&pb.PreviewChangeRequest{Change: &pb.PreviewChangeRequest_UpdateBrandRole{
+		UpdateBrandRole: &pb.UpdateBrandRoleRequest{Role: &pb.Role{Id: r.GetId(), Keys: []string{"Web"}}, UpdateMask: mask("keys")},
+	}})
+	mustNot(t, err)
+	got := map[string]bool{}
+	for _, c := range resp.GetCalls() {
+		d := c.GetDecision()
+		got[d.GetMethod()[strings.LastIndex(d.GetMethod(), "/")+1:]+" "+d.GetOrganizationId()+" "+d.GetUserId()] = true
+	}
+	for _, r := range resp.GetReads() {
+		if r.GetGrant() == "Organization: Users" {
+			got["reads "+r.GetOrganizationId()+" "+r.GetUserId()] = true
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("replayed:\n got %v\nwant %v", got, want)
+	}
+	same(t, "after a replay", there.offered(r.GetId()), bare(r))
 }
