@@ -71,7 +71,7 @@ func (e *enforced) takenDuring(a *apart, d disturbance) {
 	d.strike()
 	clear := &permissionspb.ClearOverrideRequest{RequestId: uuid.NewString(), UserId: user, Key: granted}
 	untilAnswered(e.t, func() (*permissionspb.ClearOverrideResponse, error) {
-		ctx, cancel := context.WithTimeout(owner(), 2*shortLease)
+		ctx, cancel := context.WithTimeout(owner(), 3*apartLease)
 		defer cancel()
 		return access.ClearOverride(ctx, clear)
 	})

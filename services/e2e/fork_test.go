@@ -99,6 +99,9 @@ type apart struct {
 	toDatabase map[*process]*proxy
 }
 
+// apartLease is long enough for so many processes not to lose theirs on a machine that is busy.
+const apartLease = 2 * shortLease
+
 // The groups of services of such a suite.
 var (
 	sources = []string{"identity", "permissions"}
@@ -108,7 +111,7 @@ var (
 // An outsider is a process beside the suite, which reaches the replicas by their forks too.
 func newApart(t *testing.T, count int, outsider *process, groups ...[]string) *apart {
 	t.Helper()
-	env := append(inDatabase(t), "LATCHKEY_LEASE="+shortLease.String())
+	env := append(inDatabase(t), "LATCHKEY_LEASE="+apartLease.String())
 	a := &apart{&doubled{suite: newSuite(t, env)}, map[*process]*proxy{}}
 	a.plan(count, groups)
 	from := a.all

@@ -106,21 +106,26 @@ func (a *apart) testWithoutLeases(t *testing.T) {
 	w, c := a.watchLeaves(t, tr)
 	stop := w.callAlways()
 	defer stop()
-	w.wait(t, w.now(), c.registers, allowed)
-	for _, p := range sources {
-		p.fork.ways[deceived].hold(there, back)
-	}
-	tr.Tried()
-	w.make(c.what, c.registers, false, c.take)
 	subject := w.subject.Load()
-	w.wait(t, w.now(), subject.of(w.asked[1:]...), denied)
-	w.wait(t, w.now(), subject.of(a.number(deceived)), allowed)
-	for _, p := range sources {
-		p.fork.ways[deceived].release(there, back)
+	for tries := 0; tries < 10 && len(w.violations()) == 0; tries++ {
+		w.wait(t, w.now(), c.registers, allowed)
+		for _, p := range sources {
+			p.fork.ways[deceived].hold(there, back)
+		}
+		tr.Tried()
+		w.make(c.what, c.registers, false, c.take)
+		w.wait(t, w.now(), subject.of(w.asked[1:]...), denied)
+		// On a busy machine it may have lost its lease right before it was cut off.
+		w.wait(t, w.now(), subject.of(a.number(deceived)), allowed, refused)
+		for _, p := range sources {
+			p.fork.ways[deceived].release(there, back)
+		}
+		w.wait(t, w.now(), c.registers, denied)
+		w.make(c.what, c.registers, true, c.give)
 	}
 	stop()
 	for _, v := range w.violations() {
-		if !strings.Contains(v, "in invoicing 1: a call answered true") {
+		if !strings.Contains(v, "in invoicing 1: ") {
 			t.Errorf("found %q, and only invoicing 1 is without leases", v)
 		}
 		tr.Wrong("%s", v)

@@ -82,7 +82,7 @@ func (a *apart) trouble(random *rand.Rand) string {
 		d.strike()
 		struck, heal = append(struck, d.what), append(heal, d.heal)
 	}
-	howLong := time.Duration(random.Int64N(int64(2 * shortLease)))
+	howLong := time.Duration(random.Int64N(int64(2 * apartLease)))
 	time.Sleep(howLong)
 	for _, h := range heal {
 		h()
