@@ -23,6 +23,7 @@ var unshown = map[string]string{
 	"identity/failures":            "counts of what failed, for the next attempt",
 	"identity/session_hours":       "what scheduling said of when its session may be used",
 	"identity/reopening":           "a hash of what brings a brand back",
+	"identity/erasure":             "work that an erasure has left to do",
 	"identity/forgetting":          "work that an erasure has left to do",
 	"identity/imported_kind":       "how many hashes of a kind are left",
 	"identity/password_reset":      "a hash of what replaces a password",
