@@ -313,7 +313,7 @@ func (x *exampler) settled(m method, fd protoreflect.FieldDescriptor, value stri
 		}
 		return x.secrets[name]
 	}
-	if !idForm.MatchString(value) || name == "request_id" {
+	if !idForm.MatchString(value) || name == "request_id" || name == "tenant" {
 		return value
 	}
 	kind := strings.TrimSuffix(strings.TrimSuffix(name, "s"), "_id")
