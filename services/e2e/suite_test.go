@@ -23,6 +23,7 @@ import (
 
 	"latchkey.dev/services/demo"
 	"latchkey.dev/services/identity"
+	_ "latchkey.dev/services/internal/bucket" // as cmd/latchkey has it
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"

@@ -4,6 +4,7 @@ package main
 import (
 	"latchkey.dev/services/demo"
 	"latchkey.dev/services/identity"
+	_ "latchkey.dev/services/internal/bucket" // URLs of buckets
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/invoicing"

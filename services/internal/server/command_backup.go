@@ -21,7 +21,7 @@ import (
 func backupCommand() command {
 	return command{
 		name: "backup", operands: "FILE", summary: "write a backup of all services, also while they run",
-		about: `Writes everything that the services of this program keep into FILE, which must not exist yet: a path, the URL of an object in a bucket, for example file:///FOLDER/NAME, or - for standard output. The services may run meanwhile, and notice nothing: a store in files that a process has open is read through that process, which is found at --listen or --peers and knows the command by the service key.
+		about: `Writes everything that the services of this program keep into FILE, which must not exist yet: a path, the URL of an object in a bucket, for example s3://BUCKET/NAME, or - for standard output. The services may run meanwhile, and notice nothing: a store in files that a process has open is read through that process, which is found at --listen or --peers and knows the command by the service key.
 
 The backup is of one instant, the same in all services. Photos and videos are taken along only with --with-blobs. Whoever can read the file can read everything, so keep it as safe as the store. The service key is not in it.
 
@@ -204,6 +204,10 @@ func object(ctx context.Context, text string) (*blob.Bucket, string, error) {
 	return bucket, key, err
 }
 
+// objectPart is how much of an object is sent at once. A bucket takes 10,000 parts of one, and
+// each is in memory until it is there.
+const objectPart = 32 << 20
+
 func writeObject(ctx context.Context, target string, f func(io.Writer) error) error {
 	bucket, key, err := object(ctx, target)
 	if err != nil {
@@ -215,7 +219,9 @@ func writeObject(ctx context.Context, target string, f func(io.Writer) error) er
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w, err := bucket.NewWriter(ctx, key, &blob.WriterOptions{IfNotExist: true, ContentType: "application/octet-stream"})
+	w, err := bucket.NewWriter(ctx, key, &blob.WriterOptions{
+		IfNotExist: true, ContentType: "application/octet-stream", BufferSize: objectPart, MaxConcurrency: 2,
+	})
 	if err != nil {
 		return err
 	}
