@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"latchkey.dev/services/demo"
 )
 
 // s3 is a server that speaks as much of the protocol of Amazon S3 as the driver needs for
@@ -121,6 +123,20 @@ func refuseS3(w http.ResponseWriter, status int, code string) {
 	fmt.Fprintf(w, `<Error><Code>%s</Code><Message>refused</Message></Error>`, code)
 }
 
+// addPhoto gives the company a photo that is larger than a part of an object.
+func (s *suite) addPhoto(c *demo.Company) {
+	s.t.Helper()
+	photo := make([]byte, 36<<20)
+	rand.Read(photo) // it never fails
+	folder := filepath.Join(s.folder, "blobs", "servicerequest", c.Organization)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b"), photo, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // TestBucket backs up into a bucket, and exports into it. A backup that is cut off in its
 // middle leaves no object.
 func TestBucket(t *testing.T) {
@@ -128,15 +144,7 @@ func TestBucket(t *testing.T) {
 	s := one(t)
 	c := s.fill()
 	want := s.properties(c)
-	photo := make([]byte, 36<<20) // more than a part
-	rand.Read(photo)              // it never fails
-	folder := filepath.Join(s.folder, "blobs", "servicerequest", c.Organization)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b"), photo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.addPhoto(c)
 
 	b.refuse = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("partNumber") != "2" {
