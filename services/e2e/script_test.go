@@ -406,11 +406,21 @@ func showError(err error, tl *teller) string {
 		}
 		if bad, ok := d.(*errdetails.BadRequest); ok {
 			for _, v := range bad.GetFieldViolations() {
-				words = append(words, fmt.Sprintf("%s: %q", v.GetField(), v.GetDescription()))
+				words = append(words, fmt.Sprintf("%s: %q", v.GetField(), tl.named(v.GetDescription())))
 			}
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// named writes the ids in a sentence by their names.
+func (tl *teller) named(text string) string {
+	for _, k := range slices.Sorted(maps.Keys(tl.vars)) {
+		if tl.vars[k] != "" {
+			text = strings.ReplaceAll(text, tl.vars[k], "$"+k)
+		}
+	}
+	return text
 }
 
 // codeName returns PERMISSION_DENIED for codes.PermissionDenied.

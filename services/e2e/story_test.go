@@ -15,7 +15,7 @@ import (
 
 // TestStories tells each story in one process and in five.
 func TestStories(t *testing.T) {
-	for _, name := range []string{"day.txt", "access.txt", "moving.txt"} {
+	for _, name := range []string{"day.txt", "access.txt", "fields.txt", "moving.txt"} {
 		t.Run(name, func(t *testing.T) {
 			topologies(t, func(t *testing.T, s *suite) { newTeller(t, s).tell(name) })
 		})

@@ -85,6 +85,9 @@ func (s *service) tellWrongProof(ctx context.Context, c *identitystorepb.Challen
 	if !ok || wrong.Reason != faultpb.Reason_REASON_PROOF_WRONG {
 		return err
 	}
+	if factor == factorPasskey {
+		return s.tellWrongPasskey(ctx, c, err)
+	}
 	user := c.GetUserId()
 	counted := map[pb.Factor]counter{
 		factorPassword: sessionFailures(user), factorTOTP: totpGuesses(c), factorRecovery: recoveryFailures(user),
@@ -94,6 +97,46 @@ func (s *service) tellWrongProof(ctx context.Context, c *identitystorepb.Challen
 	}
 	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, factor: factor, from: placeOf(ctx)}
 	return s.tellFailure(ctx, counted, f, err)
+}
+
+// tellWrongPasskey counts the wrong answer of a passkey and tells of it. Whoever signs in by
+// nothing else says himself who he is: then those organizations are told that the person
+// may be in.
+//
+// SECURITY: of somebody whom nobody knows the same is written, but for the event.
+func (s *service) tellWrongPasskey(ctx context.Context, c *identitystorepb.Challenge, refusal error) error {
+	user := c.GetUserId()
+	if user == "" {
+		return refusal // it was no answer at all
+	}
+	account := user
+	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, from: placeOf(ctx)}
+	if alone(c) {
+		found, err := read(ctx, s, func(tx *store.Tx) (person, error) {
+			p := person{profile: &pb.Profile{Id: user}, named: c.GetOrganizationId(), from: f.from}
+			if !profiles.Has(tx, user) {
+				account = s.unknownAccount(user)
+			}
+			return findMemberships(tx, answerer(c, factorPasskey), p), nil
+		})
+		if err != nil {
+			return errors.Join(err, refusal)
+		}
+		f = found.failure()
+	}
+	f.factor = factorPasskey
+	if err := s.countFailure(ctx, passkeyFailures(account)); err != nil {
+		return errors.Join(err, refusal)
+	}
+	return s.tellFailure(ctx, passkeyFailures(account), f, refusal)
+}
+
+// tellFactorAdded tells each organization of a person of another way in that she has.
+func tellFactorAdded(tx *store.Tx, user string, factor pb.Factor) {
+	for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
+		tx.Involve(u.GetOrganizationId())
+		tx.Emit(&pb.FactorAdded{OrganizationId: u.GetOrganizationId(), UserId: user, Factor: factor})
+	}
 }
 
 // tellReuse tells the journal, with its end, why a session ends.

@@ -205,7 +205,7 @@ func factorOf(p *pb.Proof) pb.Factor {
 }
 
 // prove tells whether a proof is the right one, and returns what it uses up. That it is
-// wrong counts, before it is looked at; but not of a passkey, whose answer nobody guesses.
+// wrong counts, before it is looked at; but of a passkey, whose answer nobody guesses, after.
 func (s *service) prove(ctx context.Context, c *identitystorepb.Challenge, p *pb.Proof) (use, error) {
 	user := c.GetUserId()
 	switch p := p.GetProof().(type) {

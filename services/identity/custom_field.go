@@ -26,6 +26,26 @@ func customField(ctx context.Context, tx *store.Tx, id, etag string) (*pb.Custom
 	return f, customFields.Match(f, etag)
 }
 
+// redefine is do for a change of what an organization has defined. When it returns, no
+// service goes by what was defined before.
+func redefine[R proto.Message](ctx context.Context, s *service, req validated, f func(*store.Tx) (R, error)) (resp R, err error) {
+	change := func(ctx context.Context) (tags []string, err error) {
+		resp, err = do(ctx, s, req, f)
+		return []string{definitionsTag(authz.Caller(ctx).Organization)}, err
+	}
+	if req.GetValidateOnly() {
+		_, err = change(ctx)
+		return resp, err
+	}
+	return resp, s.publish(ctx, change)
+}
+
+// validated is a request that can be no more than checked.
+type validated interface {
+	proto.Message
+	GetValidateOnly() bool
+}
+
 // CreateCustomField implements pb.CustomFieldServiceServer.
 func (s *service) CreateCustomField(ctx context.Context, req *pb.CreateCustomFieldRequest) (*pb.CreateCustomFieldResponse, error) {
 	w := req.GetCustomField()
@@ -36,7 +56,7 @@ func (s *service) CreateCustomField(ctx context.Context, req *pb.CreateCustomFie
 	if err := checkField(fresh); err != nil {
 		return nil, err
 	}
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.CreateCustomFieldResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.CreateCustomFieldResponse, error) {
 		return &pb.CreateCustomFieldResponse{CustomField: fresh}, addField(tx, fresh)
 	})
 }
@@ -73,7 +93,7 @@ func (s *service) ListCustomFields(ctx context.Context, req *pb.ListCustomFields
 // UpdateCustomField implements pb.CustomFieldServiceServer.
 func (s *service) UpdateCustomField(ctx context.Context, req *pb.UpdateCustomFieldRequest) (*pb.UpdateCustomFieldResponse, error) {
 	w := req.GetCustomField()
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateCustomFieldResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.UpdateCustomFieldResponse, error) {
 		f, err := customField(ctx, tx, w.GetId(), w.GetEtag())
 		if err != nil {
 			return nil, err
@@ -97,7 +117,7 @@ func (s *service) UpdateCustomField(ctx context.Context, req *pb.UpdateCustomFie
 
 // DeleteCustomField implements pb.CustomFieldServiceServer.
 func (s *service) DeleteCustomField(ctx context.Context, req *pb.DeleteCustomFieldRequest) (*pb.DeleteCustomFieldResponse, error) {
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.DeleteCustomFieldResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.DeleteCustomFieldResponse, error) {
 		f, err := customField(ctx, tx, req.GetId(), req.GetEtag())
 		if err != nil || f.GetDeleteTime() != nil {
 			return &pb.DeleteCustomFieldResponse{CustomField: f}, err
@@ -109,7 +129,7 @@ func (s *service) DeleteCustomField(ctx context.Context, req *pb.DeleteCustomFie
 
 // UndeleteCustomField implements pb.CustomFieldServiceServer.
 func (s *service) UndeleteCustomField(ctx context.Context, req *pb.UndeleteCustomFieldRequest) (*pb.UndeleteCustomFieldResponse, error) {
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.UndeleteCustomFieldResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.UndeleteCustomFieldResponse, error) {
 		f, err := customField(ctx, tx, req.GetId(), req.GetEtag())
 		if err != nil || f.GetDeleteTime() == nil {
 			return &pb.UndeleteCustomFieldResponse{CustomField: f}, err

@@ -149,6 +149,10 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		endTokens(tx, w.Key)
 		return nil
 	},
+	"calendar disconnected": func(tx *store.Tx, w Whom) error {
+		endCalendar(tx, w.Organization, w.User)
+		return nil
+	},
 	"client deleted": func(tx *store.Tx, w Whom) error {
 		clients.Delete(tx, w.Client)
 		return nil
@@ -371,3 +375,17 @@ func Revision(ctx context.Context) int64 {
 	n, _ := read(ctx, last.Load(), func(tx *store.Tx) (int64, error) { return tx.Revision(), nil })
 	return n
 }
+
+// GiveApp sets up an authenticator app of somebody, which nobody has.
+func GiveApp(ctx context.Context, user string) error {
+	s := last.Load()
+	return s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		return s.setUpTOTP(tx, &identitystorepb.Challenge{UserId: user, TotpSecret: make([]byte, totpSecret)}, 0)
+	})
+}
+
+// Notifiable are the events that people can be told of, with the full names of their messages.
+var Notifiable = notifiable
+
+// OrganizationSettings are the fields of an organization that can be changed.
+var OrganizationSettings = organizationSettings

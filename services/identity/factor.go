@@ -85,6 +85,7 @@ func (s *service) GetFactors(ctx context.Context, _ *pb.GetFactorsRequest) (*pb.
 		codes, _ := recoveryCodes.Get(tx, user)
 		return &pb.GetFactorsResponse{
 			TotpTime: totp.GetCreateTime(), RecoveryCodesLeft: int32(len(codes.GetHashes())), Passkeys: int32(len(passkeysOf(tx, user))),
+			Removals: removalsOf(tx, user),
 		}, nil
 	})
 }

@@ -40,6 +40,8 @@ const (
 	pathIssueReset path = "hand out a code for a password" // IssuePasswordReset
 	pathReset      path = "reset a password"               // ResetPassword
 
+	pathTakeFactor path = "take a factor from another" // RemoveUserFactor
+
 	pathNewClient   path = "make an OAuth client"              // CreateOauthClient, RotateOauthClientSecret
 	pathProve       path = "prove an OAuth client"             // every endpoint that clients call
 	pathKeyAsClient path = "exchange an API key"               // the token endpoint
@@ -49,6 +51,9 @@ const (
 	pathRedeem      path = "redeem a code"                     // the token endpoint, also of devices
 	pathRefresh     path = "renew tokens"                      // the token endpoint
 	pathClientCall  path = "show a token of a client's person" // ResolveSession
+
+	pathConnect  path = "connect a calendar"      // ConnectCalendar
+	pathCalendar path = "show a calendar's token" // ResolveSession
 )
 
 // subject is for whom a credential is to be issued or accepted, and by what.
@@ -75,6 +80,8 @@ type subject struct {
 	requestID    string      // by which it is
 	reopening    string      // id of what the shown code reopens
 
+	calendar string // connection whose token is shown
+
 	client       string // of OAuth
 	clientSecret string // SHA-256 of what the client proves itself with
 	keyToken     string // id of the token that an API key is shown with in place of a client
@@ -95,18 +102,18 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathBrandKey, pathKeyAsClient, pathMachine, pathMachineCall}, bySession...)
+	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathBrandKey, pathKeyAsClient, pathMachine, pathMachineCall, pathCalendar}, bySession...)
 	// issuing are those on which somebody signed in gets or changes a credential.
-	issuing = append([]path{pathPassword}, sensitive...)
+	issuing = append([]path{pathPassword, pathConnect}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
 	// changes the password proves it in the same call.
-	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathClose}
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathTakeFactor, pathClose}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
 	answering = []path{pathAnswer, pathPasskey, pathStepUp, pathConfirm}
 	// personal are those on which it is the person who comes in, and no machine.
-	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey}, bySession...)
+	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathCalendar}, bySession...)
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathBrandKey, pathKeyAsClient}
@@ -145,12 +152,13 @@ var blocks = []block{
 	{name: "key revoked", on: byKey, holds: keyNotActive},
 	{name: "key expired", on: byKey, holds: keyExpired},
 	{name: "key not proven", on: []path{pathKeyAsClient}, holds: keyTokenWrong},
+	{name: "calendar disconnected", on: []path{pathCalendar}, holds: calendarEnded},
 	{name: "client deleted", on: byClient, holds: clientGone},
 	{name: "client not proven", on: proving, holds: secretWrong},
 	{name: "code spent", on: []path{pathRedeem}, holds: codeSpent},
 	{name: "access token expired", on: calling, holds: accessExpired},
 	{name: "actor shut out", on: []path{pathActing}, holds: actorShutOut},
-	{name: "another organization named", on: append([]path{pathActing}, calling...), holds: otherNamed, refusal: organizationRefused},
+	{name: "another organization named", on: append([]path{pathActing, pathCalendar}, calling...), holds: otherNamed, refusal: organizationRefused},
 	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
 	{name: "challenge answered", on: answering, holds: challengeSpent},
 	{name: "factor removed", on: []path{pathAnswer, pathPasskey, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
@@ -181,6 +189,7 @@ var refusals = map[path]func() error{
 	pathReopen:    wrongReopenCode,
 
 	pathIssueReset: credentialsInvalid,
+	pathTakeFactor: credentialsInvalid,
 	pathReset:      resetFailed,
 
 	pathNewClient:   credentialsInvalid,
@@ -192,6 +201,9 @@ var refusals = map[path]func() error{
 	pathRedeem:      invalidGrant,
 	pathRefresh:     invalidGrant,
 	pathClientCall:  credentialsInvalid,
+
+	pathConnect:  credentialsInvalid,
+	pathCalendar: credentialsInvalid,
 }
 
 // admit is the one gate: whatever issues a credential and whatever accepts one asks

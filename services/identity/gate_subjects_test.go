@@ -84,6 +84,7 @@ func (c *caller) known() {
 	if !c.signedIn(c.personCall) {
 		c.t.Fatal("the fresh token of a client's person is not accepted")
 	}
+	mustNot(c.t, c.resolve(c.calendar))
 	if !c.signedIn(c.machineCall) {
 		c.t.Fatal("the fresh token of a client is not accepted")
 	}
@@ -131,7 +132,9 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	u.personSession = claims["sid"].(string)
 	u.machineCall = u.machineToken(u.machine.GetId(), u.machine.secret).str("access_token")
 	u.account = u.withAccount("OA", "Organization")
+	u.calendar = u.connect().GetFeedToken()
 	u.beneath = c.add("beneath-"+name, "US").user.GetId()
+	mustNot(c.t, identity.GiveApp(c.t.Context(), u.beneath))
 	actor := c.signIn(c.session.GetOrganizationId())
 	resp := actor.actFor(u)
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,7 +12,6 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/identity"
-	"latchkey.dev/services/internal/servertest"
 )
 
 // ways is how the gate's test goes each path. None of them changes anything, so that
@@ -120,6 +118,17 @@ var ways = map[string]func(*caller) error{
 		_, err := c.brands().CloseBrand(c.ctx(), &pb.CloseBrandRequest{Id: c.brand, Name: "Harbour Group", ValidateOnly: true})
 		return err
 	},
+	"take a factor from another": func(c *caller) error {
+		_, err := c.userFactors().RemoveUserFactor(c.ctx(), &pb.RemoveUserFactorRequest{
+			UserId: c.beneath, Factor: pb.Factor_FACTOR_TOTP, Reason: "lost", ValidateOnly: true,
+		})
+		return err
+	},
+	"connect a calendar": func(c *caller) error {
+		_, err := c.calendars().ConnectCalendar(c.ctx(), &pb.ConnectCalendarRequest{ValidateOnly: true})
+		return err
+	},
+	"show a calendar's token": func(c *caller) error { return c.resolve(c.calendar) },
 	"change the password": func(c *caller) error {
 		_, err := c.profiles().ChangePassword(c.ctx(), &pb.ChangePasswordRequest{
 			CurrentPassword: c.password, NewPassword: "one that nobody will use", ValidateOnly: true,
@@ -176,6 +185,10 @@ var calls = map[string]func(owner, c *caller) error{
 		if err == nil && c.brandKeyID != "" {
 			_, err = owner.brandKeys().RevokeBrandApiKey(owner.ctx(), &pb.RevokeBrandApiKeyRequest{Id: c.brandKeyID})
 		}
+		return err
+	},
+	"calendar disconnected": func(_, c *caller) error {
+		_, err := c.calendars().DisconnectCalendar(c.ctx(), &pb.DisconnectCalendarRequest{})
 		return err
 	},
 	"client deleted": func(_, c *caller) error {
@@ -260,10 +273,11 @@ var free = map[string][]string{
 	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"second factor not shown": allBut("sign in with a password"),
-	"second factor not shown in the session": allBut("change the password", "change a second factor", "confirm a second factor",
-		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "close a brand"),
+	"calendar disconnected":   allBut("show a calendar's token"),
+	"second factor not shown in the session": allBut("connect a calendar", "change the password", "change a second factor", "confirm a second factor",
+		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "take a factor from another", "close a brand"),
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
-		"hand out a code for a password", "close a brand"),
+		"hand out a code for a password", "take a factor from another", "close a brand"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
 		"issue a token to a service account's client", "show the token of a service account's client",
@@ -284,7 +298,7 @@ var free = map[string][]string{
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"sign in with a passkey", "show an API key's token", "show a brand's API key", "show an actor's token", "reset a password",
+	"sign in with a passkey", "show an API key's token", "show a brand's API key", "show an actor's token", "show a calendar's token", "reset a password",
 	"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.
@@ -329,26 +343,6 @@ func (s *subject) refused(when, path string, now *suite) {
 		check(s.t, path, err, codes.FailedPrecondition, "STEP_UP_NEEDED")
 	default:
 		s.t.Errorf("%s, %s, %s %s: got %v, want a refusal", when, path, s.block, s.how, err)
-	}
-}
-
-// The suite is claimed once, and with the code alone.
-func TestGateOfClaim(t *testing.T) {
-	s := newSuite(t, time.Now)
-	wrong := claimRequest()
-	wrong.Code = "a code that the operator did not choose"
-	for _, when := range []string{"at once", "after a restart"} {
-		_, err := s.bootstrap().ClaimOwnership(t.Context(), wrong)
-		check(t, when+", one-time code wrong", err, codes.Unauthenticated, "CREDENTIALS_INVALID")
-		s = s.again()
-	}
-	s.claim()
-	for _, when := range []string{"at once", "after a restart"} {
-		again := claimRequest()
-		again.RequestId = servertest.UUID(7)
-		_, err := s.bootstrap().ClaimOwnership(t.Context(), again)
-		check(t, when+", suite owned", err, codes.FailedPrecondition, "PRECONDITION_FAILED")
-		s = s.again()
 	}
 }
 

@@ -174,6 +174,24 @@ func (s *service) hoursOfSession(ctx context.Context, session *pb.Session) (*hou
 	})
 }
 
+// hoursOfToken finds out when what is called by a token may be used.
+func (s *service) hoursOfToken(ctx context.Context, id string) (*hours, error) {
+	var session *pb.Session
+	feed, err := read(ctx, s, func(tx *store.Tx) (*pb.CalendarConnection, error) {
+		t, _ := tokens.Get(tx, id)
+		session, _ = sessions.Get(tx, t.GetSessionId())
+		feed, _ := calendars.Get(tx, t.GetSessionId())
+		return feed, nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case feed != nil:
+		return s.hoursOfCalendar(ctx, feed)
+	}
+	return s.hoursOfSession(ctx, session)
+}
+
 // hoursAt is what counts for a subject: what was asked just now, or else what is kept with
 // the session, or with that of whoever acts.
 func hoursAt(tx *store.Tx, s subject) *hours {

@@ -134,6 +134,8 @@ func openAct(tx *store.Tx, req *pb.ImpersonateUserRequest, caller *authz.Princip
 		Id: id, UserId: req.GetUserId(), ActorId: caller.ID, OrganizationId: caller.Organization, Reason: req.GetReason(),
 		CreateTime: now, ExpireTime: end, PurgeTime: timestamppb.New(tx.Now().Add(undeleteLife)),
 	}
+	tx.Involve(caller.Organization)
+	tx.Emit(&pb.ImpersonationBegan{OrganizationId: caller.Organization, UserId: i.GetUserId(), ActorId: caller.ID, ImpersonationId: id})
 	return i, impersonations.Put(tx, i)
 }
 

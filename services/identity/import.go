@@ -7,8 +7,10 @@ import (
 
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/customfield"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 )
@@ -24,6 +26,7 @@ type newcomer struct {
 	hash    passwordHash // nil without a password
 	text    string       // of the hash
 	example string       // of its kind; empty if such are made here
+	values  []*typepb.CustomValue
 }
 
 // ImportUsers implements pb.UserServiceServer.
@@ -42,6 +45,9 @@ func (s *service) ImportUsers(ctx context.Context, req *pb.ImportUsersRequest) (
 		}
 	}
 	return do(ctx, s, req, func(tx *store.Tx) (*pb.ImportUsersResponse, error) {
+		if err := checkNewcomers(tx, organization, people); err != nil {
+			return nil, err
+		}
 		resp := &pb.ImportUsersResponse{}
 		for i := range people {
 			u, added, err := people[i].join(tx, organization)
@@ -72,7 +78,7 @@ func (s *service) newcomers(users []*pb.ImportedUser) (people []newcomer, err er
 		first[email] = i
 		p := newcomer{
 			profile: &pb.Profile{Id: s.newPersonID(), Email: email, DisplayName: u.GetDisplayName()},
-			name:    u.GetDisplayName(), text: u.GetPasswordHash(),
+			name:    u.GetDisplayName(), text: u.GetPasswordHash(), values: u.GetCustomValues(),
 		}
 		if p.text != "" {
 			if p.hash, err = parsePassword(p.text); err != nil {
@@ -105,6 +111,25 @@ func (s *service) admitNewcomer(ctx context.Context, p *newcomer, organization s
 	return s.forgetFormer(ctx, organization, known.GetId(), validateOnly)
 }
 
+// checkNewcomers says which custom values will not do, of those who are no members yet.
+func checkNewcomers(tx *store.Tx, organization string, people []newcomer) error {
+	fields := fieldsOf(tx, organization, ofUser)
+	var wrong []fault.Violation
+	for i, p := range people {
+		if _, err := member(tx, organization, p.profile.GetId()); err == nil {
+			continue
+		}
+		err := customfield.Check(fmt.Sprintf("users[%d].custom_values", i), fields, nil, p.values)
+		if bad, ok := errors.AsType[*fault.Error](err); ok {
+			wrong = append(wrong, bad.Violations...)
+		}
+	}
+	if len(wrong) > 0 {
+		return fault.InvalidAll(wrong...)
+	}
+	return nil
+}
+
 // join makes somebody a member, unless he is one, and keeps who is new.
 func (p *newcomer) join(tx *store.Tx, organization string) (u *pb.User, added bool, err error) {
 	if personOr(tx, p.profile).GetId() != p.profile.GetId() {
@@ -122,7 +147,7 @@ func (p *newcomer) join(tx *store.Tx, organization string) (u *pb.User, added bo
 			return nil, false, err
 		}
 	}
-	u, err = addMember(tx, organization, p.profile, p.name, nil)
+	u, err = addMember(tx, organization, p.profile, p.name, p.values)
 	return u, true, err
 }
 

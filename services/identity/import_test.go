@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/servertest"
@@ -158,4 +159,35 @@ func TestShortPasswordNeedsASecondFactor(t *testing.T) {
 	change("nine owls in a tree")
 	_, err = tim.factors().DeleteTotp(tim.ctx(), &pb.DeleteTotpRequest{})
 	mustNot(t, err)
+}
+
+// SECURITY: an import is no way around the fields that CreateUser demands.
+func TestImportUsersWithCustomValues(t *testing.T) {
+	owner := owned(t)
+	known := owner.importUsers(imported("old", ""))
+	required := locker()
+	required.Required = true
+	f := owner.addField(required)
+	with := func(name string, n int64) *pb.ImportedUser {
+		u := imported(name, "")
+		u.CustomValues = []*typepb.CustomValue{{CustomFieldId: f.GetId(), Value: &typepb.CustomValue_Number{Number: n}}}
+		return u
+	}
+	_, err := owner.users().ImportUsers(owner.ctx(), &pb.ImportUsersRequest{
+		Users: []*pb.ImportedUser{imported("old", ""), imported("none", ""), with("good", 7), with("high", 401)},
+	})
+	check(t, "values that do not do", err, codes.InvalidArgument, "FIELD_INVALID")
+	var fields []string
+	for _, d := range status.Convert(err).Details() {
+		if bad, ok := d.(*errdetails.BadRequest); ok {
+			for _, v := range bad.GetFieldViolations() {
+				fields = append(fields, v.GetField())
+			}
+		}
+	}
+	sameNames(t, "what is wrong", fields, "users[1].custom_values", "users[3].custom_values[0]")
+	resp := owner.importUsers(imported("old", ""), with("good", 7))
+	if resp.GetAdded() != 1 || resp.GetUsers()[0].GetId() != known.GetUsers()[0].GetId() || resp.GetUsers()[1].GetCustomValues()[0].GetNumber() != 7 {
+		t.Errorf("got %v", resp)
+	}
 }

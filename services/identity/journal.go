@@ -31,6 +31,9 @@ func showJournal(j *journal.Source) {
 	journal.Show(j, organizations, pb.OrganizationService_GetOrganization_FullMethodName, ofOrganization((*pb.Organization).GetId, nil))
 	journal.Show(j, customFields, pb.CustomFieldService_GetCustomField_FullMethodName, ofOrganization((*pb.CustomField).GetOrganizationId, nil))
 	journal.Show(j, labels, pb.LabelService_GetLabel_FullMethodName, ofOrganization((*pb.Label).GetOrganizationId, nil))
+	journal.Show(j, notificationChoices, pb.NotificationService_GetNotificationChoices_FullMethodName, ofCaller((*pb.NotificationChoices).GetId))
+	journal.Show(j, notificationDefaults, pb.NotificationService_GetNotificationDefaults_FullMethodName,
+		ofOrganization((*pb.NotificationDefaults).GetId, nil))
 	journal.Show(j, billingAccounts, pb.BillingAccountService_GetBillingAccount_FullMethodName, ofOrganization((*pb.BillingAccount).GetId, nil))
 	journal.Show(j, users, pb.UserService_GetUser_FullMethodName, ofOrganization((*pb.User).GetOrganizationId, nil))
 	journal.Show(j, apiKeys, pb.ApiKeyService_ListApiKeys_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.ApiKey], error) {
@@ -39,12 +42,15 @@ func showJournal(j *journal.Source) {
 			return k.GetOrganizationId() == c.Organization && (k.GetBrandId() == "" || c.Has("Branding:ApiKeys"))
 		}, nil
 	})
+	journal.Show(j, calendars, pb.CalendarService_GetCalendarConnection_FullMethodName, ofCaller((*pb.CalendarConnection).GetUserId))
 	journal.Show(j, sessions, pb.SessionService_ListMySessions_FullMethodName,
 		ofOrganization((*pb.Session).GetOrganizationId, func(s *pb.Session, caller string) bool { return s.GetUserId() == caller }))
 	journal.Show(j, impersonations, pb.ImpersonationService_ListMyImpersonations_FullMethodName,
 		ofOrganization((*pb.Impersonation).GetOrganizationId, func(i *pb.Impersonation, caller string) bool {
 			return i.GetUserId() == caller || i.GetActorId() == caller
 		}))
+	journal.Show(j, factorRemovals, pb.FactorService_GetFactors_FullMethodName,
+		ofOrganization((*pb.FactorRemoval).GetOrganizationId, func(r *pb.FactorRemoval, caller string) bool { return r.GetUserId() == caller }))
 	journal.Show(j, profiles, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*pb.Profile).GetId))
 	journal.Show(j, passkeys, pb.FactorService_ListPasskeys_FullMethodName, ofCaller((*pb.Passkey).GetUserId))
 	showEvent(j, (*pb.SignInFailed).GetOrganizationId)
@@ -52,6 +58,9 @@ func showJournal(j *journal.Source) {
 	showEvent(j, (*pb.PasswordResetIssued).GetOrganizationId)
 	showEvent(j, (*pb.PasswordWasReset).GetOrganizationId)
 	showEvent(j, (*pb.UserUnlocked).GetOrganizationId)
+	showEvent(j, (*pb.UserFactorRemoved).GetOrganizationId)
+	showEvent(j, (*pb.FactorAdded).GetOrganizationId)
+	showEvent(j, (*pb.ImpersonationBegan).GetOrganizationId)
 	journal.ShowSecret(j, credentials, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*identitystorepb.Credential).GetUserId))
 }
 

@@ -40,7 +40,7 @@ func (s *service) CreateLabel(ctx context.Context, req *pb.CreateLabelRequest) (
 	if fresh.GetKind() == 0 {
 		return nil, fault.Invalid("label.kind", "must be a kind")
 	}
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.CreateLabelResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.CreateLabelResponse, error) {
 		if err := checkLabel(ctx, tx, fresh); err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func (s *service) UpdateLabel(ctx context.Context, req *pb.UpdateLabelRequest) (
 
 // DeleteLabel implements pb.LabelServiceServer.
 func (s *service) DeleteLabel(ctx context.Context, req *pb.DeleteLabelRequest) (*pb.DeleteLabelResponse, error) {
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.DeleteLabelResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.DeleteLabelResponse, error) {
 		l, err := label(ctx, tx, req.GetId(), req.GetEtag())
 		if err != nil || l.GetDeleteTime() != nil {
 			return &pb.DeleteLabelResponse{Label: l}, err
@@ -157,7 +157,7 @@ func (s *service) DeleteLabel(ctx context.Context, req *pb.DeleteLabelRequest) (
 
 // UndeleteLabel implements pb.LabelServiceServer.
 func (s *service) UndeleteLabel(ctx context.Context, req *pb.UndeleteLabelRequest) (*pb.UndeleteLabelResponse, error) {
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.UndeleteLabelResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.UndeleteLabelResponse, error) {
 		l, err := label(ctx, tx, req.GetId(), req.GetEtag())
 		if err != nil || l.GetDeleteTime() == nil {
 			return &pb.UndeleteLabelResponse{Label: l}, err

@@ -46,10 +46,14 @@ func lastSeen(tx *store.Tx, session *pb.Session) time.Time {
 // noteSeen writes down that a session was used, once in seenEvery. That it is used does
 // not depend on it.
 func (s *service) noteSeen(ctx context.Context, id string) {
-	noted := func(tx *store.Tx) bool {
+	s.noteOnce(ctx, id, func(tx *store.Tx) bool {
 		session, ok := sessions.Get(tx, id)
 		return !ok || tx.Now().Sub(lastSeen(tx, session)) < seenEvery
-	}
+	})
+}
+
+// noteOnce writes down that what has an id was used, unless that was noted.
+func (s *service) noteOnce(ctx context.Context, id string, noted func(*store.Tx) bool) {
 	done, err := read(ctx, s, func(tx *store.Tx) (bool, error) { return noted(tx), nil })
 	if err == nil && !done {
 		err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {

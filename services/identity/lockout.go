@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -73,6 +74,12 @@ func sessionFailures(user string) counter {
 
 func totpFailures(user string) counter {
 	return counter{id: "totp/" + user, what: "wrong codes", free: 5, most: 50, base: 2 * time.Second}
+}
+
+// passkeyFailures counts the wrong answers of passkeys, to be told of them. Nobody guesses
+// one, so they keep nobody out.
+func passkeyFailures(account string) counter {
+	return counter{id: "passkey/" + account, what: "wrong passkeys", free: math.MaxInt32, most: math.MaxInt32}
 }
 
 // recoveryFailures is apart from totpFailures: whoever guesses codes of an app must not

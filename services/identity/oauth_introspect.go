@@ -32,7 +32,7 @@ func (s *service) introspect(ctx context.Context, text, named string) (*introspe
 	return read(ctx, s, func(tx *store.Tx) (*introspected, error) {
 		kept, _ := tokens.Get(tx, tokenID(hash[:]))
 		facts, err := resolve(tx, kept, named, nil)
-		if err != nil {
+		if err != nil || facts.GetOnlyMethod() != "" { // what opens one method alone opens nothing elsewhere
 			return nil, tx.Failed()
 		}
 		organization, _ := organizations.Get(tx, facts.GetOrganizationId())

@@ -23,6 +23,8 @@ func (s *service) CreateOrganization(ctx context.Context, req *pb.CreateOrganiza
 	caller := authz.Caller(ctx)
 	fresh := &pb.Organization{
 		Id: s.newID(), Name: req.GetName(), TimeZone: req.GetTimeZone(), CurrencyCode: req.GetCurrencyCode(), State: open,
+		SecondFactorRequired: req.GetSecondFactorRequired(), LegalName: req.GetLegalName(), Website: req.GetWebsite(), Email: req.GetEmail(),
+		Phone: req.GetPhone(), Address: req.GetAddress(), Language: req.GetLanguage(), WeekStart: req.GetWeekStart(),
 	}
 	if err := checkOrganization(fresh, ""); err != nil {
 		return nil, err

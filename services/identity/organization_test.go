@@ -7,10 +7,13 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
+	"latchkey.dev/services/identity"
 	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/internal/store"
 )
@@ -102,6 +105,10 @@ func TestCreateOrganization(t *testing.T) {
 		"name":          func(r *pb.CreateOrganizationRequest) { r.Name = " " },
 		"time_zone":     func(r *pb.CreateOrganizationRequest) { r.TimeZone = "Local" },
 		"currency_code": func(r *pb.CreateOrganizationRequest) { r.CurrencyCode = "XXX" },
+		"language":      func(r *pb.CreateOrganizationRequest) { r.Language = "DE-at" },
+		"website":       func(r *pb.CreateOrganizationRequest) { r.Website = "http://hill.example" },
+		"email":         func(r *pb.CreateOrganizationRequest) { r.Email = "nobody" },
+		"week_start":    func(r *pb.CreateOrganizationRequest) { r.WeekStart = 8 },
 	} {
 		bad := proto.CloneOf(req)
 		bad.RequestId = ""
@@ -241,5 +248,28 @@ func TestAddingSomebodyKnownElsewhere(t *testing.T) {
 	mustNot(t, err)
 	if !ada.signedIn(ada.token) {
 		t.Error("the session here has ended by a deactivation there")
+	}
+}
+
+// A new organization can have every setting that an old one can get.
+func TestCreateOrganizationWithSettings(t *testing.T) {
+	owner := owned(t)
+	req := &pb.CreateOrganizationRequest{
+		Name: "Hill Homes", TimeZone: "America/New_York", CurrencyCode: "USD", SecondFactorRequired: true, LegalName: "Hill Homes, Inc.",
+		Website: "https://hill.example", Email: "office@hill.example", Phone: "+12125550123", Language: "en-US", WeekStart: 7,
+		Address: &typepb.Address{Lines: []string{"1 Hill"}, Locality: "Albany", RegionCode: "US"},
+	}
+	resp, err := owner.organizations().CreateOrganization(owner.ctx(), req)
+	mustNot(t, err)
+	got, want := resp.GetOrganization().ProtoReflect(), req.ProtoReflect()
+	for _, name := range identity.OrganizationSettings {
+		field := want.Descriptor().Fields().ByName(protoreflect.Name(name))
+		if field == nil || !want.Has(field) {
+			t.Errorf("%s can be changed, and not be set at first", name)
+			continue
+		}
+		if kept := got.Get(got.Descriptor().Fields().ByName(protoreflect.Name(name))); !kept.Equal(want.Get(field)) {
+			t.Errorf("%s: got %v, want %v", name, kept, want.Get(field))
+		}
 	}
 }

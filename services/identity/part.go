@@ -33,16 +33,19 @@ type service struct {
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandApiKeyServiceServer
 	pb.UnimplementedBrandServiceServer
+	pb.UnimplementedCalendarServiceServer
 	pb.UnimplementedCustomFieldServiceServer
 	pb.UnimplementedFactorServiceServer
 	pb.UnimplementedImpersonationServiceServer
 	pb.UnimplementedLabelServiceServer
+	pb.UnimplementedNotificationServiceServer
 	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
 	pb.UnimplementedPasswordServiceServer
 	pb.UnimplementedProfileServiceServer
 	pb.UnimplementedServiceAccountServiceServer
 	pb.UnimplementedSessionServiceServer
+	pb.UnimplementedUserFactorServiceServer
 	pb.UnimplementedUserServiceServer
 
 	db     *store.DB
@@ -83,16 +86,19 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
+	pb.RegisterCalendarServiceServer(env.Registrar, s)
 	pb.RegisterCustomFieldServiceServer(env.Registrar, s)
 	pb.RegisterFactorServiceServer(env.Registrar, s)
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
 	pb.RegisterLabelServiceServer(env.Registrar, s)
+	pb.RegisterNotificationServiceServer(env.Registrar, s)
 	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
 	pb.RegisterPasswordServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterServiceAccountServiceServer(env.Registrar, s)
 	pb.RegisterSessionServiceServer(env.Registrar, s)
+	pb.RegisterUserFactorServiceServer(env.Registrar, s)
 	pb.RegisterUserServiceServer(env.Registrar, s)
 	if err := s.openOAuth(env); err != nil {
 		return err
@@ -151,13 +157,22 @@ func (s *service) shutOut(ctx context.Context, change func(context.Context) erro
 
 // shutOutAll is shutOut for a change that finds out itself what it changes.
 func (s *service) shutOutAll(ctx context.Context, change func(context.Context) (tags []string, err error)) error {
+	return s.publish(ctx, func(ctx context.Context) ([]string, error) {
+		tags, err := change(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return tags, s.tellVerifiers(ctx, tags...)
+	})
+}
+
+// publish runs a change, and returns when no service of the suite goes by what was true
+// before it under the tags.
+func (s *service) publish(ctx context.Context, change func(context.Context) (tags []string, err error)) error {
 	end := s.hub.Begin()
 	defer end()
 	tags, err := change(context.WithoutCancel(ctx))
 	if err != nil {
-		return err
-	}
-	if err := s.tellVerifiers(context.WithoutCancel(ctx), tags...); err != nil {
 		return err
 	}
 	sequence := s.hub.Publish(tags...)
@@ -172,3 +187,6 @@ func userTag(id string) string    { return "user:" + id }
 
 // organizationTag is under which they keep everybody who is in an organization.
 func organizationTag(id string) string { return "organization:" + id }
+
+// definitionsTag is under which they keep what LookupDefinitions answered.
+func definitionsTag(organization string) string { return "definitions:" + organization }

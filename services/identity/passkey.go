@@ -156,6 +156,7 @@ func keepPasskey(tx *store.Tx, id, user, name string, made *webauthn.Credential)
 			p.Transports = append(p.Transports, string(t))
 		}
 	}
+	tellFactorAdded(tx, user, factorPasskey)
 	err := passkeyKeys.Put(tx, &identitystorepb.PasskeyKey{
 		Id: credentialKey(made.ID), PasskeyId: id, UserId: user,
 		CredentialId: made.ID, PublicKey: made.PublicKey, SignCount: made.Authenticator.SignCount,
@@ -168,8 +169,7 @@ func (s *service) ListPasskeys(ctx context.Context, req *pb.ListPasskeysRequest)
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListPasskeysResponse, error) {
 		page, next, err := store.Page(tx, req, nil, passkeysByUser.Range(authz.Caller(ctx).ID))
 		for _, p := range page {
-			k, _ := keyOf(tx, p)
-			p.LastUseTime = k.GetLastUseTime()
+			withLastUse(tx, p)
 		}
 		return &pb.ListPasskeysResponse{Passkeys: page, NextPageToken: next}, err
 	})
@@ -204,12 +204,24 @@ func (s *service) DeletePasskey(ctx context.Context, req *pb.DeletePasskeyReques
 		if err != nil {
 			return nil, err
 		}
-		if k, ok := keyOf(tx, p); ok {
-			passkeyKeys.Delete(tx, k.GetId())
-		}
-		passkeys.Delete(tx, p.GetId())
+		deletePasskey(tx, p)
 		return &pb.DeletePasskeyResponse{}, checkFactorsLeft(tx, caller.ID)
 	})
+}
+
+// deletePasskey removes a passkey and what it is verified by.
+func deletePasskey(tx *store.Tx, p *pb.Passkey) {
+	if k, ok := keyOf(tx, p); ok {
+		passkeyKeys.Delete(tx, k.GetId())
+	}
+	passkeys.Delete(tx, p.GetId())
+}
+
+// withLastUse adds to a passkey when it last proved something.
+func withLastUse(tx *store.Tx, p *pb.Passkey) *pb.Passkey {
+	k, _ := keyOf(tx, p)
+	p.LastUseTime = k.GetLastUseTime()
+	return p
 }
 
 // passkeyUnfit says to whoever registers a passkey, who is signed in, why its answer does

@@ -81,7 +81,7 @@ func (s *service) provePasskey(ctx context.Context, c *identitystorepb.Challenge
 		return use{}, proofWrong()
 	}
 	count := answer.Response.AuthenticatorData.Counter
-	return use{take: func(tx *store.Tx) error { return usePasskey(tx, c.GetUserId(), shown, count) }}, nil
+	return use{counter: passkeyFailures(c.GetUserId()), take: func(tx *store.Tx) error { return usePasskey(tx, c.GetUserId(), shown, count) }}, nil
 }
 
 // usePasskey notes that a passkey proved something, and how far its counter is.

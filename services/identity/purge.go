@@ -33,6 +33,12 @@ func eraseUser(tx *store.Tx, u *pb.User) error {
 	key := userKey(u.GetOrganizationId(), u.GetId())
 	users.Delete(tx, key)
 	tx.EraseHistory(users.Name(), key)
+	notificationChoices.Delete(tx, key)
+	tx.EraseHistory(notificationChoices.Name(), key)
+	if c, ok := calendarByUser.First(tx, u.GetOrganizationId(), u.GetId()); ok {
+		endCalendar(tx, u.GetOrganizationId(), u.GetId())
+		tx.EraseHistory(calendars.Name(), c.GetId())
+	}
 	for c := range consents.Scan(tx, consents.Range().From(key+"/").To(key+"0")) { // "0" follows "/"
 		consents.Delete(tx, c.GetId())
 	}
@@ -78,7 +84,11 @@ func erasePerson(tx *store.Tx, id string) error {
 		passkeys.Delete(tx, k.GetId())
 		tx.EraseHistory(passkeys.Name(), k.GetId())
 	}
-	clearFailures(tx, passwordFailures(id), sessionFailures(id), totpFailures(id), recoveryFailures(id))
+	for r := range factorRemovalsByUser.Scan(tx, factorRemovalsByUser.Range(id)) {
+		factorRemovals.Delete(tx, r.GetId())
+		tx.EraseHistory(factorRemovals.Name(), r.GetId())
+	}
+	clearFailures(tx, passwordFailures(id), sessionFailures(id), totpFailures(id), recoveryFailures(id), passkeyFailures(id))
 	profiles.Delete(tx, id)
 	credentials.Delete(tx, id)
 	totps.Delete(tx, id)
@@ -153,6 +163,7 @@ func eraseOrganization(tx *store.Tx, id string) error {
 	for l := range deletedLabels.Scan(tx, deletedLabels.Range(id)) {
 		labels.Delete(tx, l.GetId())
 	}
+	notificationDefaults.Delete(tx, id)
 	billingAccounts.Delete(tx, id)
 	tx.EraseHistory(billingAccounts.Name(), id)
 	seedings.Delete(tx, id)

@@ -88,6 +88,12 @@ var (
 		return store.Key{d.GetExpireTime().AsTime()}
 	})
 
+	calendars = store.NewCollection("calendar_connection", (*pb.CalendarConnection).GetId).Party((*pb.CalendarConnection).GetOrganizationId).
+			Stays("its address is of this installation")
+	calendarByUser = calendars.Unique("user", func(c *pb.CalendarConnection) store.Key {
+		return store.Key{c.GetOrganizationId(), c.GetUserId()}
+	})
+
 	apiKeys        = store.NewCollection("api_key", (*pb.ApiKey).GetId).Party((*pb.ApiKey).GetOrganizationId).OfOrganization(keyOrganization).Only(store.Keys)
 	apiKeysByOwner = apiKeys.Index("organization", func(k *pb.ApiKey) store.Key {
 		return store.Key{ownerOfKey(k), store.Desc(k.GetCreateTime().AsTime())}
@@ -127,6 +133,12 @@ var (
 	passkeyKeyByUser = passkeyKeys.Index("user", func(k *identitystorepb.PasskeyKey) store.Key {
 		return store.Key{k.GetUserId(), k.GetPasskeyId()}
 	})
+
+	factorRemovals       = store.NewCollection("factor_removal", (*pb.FactorRemoval).GetId).Party((*pb.FactorRemoval).GetOrganizationId).OfParty()
+	factorRemovalsByUser = factorRemovals.Index("user", func(r *pb.FactorRemoval) store.Key {
+		return store.Key{r.GetUserId(), store.Desc(r.GetCreateTime().AsTime())}
+	})
+	factorRemovalsByPurge = factorRemovals.Index("purge", func(r *pb.FactorRemoval) store.Key { return moment(r.GetPurgeTime()) })
 
 	totps = store.NewCollection("totp", (*identitystorepb.Totp).GetUserId).
 		OfPerson((*identitystorepb.Totp).GetUserId).Only(store.Credentials).
@@ -182,6 +194,11 @@ var (
 	})
 	labelsByPurge = labels.Index("purge", func(l *pb.Label) store.Key { return moment(l.GetPurgeTime()) })
 
+	notificationChoices = store.NewCollection("notification_choices", func(c *pb.NotificationChoices) string {
+		return userKey(c.GetOrganizationId(), c.GetId())
+	}).Party((*pb.NotificationChoices).GetOrganizationId).OfParty()
+	notificationDefaults = store.NewCollection("notification_defaults", (*pb.NotificationDefaults).GetId).Party((*pb.NotificationDefaults).GetId).OfParty()
+
 	billingAccounts = store.NewCollection("billing_account", (*pb.BillingAccount).GetId).Party((*pb.BillingAccount).GetId).OfParty()
 
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId).
@@ -193,9 +210,9 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, sessionHours, devices, passkeys, passkeyKeys, totps, recoveryCodes, spentChallenges, failures, resets,
+	refreshes, sessionUses, sessionHours, calendars, devices, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
-	reopenings, forgettings, erasures, customFields, labels, billingAccounts,
+	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, billingAccounts,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
 
 func userKey(organization, user string) string { return organization + "/" + user }

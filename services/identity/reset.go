@@ -95,17 +95,11 @@ func (s *service) IssuePasswordReset(ctx context.Context, req *pb.IssuePasswordR
 		if err := admit(tx, callerAsSubject(caller), pathIssueReset); err != nil {
 			return nil, err
 		}
-		u, err := member(tx, caller.Organization, user)
-		if err != nil {
+		if err := onlyMember(tx, caller.Organization, user, "the password is not for this organization alone: let the person ask for a code by RequestPasswordReset"); err != nil {
 			return nil, err
 		}
-		if u.GetServiceAccount() {
+		if u, _ := users.Get(tx, userKey(caller.Organization, user)); u.GetServiceAccount() {
 			return nil, fault.Refused("a service account has no password: make an API key for it")
-		}
-		for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
-			if u.GetOrganizationId() != caller.Organization {
-				return nil, fault.Refused("the password is not for this organization alone: let the person ask for a code by RequestPasswordReset")
-			}
 		}
 		r := &identitystorepb.PasswordReset{UserId: user, Id: id, Hash: typedHash(user, code)}
 		if err := keepReset(tx, r); err != nil {

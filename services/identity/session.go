@@ -393,15 +393,7 @@ func signInFailed() error {
 
 // ResolveSession implements pb.SessionServiceServer.
 func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequest) (*pb.ResolveSessionResponse, error) {
-	session, err := read(ctx, s, func(tx *store.Tx) (*pb.Session, error) {
-		t, _ := tokens.Get(tx, tokenID(req.GetTokenHash()))
-		session, _ := sessions.Get(tx, t.GetSessionId())
-		return session, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	hours, err := s.hoursOfSession(ctx, session)
+	hours, err := s.hoursOfToken(ctx, tokenID(req.GetTokenHash()))
 	if err != nil {
 		return nil, err
 	}
@@ -412,6 +404,8 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 	})
 	switch facts := resp.GetSession(); {
 	case err != nil || facts.GetActorId() != "":
+	case facts.GetOnlyMethod() != "":
+		s.noteRead(ctx, facts.GetSessionId())
 	case facts.Scopes != nil:
 		s.noteUse(ctx, facts.GetSessionId())
 	default:
@@ -425,6 +419,9 @@ func (s *service) ResolveSession(ctx context.Context, req *pb.ResolveSessionRequ
 func resolve(tx *store.Tx, t *identitystorepb.SessionToken, named string, hours *hours) (*pb.SessionFacts, error) {
 	if key, ok := apiKeys.Get(tx, t.GetSessionId()); ok {
 		return resolveKey(tx, key, t, named)
+	}
+	if c, ok := calendars.Get(tx, t.GetSessionId()); ok {
+		return resolveCalendar(tx, c, named, hours)
 	}
 	session, ok := sessions.Get(tx, t.GetSessionId())
 	if c, known := clients.Get(tx, t.GetSessionId()); known && !ok {

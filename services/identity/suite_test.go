@@ -115,6 +115,7 @@ type caller struct {
 	personSession         string      // the session of that
 	refresh               string      // token that goes on with the session
 	device                string      // token of the device
+	calendar              string      // token of the calendar's feed
 	resetCode             string      // for the password
 	// account is a service account, with a key and a client.
 	account *caller
@@ -146,7 +147,11 @@ func (s *suite) brandKeys() pb.BrandApiKeyServiceClient {
 func (s *suite) accounts() pb.ServiceAccountServiceClient {
 	return pb.NewServiceAccountServiceClient(s.conn)
 }
-func (s *suite) factors() pb.FactorServiceClient      { return pb.NewFactorServiceClient(s.conn) }
+func (s *suite) factors() pb.FactorServiceClient     { return pb.NewFactorServiceClient(s.conn) }
+func (s *suite) calendars() pb.CalendarServiceClient { return pb.NewCalendarServiceClient(s.conn) }
+func (s *suite) userFactors() pb.UserFactorServiceClient {
+	return pb.NewUserFactorServiceClient(s.conn)
+}
 func (s *suite) brands() pb.BrandServiceClient        { return pb.NewBrandServiceClient(s.conn) }
 func (s *suite) bootstrap() pb.BootstrapServiceClient { return pb.NewBootstrapServiceClient(s.conn) }
 func (s *suite) access() permissionspb.AccessServiceClient {

@@ -135,6 +135,7 @@ func (s *service) setUpTOTP(tx *store.Tx, c *identitystorepb.Challenge, step int
 		return err
 	}
 	user := c.GetUserId()
+	tellFactorAdded(tx, user, factorTOTP)
 	return totps.Put(tx, &identitystorepb.Totp{
 		UserId: user, Sealed: box.Seal(totpName(user), c.GetTotpSecret()), LastStep: step, CreateTime: timestamppb.New(tx.Now()),
 	})

@@ -41,6 +41,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.purge(ctx, "old failures", purgeFailures)
 		s.purge(ctx, "old codes for passwords", purgeResets)
 		s.purge(ctx, "old impersonations", purgeImpersonations)
+		s.purge(ctx, "old removals of factors", purgeRemovals)
 		s.upkeepOAuth(ctx)
 		select {
 		case <-ctx.Done():

@@ -302,11 +302,12 @@ func (s *service) removeUser(ctx context.Context, req removal, change func(conte
 }
 
 // shutUser keeps a user who may no longer come in, and ends the user's sessions and
-// API keys in the organization.
+// API keys in the organization, and the calendar's feed.
 func shutUser(tx *store.Tx, u *pb.User) error {
 	endSessions(tx, u.GetId(), func(session *pb.Session) bool {
 		return session.GetOrganizationId() == u.GetOrganizationId()
 	})
+	endCalendar(tx, u.GetOrganizationId(), u.GetId())
 	if err := revokeKeysOf(tx, u); err != nil {
 		return err
 	}

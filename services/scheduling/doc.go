@@ -4,6 +4,7 @@
 // On disk are service agents, appointments, and the ids of service requests that
 // were cancelled. Parts belong to invoicing, users to identity, service requests and
 // properties to servicerequest; here are only their ids, checked when they came in.
+// Where HTTP is on, a service agent's own schedule is there for calendar programs too (feed).
 //
 // What is always true:
 //   - Two appointments of one service agent that are scheduled or in progress

@@ -22,6 +22,7 @@ func start(env *server.Env) error {
 	}
 	pb.RegisterServiceAgentServiceServer(env.Registrar, &serviceAgentService{db: env.Store, newID: env.NewID, peers: peers})
 	pb.RegisterAppointmentServiceServer(env.Registrar, &appointmentService{db: env.Store, newID: env.NewID, peers: peers})
+	serveFeed(env)
 	showJournal(env.Journal)
 	env.Consume("servicerequest", onRequestCancelled, "latchkey.servicerequest.v1.ServiceRequestCancelled")
 	return nil

@@ -9,6 +9,10 @@
 //   - A property, and what is at it, exists only for its team, and has a team of at
 //     least one. A service request exists for whom sight.go says, and for nobody else:
 //     get, list, comment, attachment and every change ask there.
+//   - A value in a custom field, a category, tag or label was one of the organization when the
+//     request got it, and each required field had a value when the request was made or its
+//     values last changed. What identity said of them is kept as long as its lease allows
+//     (package lease), so that a call that began after a field was deleted goes by that.
 //   - A service request moves by the table in states.go and by nothing else, whoever
 //     moves it.
 //   - Its cycle timer runs exactly while it is REQUESTED, DECLINED or ACCEPTED and not

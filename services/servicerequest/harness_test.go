@@ -3,6 +3,7 @@ package servicerequest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,7 @@ func newSuite(t testing.TB) *suite {
 	}
 	identity := server.Part{Name: "identity", Start: func(env *server.Env) error {
 		identitypb.RegisterUserServiceServer(env.Registrar, s.users)
+		identitypb.RegisterCustomFieldServiceServer(env.Registrar, s.users)
 		return nil
 	}}
 	s.Server = servertest.StartAt(t, s.clock.read, part, identity)
@@ -80,12 +82,36 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// roll answers as identity does: everybody is an active member but those who are gone.
+// roll answers as identity does: everybody is an active member but those who are gone, and
+// there are these custom fields and labels.
 type roll struct {
 	identitypb.UnimplementedUserServiceServer
-	mu   sync.Mutex
-	gone map[string]bool
-	down bool
+	identitypb.UnimplementedCustomFieldServiceServer
+	mu      sync.Mutex
+	gone    map[string]bool
+	down    bool
+	fields  []*identitypb.CustomField
+	labels  []*identitypb.Label
+	defined int // how often it was asked for them
+}
+
+func (r *roll) LookupDefinitions(_ context.Context, req *identitypb.LookupDefinitionsRequest) (*identitypb.LookupDefinitionsResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.defined++
+	if r.down {
+		return nil, fault.Unreachable("identity")
+	}
+	resp := &identitypb.LookupDefinitionsResponse{}
+	if req.GetNoun() == identitypb.CustomFieldNoun_CUSTOM_FIELD_NOUN_SERVICE_REQUEST {
+		resp.CustomFields = r.fields
+	}
+	for _, l := range r.labels {
+		if slices.Contains(req.GetLabelIds(), l.GetId()) {
+			resp.Labels = append(resp.Labels, l)
+		}
+	}
+	return resp, nil
 }
 
 func (r *roll) LookupMembers(_ context.Context, req *identitypb.LookupMembersRequest) (*identitypb.LookupMembersResponse, error) {

@@ -11,6 +11,7 @@ import (
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
+	"latchkey.dev/services/internal/lease"
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store"
 )
@@ -30,7 +31,10 @@ type service struct {
 	now   func() time.Time
 	newID func() string
 	users identitypb.UserServiceClient
-	blobs *blob.Bucket
+	// fields says which custom fields and labels there are, and defined has what it said.
+	fields  identitypb.CustomFieldServiceClient
+	defined *lease.Cache[definition]
+	blobs   *blob.Bucket
 }
 
 func start(env *server.Env) error {
@@ -40,8 +44,9 @@ func start(env *server.Env) error {
 	}
 	s := &service{
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, blobs: blobs,
-		users: identitypb.NewUserServiceClient(env.Conn("identity")),
+		users: identitypb.NewUserServiceClient(env.Conn("identity")), fields: identitypb.NewCustomFieldServiceClient(env.Conn("identity")),
 	}
+	s.defined = server.Remember(env, "identity", s.loadDefinition)
 	pb.RegisterPropertyServiceServer(env.Registrar, s)
 	pb.RegisterServiceRequestServiceServer(env.Registrar, s)
 	pb.RegisterCommentServiceServer(env.Registrar, s)

@@ -25,12 +25,16 @@ func (s *service) CreateServiceRequest(ctx context.Context, req *pb.CreateServic
 	if err != nil {
 		return nil, err
 	}
+	defined, err := s.define(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	id := s.newID()
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.CreateServiceRequestResponse, error) {
 		r := &pb.ServiceRequest{
 			Id: id, State: drafted, OwnerId: authz.Caller(ctx).ID, AssigneeId: req.GetAssigneeId(), OpenToTeam: req.GetOpenToTeam(),
 		}
-		if err := place(ctx, tx, r, req); err != nil {
+		if err := place(ctx, tx, r, req, defined); err != nil {
 			return nil, err
 		}
 		if err := active.mustHold(req.GetAssigneeId()); err != nil {
@@ -45,10 +49,14 @@ func (s *service) CreateServiceRequest(ctx context.Context, req *pb.CreateServic
 }
 
 func (s *service) DocumentServiceRequest(ctx context.Context, req *pb.DocumentServiceRequestRequest) (*pb.DocumentServiceRequestResponse, error) {
+	defined, err := s.define(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	id := s.newID()
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.DocumentServiceRequestResponse, error) {
 		r := &pb.ServiceRequest{Id: id, State: documented, AuthorId: authz.Caller(ctx).ID}
-		if err := place(ctx, tx, r, req); err != nil {
+		if err := place(ctx, tx, r, req, defined); err != nil {
 			return nil, err
 		}
 		if err := requests.Put(tx, r); err != nil {
@@ -60,14 +68,15 @@ func (s *service) DocumentServiceRequest(ctx context.Context, req *pb.DocumentSe
 
 // wish is what both ways to begin a service request say about the work.
 type wish interface {
+	sorted
 	GetPropertyId() string
 	GetUnitId() string
 	GetTitle() string
 	GetDescription() string
 }
 
-// place says in a new request what is wanted and where.
-func place(ctx context.Context, tx *store.Tx, r *pb.ServiceRequest, w wish) error {
+// place says in a new request what is wanted and where, and how it is sorted.
+func place(ctx context.Context, tx *store.Tx, r *pb.ServiceRequest, w wish, defined *definitions) error {
 	if _, err := findProperty(ctx, tx, w.GetPropertyId()); err != nil {
 		return err
 	}
@@ -79,7 +88,14 @@ func place(ctx context.Context, tx *store.Tx, r *pb.ServiceRequest, w wish) erro
 	if w.GetUnitId() != "" {
 		r.UnitId = proto.String(w.GetUnitId())
 	}
-	return checkUnit(tx, r.GetPropertyId(), r.GetUnitId())
+	if w.GetCategoryId() != "" {
+		r.CategoryId = proto.String(w.GetCategoryId())
+	}
+	r.CustomValues, r.LabelIds = w.GetCustomValues(), w.GetLabelIds()
+	if err := checkUnit(tx, r.GetPropertyId(), r.GetUnitId()); err != nil {
+		return err
+	}
+	return defined.check("", nil, r)
 }
 
 func (s *service) GetServiceRequest(ctx context.Context, req *pb.GetServiceRequestRequest) (*pb.GetServiceRequestResponse, error) {
@@ -103,9 +119,9 @@ func (s *service) ListServiceRequests(ctx context.Context, req *pb.ListServiceRe
 			return nil, err
 		}
 		keep := func(r *pb.ServiceRequest) bool {
-			return (req.GetPropertyId() == "" || r.GetPropertyId() == req.GetPropertyId()) && seen.keeps(r) && filter.Match(r)
+			return (req.GetPropertyId() == "" || r.GetPropertyId() == req.GetPropertyId()) && hasLabels(r, req.GetLabelIds()) && seen.keeps(r) && filter.Match(r)
 		}
-		page, next, err := store.Page(tx, req, keep, seen.ranges(req.GetView())...)
+		page, next, err := store.Page(tx, req, keep, seen.ranges(req.GetView(), req.GetLabelIds())...)
 		if err != nil {
 			return nil, err
 		}
@@ -126,15 +142,26 @@ func listed(ctx context.Context, tx *store.Tx, property string) (sight, error) {
 	return sightOf(caller, property), err
 }
 
+// changeable are the fields that UpdateServiceRequest changes.
+var changeable = []string{"title", "description", "unit_id", "custom_values", "category_id", "label_ids"}
+
 func (s *service) UpdateServiceRequest(ctx context.Context, req *pb.UpdateServiceRequestRequest) (*pb.UpdateServiceRequestResponse, error) {
 	const method = pb.ServiceRequestService_UpdateServiceRequest_FullMethodName
+	defined, err := s.defineChange(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.UpdateServiceRequestResponse, error) {
 		r, err := move(ctx, tx, method, req.GetServiceRequest(), func(r *pb.ServiceRequest) error {
-			if err := mask.Apply(r, req.GetServiceRequest(), req.GetUpdateMask(), "title", "description", "unit_id"); err != nil {
+			was := proto.CloneOf(r)
+			if err := mask.Apply(r, req.GetServiceRequest(), req.GetUpdateMask(), changeable...); err != nil {
 				return err
 			}
 			if r.GetTitle() == "" {
 				return fault.Invalid("service_request.title", "must not be empty")
+			}
+			if err := defined.check("service_request.", was, r); err != nil {
+				return err
 			}
 			return checkUnit(tx, r.GetPropertyId(), r.GetUnitId())
 		})

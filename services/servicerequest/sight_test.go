@@ -143,6 +143,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
+// drawn are the labels that requests of a world have: two categories, and the others.
+var drawn = []string{servertest.UUID(71), servertest.UUID(72), servertest.UUID(73), servertest.UUID(74), servertest.UUID(75)}
+
 func (w *world) draw() *pb.ServiceRequest {
 	somebody := func() string {
 		if n := w.random.IntN(len(w.viewers) + 3); n < len(w.viewers) {
@@ -154,6 +157,14 @@ func (w *world) draw() *pb.ServiceRequest {
 	return w.make(p, allStates[w.random.IntN(len(allStates))], func(r *pb.ServiceRequest) {
 		r.CreateTime = stamp(noon.Add(time.Duration(w.random.IntN(80)) * time.Second))
 		r.OwnerId, r.AuthorId, r.AssigneeId = somebody(), somebody(), somebody()
+		if w.random.IntN(2) == 0 {
+			r.CategoryId = &drawn[w.random.IntN(2)]
+		}
+		for _, label := range drawn[2:] {
+			if w.random.IntN(3) == 0 {
+				r.LabelIds = append(r.LabelIds, label)
+			}
+		}
 		if r.OpenToTeam = w.random.IntN(3) == 0; r.OpenToTeam {
 			r.AssigneeId = ""
 		}
@@ -164,14 +175,16 @@ func (w *world) draw() *pb.ServiceRequest {
 }
 
 // wanted returns the ids that a list should hold: the filter of all records.
-func (w *world) wanted(v *viewer, name, property string) []string {
+func (w *world) wanted(v *viewer, name, property string, labels ...string) []string {
 	var found []*pb.ServiceRequest
 	for _, r := range w.requests {
 		in := viewsByState[r.GetState()]
 		if r.GetDeleteTime() != nil {
 			in = "DELETED"
 		}
-		if in == name && (property == "" || r.GetPropertyId() == property) &&
+		has := append([]string{r.GetCategoryId()}, r.GetLabelIds()...)
+		without := func(label string) bool { return !slices.Contains(has, label) }
+		if in == name && !slices.ContainsFunc(labels, without) && (property == "" || r.GetPropertyId() == property) &&
 			exists(v.keys, v.ID, slices.Contains(v.teams, r.GetPropertyId()), r) {
 			found = append(found, r)
 		}
@@ -202,6 +215,12 @@ func TestListAndGetAgreeWithTheSpecification(t *testing.T) {
 					got := list(t, v.client, &pb.ListServiceRequestsRequest{View: view(name), PageSize: size})
 					if want := w.wanted(v, name, ""); !slices.Equal(got, want) {
 						t.Errorf("%v on %v lists %s:\n got %v\nwant %v", v.keys, v.teams, name, got, want)
+					}
+				}
+				for _, labels := range [][]string{drawn[:1], drawn[2:3], drawn[1:4], {drawn[4], drawn[0]}, {servertest.UUID(76)}} {
+					got := list(t, v.client, &pb.ListServiceRequestsRequest{View: view("NEW"), LabelIds: labels, PageSize: 3})
+					if want := w.wanted(v, "NEW", "", labels...); !slices.Equal(got, want) {
+						t.Errorf("%v on %v lists NEW with %v:\n got %v\nwant %v", v.keys, v.teams, labels, got, want)
 					}
 				}
 				for _, property := range v.teams {
@@ -349,6 +368,8 @@ func TestListRefusals(t *testing.T) {
 		{"another caller's token", s.as(everything()...), &pb.ListServiceRequestsRequest{View: view("NEW"), PageToken: token}, "InvalidArgument PAGE_TOKEN_INVALID"},
 		{"no token", c, &pb.ListServiceRequestsRequest{View: view("NEW"), PageToken: "x"}, "InvalidArgument PAGE_TOKEN_INVALID"},
 		{"negative size", c, &pb.ListServiceRequestsRequest{View: view("NEW"), PageSize: -1}, "InvalidArgument FIELD_INVALID"},
+		{"a label that is none", c, &pb.ListServiceRequestsRequest{View: view("NEW"), LabelIds: []string{"urgent"}}, "InvalidArgument FIELD_INVALID"},
+		{"other labels' token", c, &pb.ListServiceRequestsRequest{View: view("NEW"), LabelIds: drawn[:1], PageToken: token}, "InvalidArgument PAGE_TOKEN_INVALID"},
 		{"malformed filter", c, &pb.ListServiceRequestsRequest{View: view("NEW"), Filter: "title ="}, "InvalidArgument FIELD_INVALID"},
 		{"unknown property", c, &pb.ListServiceRequestsRequest{View: view("NEW"), PropertyId: servertest.UUID(99999999)}, "NotFound RECORD_NOT_FOUND"},
 		{"another's property", s.as(everything()...), &pb.ListServiceRequestsRequest{View: view("NEW"), PropertyId: p.GetId()}, "NotFound RECORD_NOT_FOUND"},

@@ -25,18 +25,23 @@ func (s *service) lookup(ctx context.Context, users ...string) (people, error) {
 		return nil, nil
 	}
 	resp, err := s.users.LookupMembers(ctx, &identitypb.LookupMembersRequest{UserIds: users})
-	switch status.Code(err) {
-	case codes.OK:
-	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
-		return nil, fault.Unreachable("identity")
-	default:
-		return nil, fmt.Errorf("ask identity who is active: %w", err)
+	if err != nil {
+		return nil, unanswered("ask identity who is active", err)
 	}
 	found := people{}
 	for _, m := range resp.GetMembers() {
 		found[m.GetUserId()] = true
 	}
 	return found, nil
+}
+
+// unanswered says what it means here that identity did not answer.
+func unanswered(doing string, err error) error {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+		return fault.Unreachable("identity")
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // mustHold answers for a user who is not among the people as for one that there is

@@ -75,7 +75,8 @@ export class Latchkey {
       const { session } = await this.call(client, "ResolveSession", "", request, epoch).catch((err) => {
         throw err.code === grpc.status.UNAUTHENTICATED ? new Denied() : err;
       });
-      const { sessionId, userId, organizationId, surface, expireTime, actorId, actorSessionId, scopes } = session;
+      const { sessionId, userId, organizationId, surface, expireTime, actorId, actorSessionId, scopes, onlyMethod } = session;
+      if (onlyMethod) throw new Denied(); // it is for one method of the suite
       if (scopes && scopes.length !== 40) throw new Error(`a set of scopes has 40 bytes, not ${scopes.length}`);
       const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime), ...(scopes && { scopes }) };
       const tags = [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`];

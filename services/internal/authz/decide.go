@@ -33,6 +33,9 @@ func (m *method) permits(p *Principal) error {
 		return nil
 	case p.ID == "":
 		return m.denyNobody(p)
+	case p.OnlyMethod != "" && p.OnlyMethod != m.name[1:]:
+		// SECURITY: a token that stands in an address, as that of a feed, opens that alone.
+		return m.denials.bound
 	case m.kind == bySignedIn:
 		return nil
 	}
@@ -56,6 +59,7 @@ func (m *method) permits(p *Principal) error {
 type denials struct {
 	notService error // to people, where the suite's services alone may call
 	service    error // to services, where people alone may call
+	bound      error // to sessions that may call another method alone
 	any        error // to holders of none of the grants
 }
 
@@ -63,6 +67,8 @@ func (m *method) prepareDenials() {
 	of := map[string]string{"method": m.name[1:]}
 	m.denials.notService = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_INTERNAL_ONLY,
 		short(m.name)+" is for the services of the suite only", of)
+	m.denials.bound = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_IN_PERSON_ONLY,
+		"only the person may do this, signed in: these credentials are for another method alone", nil)
 	m.denials.service = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_PEOPLE_ONLY,
 		short(m.name)+" is for people and not for services", of)
 	var others []string

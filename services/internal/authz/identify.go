@@ -194,7 +194,8 @@ func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now tim
 	return &known{session: session, grants: grants, Principal: &Principal{
 		ID: s.User, Organization: s.Organization, Actor: s.Actor, SessionID: s.ID, Surface: s.Surface,
 		Grants: s.carried(v.Set), Values: v.Values, Revision: v.Revision, Limited: s.Limited,
-		uses: &Uses{Organization: s.Organization, User: s.User},
+		OnlyMethod: s.OnlyMethod,
+		uses:       &Uses{Organization: s.Organization, User: s.User},
 	}}, nil
 }
 

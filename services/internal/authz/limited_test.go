@@ -44,6 +44,32 @@ func TestLimitedSession(t *testing.T) {
 	}
 }
 
+// SECURITY: a session that is bound to a method calls no other, whatever its rule.
+func TestBoundSession(t *testing.T) {
+	d := newDesk(t)
+	ctx := d.signIn(t, "ann", "void")
+	bind := func(method string) {
+		d.change(t, "identity", "user:ann", func() {
+			for hash, s := range d.sessions {
+				s.OnlyMethod = method
+				d.sessions[hash] = s
+			}
+		})
+	}
+	for method, c := range map[string]struct{ void, whoami string }{
+		"":                       {"OK", "OK"},
+		shopService + "/Void":    {"OK", "IN_PERSON_ONLY"},
+		shopService + "/Whoami":  {"IN_PERSON_ONLY", "OK"},
+		shopService + "/Nothing": {"IN_PERSON_ONLY", "IN_PERSON_ONLY"},
+	} {
+		bind(method)
+		want(t, d, ctx, c.void)
+		if _, err := d.call(t, ctx, "Whoami", ``); reasonOf(err) != c.whoami {
+			t.Errorf("bound to %q: Whoami got %v, want %s", method, err, c.whoami)
+		}
+	}
+}
+
 // A session whose facts have run out is asked for again: those of an API key hold a day.
 func TestSessionIsAskedForAgain(t *testing.T) {
 	d := newDesk(t)

@@ -45,6 +45,7 @@ type Session struct {
 	Expires      time.Time
 	Limited      bool        // whether the session carries no more keys than Scopes
 	Scopes       catalog.Set // settings and features are not limited
+	OnlyMethod   string      // full name of the only method that it may call, as "x.Y/Z"; empty if it may call others
 
 	last *atomic.Pointer[known] // its user as last looked up; nil without Remember
 }
@@ -92,7 +93,8 @@ type Principal struct {
 	Grants       catalog.Set
 	Values       map[string]string
 	Revision     int64
-	Limited      bool // the session carries fewer keys than the user may hold
+	Limited      bool   // the session carries fewer keys than the user may hold
+	OnlyMethod   string // full name of the only method that the session may call; empty if it may call others
 
 	uses *Uses // nil for services and for nobody
 }

@@ -17,7 +17,8 @@ import (
 // env makes what one part gets.
 func (p *Process) env(part Part) *Env {
 	e := &Env{
-		Store: p.stores[part.Name], FirstStart: p.first[part.Name],
+		process: p,
+		Store:   p.stores[part.Name], FirstStart: p.first[part.Name],
 		Log: p.log.With("service", part.Name), Now: p.now, NewID: p.ids.next,
 		Registrar: registrar{p.grpc, &p.decisions, part.Name}, Public: p.dialer.public(), Lease: p.config.Lease,
 		BootstrapCode: p.config.BootstrapCode, Demo: p.config.Demo, Serving: p.serving, Addr: reach(p.listener.Addr()),

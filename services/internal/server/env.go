@@ -82,6 +82,8 @@ type Env struct {
 	Serving <-chan struct{}
 	// Addr is where the process answers them.
 	Addr string
+
+	process *Process
 }
 
 // EventHandler handles one event of another service.

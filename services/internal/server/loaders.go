@@ -57,6 +57,7 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, key str
 	session := authz.Session{
 		ID: s.GetSessionId(), User: s.GetUserId(), Organization: s.GetOrganizationId(), Actor: s.GetActorId(),
 		Surface: surfaces[s.GetSurface()], Expires: s.GetExpireTime().AsTime(), Limited: s.Scopes != nil,
+		OnlyMethod: s.GetOnlyMethod(),
 	}
 	if session.Limited {
 		if session.Scopes, err = catalog.SetFromBytes(s.GetScopes()); err != nil {

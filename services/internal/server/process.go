@@ -49,6 +49,8 @@ type Process struct {
 	replicas map[string]*replica // by part, those whose store other processes can share
 	sessions *lease.Cache[authz.Session]
 	grants   *lease.Cache[authz.Grants]
+	keepers  []keeper // that parts have made
+	factsAt  string   // the part that has the hubs, if not identity and permissions have
 	metrics  *metrics
 	tracing  *tracing
 	ends     []endOf // of certificates
@@ -59,7 +61,7 @@ type Process struct {
 	ctx      context.Context // of background work; its cause is why the process ends
 	cancel   context.CancelCauseFunc
 	work     sync.WaitGroup
-	serving  chan struct{} // closed when both leases are held
+	serving  chan struct{} // closed when all leases are held
 	draining chan struct{}
 	stopOnce sync.Once
 }
@@ -203,14 +205,11 @@ func (p *Process) assemble(o Options) error {
 		fromPeers := peersLoaders(func(service string) grpc.ClientConnInterface { return p.dialer.conn(p.Name(), service) })
 		load = &fromPeers
 	}
-	source := func(name string) string {
-		if o.Loaders != nil {
-			return p.parts[len(p.parts)-1].Name
-		}
-		return name
+	if o.Loaders != nil {
+		p.factsAt = p.parts[len(p.parts)-1].Name
 	}
-	p.sessions = newCache(p, identity, source(identity), authz.Remember(load.Session))
-	p.grants = newCache(p, permissions, source(permissions), load.Grants)
+	p.sessions = newCache(p, identity, lease.DefaultMaxEntries, authz.Remember(load.Session))
+	p.grants = newCache(p, permissions, lease.DefaultMaxEntries, load.Grants)
 	p.guard.Sessions, p.guard.Grants = p.sessions, p.grants
 	if p.metrics != nil {
 		showLease(p.metrics, identity, p.sessions)
@@ -219,15 +218,6 @@ func (p *Process) assemble(o Options) error {
 	var err error
 	p.guard.Validate, err = newValidate()
 	return err
-}
-
-// newCache makes the cache of a source that the service at offers.
-func newCache[V any](p *Process, source, at string, load func(context.Context, string) (V, []string, error)) *lease.Cache[V] {
-	return lease.NewCache(lease.CacheConfig[V]{
-		Source: source, Subscriber: p.Name(), Load: load, Log: p.log,
-		Dial:        func() grpc.ClientConnInterface { return p.dialer.conn(p.Name(), at) },
-		DialReplica: func(address string) grpc.ClientConnInterface { return p.dialer.replica(p.Name(), at, address) },
-	})
 }
 
 func (p *Process) startParts(context.Context) error {
@@ -289,14 +279,22 @@ func (p *Process) serve() {
 	}
 	p.goWork("sessions", p.sessions.Run)
 	p.goWork("grants", p.grants.Run)
+	for _, k := range p.keepers {
+		p.goWork("facts", k.Run)
+	}
 	p.goWork("health", p.becomeHealthy)
 }
 
-// becomeHealthy says SERVING once both leases are held for the first time. Later a
+// becomeHealthy says SERVING once all leases are held for the first time. Later a
 // process without a lease answers UNAVAILABLE, which callers try again.
 func (p *Process) becomeHealthy(ctx context.Context) error {
 	if p.sessions.WaitHeld(ctx) != nil || p.grants.WaitHeld(ctx) != nil {
 		return nil
+	}
+	for _, k := range p.keepers {
+		if k.WaitHeld(ctx) != nil {
+			return nil
+		}
 	}
 	p.setHealth(healthpb.HealthCheckResponse_SERVING)
 	close(p.serving)

@@ -217,6 +217,15 @@ func (u *User) End() {
 	}
 }
 
+// Forget lets the server forget what identity said under tags, as identity does itself when
+// it is the source of what the server knows.
+func (s *Server) Forget(tags ...string) {
+	s.t.Helper()
+	if err := s.facts.identity.Wait(s.t.Context(), s.facts.identity.Publish(tags...)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // Grant replaces the user's grants, and returns when the server enforces it.
 func (u *User) Grant(grants ...string) {
 	u.server.t.Helper()

@@ -82,7 +82,7 @@ const (
 	// Metadata: `method`.
 	Reason_REASON_PEOPLE_ONLY Reason = 17
 	// PERMISSION_DENIED. Only the person may do this, signed in: the caller is an API
-	// key, or acts for another.
+	// key or a calendar feed, or acts for another.
 	Reason_REASON_IN_PERSON_ONLY Reason = 18
 	// PERMISSION_DENIED. A service agent may use the app only around the work of the day
 	// as a setting says. Metadata: `setting`, "login_restrictions"; `from` and `until`, RFC

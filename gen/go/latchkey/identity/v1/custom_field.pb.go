@@ -35,8 +35,7 @@ const (
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_UNSPECIFIED CustomFieldNoun = 0
 	// The users of the organization: User.custom_values.
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_USER CustomFieldNoun = 1
-	// Service requests. Clients can define their fields and read them; ServiceRequest itself
-	// takes no values.
+	// Service requests: ServiceRequest.custom_values.
 	CustomFieldNoun_CUSTOM_FIELD_NOUN_SERVICE_REQUEST CustomFieldNoun = 2
 )
 

@@ -75,7 +75,10 @@ type CustomFieldServiceClient interface {
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20"}
 	UndeleteCustomField(ctx context.Context, in *UndeleteCustomFieldRequest, opts ...grpc.CallOption) (*UndeleteCustomFieldResponse, error)
 	// Answers by what a record of a noun is checked, for the services that keep such records:
-	// its custom fields, and which of some labels there are.
+	// its custom fields, and which of some labels there are. They may keep the answer while
+	// identity's lease holds and nothing is published under the tag "definitions:" and the
+	// organization's id; a call that changes a field or a label returns when none goes by what was
+	// before.
 	// Fails with nothing of its own.
 	// Example: {"noun": "CUSTOM_FIELD_NOUN_SERVICE_REQUEST", "label_ids": ["0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a21"]}
 	LookupDefinitions(ctx context.Context, in *LookupDefinitionsRequest, opts ...grpc.CallOption) (*LookupDefinitionsResponse, error)
@@ -204,7 +207,10 @@ type CustomFieldServiceServer interface {
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20"}
 	UndeleteCustomField(context.Context, *UndeleteCustomFieldRequest) (*UndeleteCustomFieldResponse, error)
 	// Answers by what a record of a noun is checked, for the services that keep such records:
-	// its custom fields, and which of some labels there are.
+	// its custom fields, and which of some labels there are. They may keep the answer while
+	// identity's lease holds and nothing is published under the tag "definitions:" and the
+	// organization's id; a call that changes a field or a label returns when none goes by what was
+	// before.
 	// Fails with nothing of its own.
 	// Example: {"noun": "CUSTOM_FIELD_NOUN_SERVICE_REQUEST", "label_ids": ["0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a21"]}
 	LookupDefinitions(context.Context, *LookupDefinitionsRequest) (*LookupDefinitionsResponse, error)

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SignInFailed is emitted when somebody has shown a wrong password or code for a user: the
+// SignInFailed is emitted when somebody has shown a wrong password, code or passkey for a user: the
 // first one of a kind from a place, at most one more every 10 minutes, and the one after
 // which no further is looked at. An organization sees those of its own users.
 type SignInFailed struct {
@@ -466,6 +466,228 @@ func (x *UserUnlocked) GetForgotten() int32 {
 	return 0
 }
 
+// UserFactorRemoved is emitted when an administrator took a factor from a user. Whoever sends
+// notifications tells the person.
+type UserFactorRemoved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Who did it.
+	RemoverId string `protobuf:"bytes,3,opt,name=remover_id,json=removerId,proto3" json:"remover_id,omitempty"`
+	// What was taken away.
+	Factor Factor `protobuf:"varint,4,opt,name=factor,proto3,enum=latchkey.identity.v1.Factor" json:"factor,omitempty"`
+	// The FactorRemoval, which says more.
+	FactorRemovalId string `protobuf:"bytes,5,opt,name=factor_removal_id,json=factorRemovalId,proto3" json:"factor_removal_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UserFactorRemoved) Reset() {
+	*x = UserFactorRemoved{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserFactorRemoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserFactorRemoved) ProtoMessage() {}
+
+func (x *UserFactorRemoved) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserFactorRemoved.ProtoReflect.Descriptor instead.
+func (*UserFactorRemoved) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UserFactorRemoved) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *UserFactorRemoved) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UserFactorRemoved) GetRemoverId() string {
+	if x != nil {
+		return x.RemoverId
+	}
+	return ""
+}
+
+func (x *UserFactorRemoved) GetFactor() Factor {
+	if x != nil {
+		return x.Factor
+	}
+	return Factor_FACTOR_UNSPECIFIED
+}
+
+func (x *UserFactorRemoved) GetFactorRemovalId() string {
+	if x != nil {
+		return x.FactorRemovalId
+	}
+	return ""
+}
+
+// FactorAdded is emitted for each organization of a person who has set up an authenticator
+// app or a passkey.
+type FactorAdded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// What was set up.
+	Factor        Factor `protobuf:"varint,3,opt,name=factor,proto3,enum=latchkey.identity.v1.Factor" json:"factor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactorAdded) Reset() {
+	*x = FactorAdded{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactorAdded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactorAdded) ProtoMessage() {}
+
+func (x *FactorAdded) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactorAdded.ProtoReflect.Descriptor instead.
+func (*FactorAdded) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FactorAdded) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *FactorAdded) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *FactorAdded) GetFactor() Factor {
+	if x != nil {
+		return x.Factor
+	}
+	return Factor_FACTOR_UNSPECIFIED
+}
+
+// ImpersonationBegan is emitted when somebody began to act in a user's name. Whoever sends
+// notifications tells the person.
+type ImpersonationBegan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// In whose name.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Who acts.
+	ActorId string `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The Impersonation, which says more.
+	ImpersonationId string `protobuf:"bytes,4,opt,name=impersonation_id,json=impersonationId,proto3" json:"impersonation_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ImpersonationBegan) Reset() {
+	*x = ImpersonationBegan{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImpersonationBegan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImpersonationBegan) ProtoMessage() {}
+
+func (x *ImpersonationBegan) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImpersonationBegan.ProtoReflect.Descriptor instead.
+func (*ImpersonationBegan) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ImpersonationBegan) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ImpersonationBegan) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ImpersonationBegan) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *ImpersonationBegan) GetImpersonationId() string {
+	if x != nil {
+		return x.ImpersonationId
+	}
+	return ""
+}
+
 var File_latchkey_identity_v1_event_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_event_proto_rawDesc = "" +
@@ -505,7 +727,23 @@ const file_latchkey_identity_v1_event_proto_rawDesc = "" +
 	"\fUserUnlocked\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1c\n" +
-	"\tforgotten\x18\x03 \x01(\x05R\tforgottenB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\tforgotten\x18\x03 \x01(\x05R\tforgotten\"\xd6\x01\n" +
+	"\x11UserFactorRemoved\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"remover_id\x18\x03 \x01(\tR\tremoverId\x124\n" +
+	"\x06factor\x18\x04 \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\x12*\n" +
+	"\x11factor_removal_id\x18\x05 \x01(\tR\x0ffactorRemovalId\"\x85\x01\n" +
+	"\vFactorAdded\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x124\n" +
+	"\x06factor\x18\x03 \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\"\x9c\x01\n" +
+	"\x12ImpersonationBegan\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x19\n" +
+	"\bactor_id\x18\x03 \x01(\tR\aactorId\x12)\n" +
+	"\x10impersonation_id\x18\x04 \x01(\tR\x0fimpersonationIdB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_event_proto_rawDescOnce sync.Once
@@ -519,7 +757,7 @@ func file_latchkey_identity_v1_event_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_event_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*SignInFailed)(nil),           // 0: latchkey.identity.v1.SignInFailed
 	(*RefreshTokenReused)(nil),     // 1: latchkey.identity.v1.RefreshTokenReused
@@ -527,17 +765,22 @@ var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*PasswordResetIssued)(nil),    // 3: latchkey.identity.v1.PasswordResetIssued
 	(*PasswordWasReset)(nil),       // 4: latchkey.identity.v1.PasswordWasReset
 	(*UserUnlocked)(nil),           // 5: latchkey.identity.v1.UserUnlocked
-	(Factor)(0),                    // 6: latchkey.identity.v1.Factor
-	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
+	(*UserFactorRemoved)(nil),      // 6: latchkey.identity.v1.UserFactorRemoved
+	(*FactorAdded)(nil),            // 7: latchkey.identity.v1.FactorAdded
+	(*ImpersonationBegan)(nil),     // 8: latchkey.identity.v1.ImpersonationBegan
+	(Factor)(0),                    // 9: latchkey.identity.v1.Factor
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
 }
 var file_latchkey_identity_v1_event_proto_depIdxs = []int32{
-	6, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
-	7, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	9,  // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
+	10, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
+	9,  // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_event_proto_init() }
@@ -552,7 +795,7 @@ func file_latchkey_identity_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_event_proto_rawDesc), len(file_latchkey_identity_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -72,7 +72,9 @@ type GetFactorsResponse struct {
 	// How many recovery codes are left.
 	RecoveryCodesLeft int32 `protobuf:"varint,2,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
 	// How many passkeys there are.
-	Passkeys      int32 `protobuf:"varint,3,opt,name=passkeys,proto3" json:"passkeys,omitempty"`
+	Passkeys int32 `protobuf:"varint,3,opt,name=passkeys,proto3" json:"passkeys,omitempty"`
+	// What an administrator has taken away in the last 28 days, the newest first; at most 20.
+	Removals      []*FactorRemoval `protobuf:"bytes,4,rep,name=removals,proto3" json:"removals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +130,159 @@ func (x *GetFactorsResponse) GetPasskeys() int32 {
 	return 0
 }
 
+func (x *GetFactorsResponse) GetRemovals() []*FactorRemoval {
+	if x != nil {
+		return x.Removals
+	}
+	return nil
+}
+
+// FactorRemoval tells that somebody took a factor from a person
+// (UserFactorService.RemoveUserFactor).
+type FactorRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID, given by the server.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Changes with every change of the record.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was done.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When the record last changed.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// When this is forgotten: 28 days after create_time.
+	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	// In which organization.
+	OrganizationId string `protobuf:"bytes,6,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// From whom.
+	UserId string `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Who did it.
+	RemoverId string `protobuf:"bytes,8,opt,name=remover_id,json=removerId,proto3" json:"remover_id,omitempty"`
+	// What was taken away.
+	Factor Factor `protobuf:"varint,9,opt,name=factor,proto3,enum=latchkey.identity.v1.Factor" json:"factor,omitempty"`
+	// The names of the passkeys that were taken away.
+	PasskeyNames []string `protobuf:"bytes,10,rep,name=passkey_names,json=passkeyNames,proto3" json:"passkey_names,omitempty"`
+	// Why, in the words of who did it.
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many sessions ended.
+	Ended         int32 `protobuf:"varint,12,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactorRemoval) Reset() {
+	*x = FactorRemoval{}
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactorRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactorRemoval) ProtoMessage() {}
+
+func (x *FactorRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactorRemoval.ProtoReflect.Descriptor instead.
+func (*FactorRemoval) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FactorRemoval) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *FactorRemoval) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *FactorRemoval) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
+func (x *FactorRemoval) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetRemoverId() string {
+	if x != nil {
+		return x.RemoverId
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetFactor() Factor {
+	if x != nil {
+		return x.Factor
+	}
+	return Factor_FACTOR_UNSPECIFIED
+}
+
+func (x *FactorRemoval) GetPasskeyNames() []string {
+	if x != nil {
+		return x.PasskeyNames
+	}
+	return nil
+}
+
+func (x *FactorRemoval) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FactorRemoval) GetEnded() int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
 // Request of FactorService.BeginTotp.
 type BeginTotpRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -137,7 +292,7 @@ type BeginTotpRequest struct {
 
 func (x *BeginTotpRequest) Reset() {
 	*x = BeginTotpRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +304,7 @@ func (x *BeginTotpRequest) String() string {
 func (*BeginTotpRequest) ProtoMessage() {}
 
 func (x *BeginTotpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +317,7 @@ func (x *BeginTotpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginTotpRequest.ProtoReflect.Descriptor instead.
 func (*BeginTotpRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{3}
 }
 
 // Response of FactorService.BeginTotp.
@@ -178,7 +333,7 @@ type BeginTotpResponse struct {
 
 func (x *BeginTotpResponse) Reset() {
 	*x = BeginTotpResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -190,7 +345,7 @@ func (x *BeginTotpResponse) String() string {
 func (*BeginTotpResponse) ProtoMessage() {}
 
 func (x *BeginTotpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -203,7 +358,7 @@ func (x *BeginTotpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginTotpResponse.ProtoReflect.Descriptor instead.
 func (*BeginTotpResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BeginTotpResponse) GetTotpSetup() *TotpSetup {
@@ -238,7 +393,7 @@ type ConfirmTotpRequest struct {
 
 func (x *ConfirmTotpRequest) Reset() {
 	*x = ConfirmTotpRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +405,7 @@ func (x *ConfirmTotpRequest) String() string {
 func (*ConfirmTotpRequest) ProtoMessage() {}
 
 func (x *ConfirmTotpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +418,7 @@ func (x *ConfirmTotpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTotpRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmTotpRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConfirmTotpRequest) GetRequestId() string {
@@ -307,7 +462,7 @@ type ConfirmTotpResponse struct {
 
 func (x *ConfirmTotpResponse) Reset() {
 	*x = ConfirmTotpResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +474,7 @@ func (x *ConfirmTotpResponse) String() string {
 func (*ConfirmTotpResponse) ProtoMessage() {}
 
 func (x *ConfirmTotpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +487,7 @@ func (x *ConfirmTotpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTotpResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmTotpResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConfirmTotpResponse) GetRecoveryCodes() []string {
@@ -355,7 +510,7 @@ type DeleteTotpRequest struct {
 
 func (x *DeleteTotpRequest) Reset() {
 	*x = DeleteTotpRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +522,7 @@ func (x *DeleteTotpRequest) String() string {
 func (*DeleteTotpRequest) ProtoMessage() {}
 
 func (x *DeleteTotpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +535,7 @@ func (x *DeleteTotpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTotpRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTotpRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteTotpRequest) GetRequestId() string {
@@ -406,7 +561,7 @@ type DeleteTotpResponse struct {
 
 func (x *DeleteTotpResponse) Reset() {
 	*x = DeleteTotpResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +573,7 @@ func (x *DeleteTotpResponse) String() string {
 func (*DeleteTotpResponse) ProtoMessage() {}
 
 func (x *DeleteTotpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +586,7 @@ func (x *DeleteTotpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTotpResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTotpResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{8}
 }
 
 // Request of FactorService.RenewRecoveryCodes.
@@ -447,7 +602,7 @@ type RenewRecoveryCodesRequest struct {
 
 func (x *RenewRecoveryCodesRequest) Reset() {
 	*x = RenewRecoveryCodesRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +614,7 @@ func (x *RenewRecoveryCodesRequest) String() string {
 func (*RenewRecoveryCodesRequest) ProtoMessage() {}
 
 func (x *RenewRecoveryCodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +627,7 @@ func (x *RenewRecoveryCodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRecoveryCodesRequest.ProtoReflect.Descriptor instead.
 func (*RenewRecoveryCodesRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RenewRecoveryCodesRequest) GetRequestId() string {
@@ -500,7 +655,7 @@ type RenewRecoveryCodesResponse struct {
 
 func (x *RenewRecoveryCodesResponse) Reset() {
 	*x = RenewRecoveryCodesResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +667,7 @@ func (x *RenewRecoveryCodesResponse) String() string {
 func (*RenewRecoveryCodesResponse) ProtoMessage() {}
 
 func (x *RenewRecoveryCodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +680,7 @@ func (x *RenewRecoveryCodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRecoveryCodesResponse.ProtoReflect.Descriptor instead.
 func (*RenewRecoveryCodesResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewRecoveryCodesResponse) GetRecoveryCodes() []string {
@@ -573,7 +728,7 @@ type Passkey struct {
 
 func (x *Passkey) Reset() {
 	*x = Passkey{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +740,7 @@ func (x *Passkey) String() string {
 func (*Passkey) ProtoMessage() {}
 
 func (x *Passkey) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +753,7 @@ func (x *Passkey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Passkey.ProtoReflect.Descriptor instead.
 func (*Passkey) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Passkey) GetId() string {
@@ -701,7 +856,7 @@ type BeginPasskeyRequest struct {
 
 func (x *BeginPasskeyRequest) Reset() {
 	*x = BeginPasskeyRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +868,7 @@ func (x *BeginPasskeyRequest) String() string {
 func (*BeginPasskeyRequest) ProtoMessage() {}
 
 func (x *BeginPasskeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +881,7 @@ func (x *BeginPasskeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginPasskeyRequest.ProtoReflect.Descriptor instead.
 func (*BeginPasskeyRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{12}
 }
 
 // Response of FactorService.BeginPasskey.
@@ -744,7 +899,7 @@ type BeginPasskeyResponse struct {
 
 func (x *BeginPasskeyResponse) Reset() {
 	*x = BeginPasskeyResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +911,7 @@ func (x *BeginPasskeyResponse) String() string {
 func (*BeginPasskeyResponse) ProtoMessage() {}
 
 func (x *BeginPasskeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +924,7 @@ func (x *BeginPasskeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginPasskeyResponse.ProtoReflect.Descriptor instead.
 func (*BeginPasskeyResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BeginPasskeyResponse) GetCreationOptions() string {
@@ -806,7 +961,7 @@ type CreatePasskeyRequest struct {
 
 func (x *CreatePasskeyRequest) Reset() {
 	*x = CreatePasskeyRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +973,7 @@ func (x *CreatePasskeyRequest) String() string {
 func (*CreatePasskeyRequest) ProtoMessage() {}
 
 func (x *CreatePasskeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[13]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +986,7 @@ func (x *CreatePasskeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePasskeyRequest.ProtoReflect.Descriptor instead.
 func (*CreatePasskeyRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreatePasskeyRequest) GetRequestId() string {
@@ -882,7 +1037,7 @@ type CreatePasskeyResponse struct {
 
 func (x *CreatePasskeyResponse) Reset() {
 	*x = CreatePasskeyResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1049,7 @@ func (x *CreatePasskeyResponse) String() string {
 func (*CreatePasskeyResponse) ProtoMessage() {}
 
 func (x *CreatePasskeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[14]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1062,7 @@ func (x *CreatePasskeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePasskeyResponse.ProtoReflect.Descriptor instead.
 func (*CreatePasskeyResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreatePasskeyResponse) GetPasskey() *Passkey {
@@ -937,7 +1092,7 @@ type ListPasskeysRequest struct {
 
 func (x *ListPasskeysRequest) Reset() {
 	*x = ListPasskeysRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1104,7 @@ func (x *ListPasskeysRequest) String() string {
 func (*ListPasskeysRequest) ProtoMessage() {}
 
 func (x *ListPasskeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[15]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1117,7 @@ func (x *ListPasskeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPasskeysRequest.ProtoReflect.Descriptor instead.
 func (*ListPasskeysRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPasskeysRequest) GetPageSize() int32 {
@@ -992,7 +1147,7 @@ type ListPasskeysResponse struct {
 
 func (x *ListPasskeysResponse) Reset() {
 	*x = ListPasskeysResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1159,7 @@ func (x *ListPasskeysResponse) String() string {
 func (*ListPasskeysResponse) ProtoMessage() {}
 
 func (x *ListPasskeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[16]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1172,7 @@ func (x *ListPasskeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPasskeysResponse.ProtoReflect.Descriptor instead.
 func (*ListPasskeysResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListPasskeysResponse) GetPasskeys() []*Passkey {
@@ -1051,7 +1206,7 @@ type UpdatePasskeyRequest struct {
 
 func (x *UpdatePasskeyRequest) Reset() {
 	*x = UpdatePasskeyRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1218,7 @@ func (x *UpdatePasskeyRequest) String() string {
 func (*UpdatePasskeyRequest) ProtoMessage() {}
 
 func (x *UpdatePasskeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[17]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1231,7 @@ func (x *UpdatePasskeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePasskeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePasskeyRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdatePasskeyRequest) GetRequestId() string {
@@ -1118,7 +1273,7 @@ type UpdatePasskeyResponse struct {
 
 func (x *UpdatePasskeyResponse) Reset() {
 	*x = UpdatePasskeyResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1285,7 @@ func (x *UpdatePasskeyResponse) String() string {
 func (*UpdatePasskeyResponse) ProtoMessage() {}
 
 func (x *UpdatePasskeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[18]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1298,7 @@ func (x *UpdatePasskeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePasskeyResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePasskeyResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{18}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdatePasskeyResponse) GetPasskey() *Passkey {
@@ -1170,7 +1325,7 @@ type DeletePasskeyRequest struct {
 
 func (x *DeletePasskeyRequest) Reset() {
 	*x = DeletePasskeyRequest{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1337,7 @@ func (x *DeletePasskeyRequest) String() string {
 func (*DeletePasskeyRequest) ProtoMessage() {}
 
 func (x *DeletePasskeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[19]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1350,7 @@ func (x *DeletePasskeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePasskeyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePasskeyRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeletePasskeyRequest) GetRequestId() string {
@@ -1235,7 +1390,7 @@ type DeletePasskeyResponse struct {
 
 func (x *DeletePasskeyResponse) Reset() {
 	*x = DeletePasskeyResponse{}
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1402,7 @@ func (x *DeletePasskeyResponse) String() string {
 func (*DeletePasskeyResponse) ProtoMessage() {}
 
 func (x *DeletePasskeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[20]
+	mi := &file_latchkey_identity_v1_factor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1415,7 @@ func (x *DeletePasskeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePasskeyResponse.ProtoReflect.Descriptor instead.
 func (*DeletePasskeyResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{20}
+	return file_latchkey_identity_v1_factor_proto_rawDescGZIP(), []int{21}
 }
 
 var File_latchkey_identity_v1_factor_proto protoreflect.FileDescriptor
@@ -1268,11 +1423,30 @@ var File_latchkey_identity_v1_factor_proto protoreflect.FileDescriptor
 const file_latchkey_identity_v1_factor_proto_rawDesc = "" +
 	"\n" +
 	"!latchkey/identity/v1/factor.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\x13\n" +
-	"\x11GetFactorsRequest\"\x99\x01\n" +
+	"\x11GetFactorsRequest\"\xda\x01\n" +
 	"\x12GetFactorsResponse\x127\n" +
 	"\ttotp_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\btotpTime\x12.\n" +
 	"\x13recovery_codes_left\x18\x02 \x01(\x05R\x11recoveryCodesLeft\x12\x1a\n" +
-	"\bpasskeys\x18\x03 \x01(\x05R\bpasskeys\"\x12\n" +
+	"\bpasskeys\x18\x03 \x01(\x05R\bpasskeys\x12?\n" +
+	"\bremovals\x18\x04 \x03(\v2#.latchkey.identity.v1.FactorRemovalR\bremovals\"\xd2\x03\n" +
+	"\rFactorRemoval\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x129\n" +
+	"\n" +
+	"purge_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x12'\n" +
+	"\x0forganization_id\x18\x06 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\a \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"remover_id\x18\b \x01(\tR\tremoverId\x124\n" +
+	"\x06factor\x18\t \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\x12#\n" +
+	"\rpasskey_names\x18\n" +
+	" \x03(\tR\fpasskeyNames\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x14\n" +
+	"\x05ended\x18\f \x01(\x05R\x05ended\"\x12\n" +
 	"\x10BeginTotpRequest\"n\n" +
 	"\x11BeginTotpResponse\x12>\n" +
 	"\n" +
@@ -1381,70 +1555,77 @@ func file_latchkey_identity_v1_factor_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_factor_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_factor_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_latchkey_identity_v1_factor_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_latchkey_identity_v1_factor_proto_goTypes = []any{
 	(*GetFactorsRequest)(nil),          // 0: latchkey.identity.v1.GetFactorsRequest
 	(*GetFactorsResponse)(nil),         // 1: latchkey.identity.v1.GetFactorsResponse
-	(*BeginTotpRequest)(nil),           // 2: latchkey.identity.v1.BeginTotpRequest
-	(*BeginTotpResponse)(nil),          // 3: latchkey.identity.v1.BeginTotpResponse
-	(*ConfirmTotpRequest)(nil),         // 4: latchkey.identity.v1.ConfirmTotpRequest
-	(*ConfirmTotpResponse)(nil),        // 5: latchkey.identity.v1.ConfirmTotpResponse
-	(*DeleteTotpRequest)(nil),          // 6: latchkey.identity.v1.DeleteTotpRequest
-	(*DeleteTotpResponse)(nil),         // 7: latchkey.identity.v1.DeleteTotpResponse
-	(*RenewRecoveryCodesRequest)(nil),  // 8: latchkey.identity.v1.RenewRecoveryCodesRequest
-	(*RenewRecoveryCodesResponse)(nil), // 9: latchkey.identity.v1.RenewRecoveryCodesResponse
-	(*Passkey)(nil),                    // 10: latchkey.identity.v1.Passkey
-	(*BeginPasskeyRequest)(nil),        // 11: latchkey.identity.v1.BeginPasskeyRequest
-	(*BeginPasskeyResponse)(nil),       // 12: latchkey.identity.v1.BeginPasskeyResponse
-	(*CreatePasskeyRequest)(nil),       // 13: latchkey.identity.v1.CreatePasskeyRequest
-	(*CreatePasskeyResponse)(nil),      // 14: latchkey.identity.v1.CreatePasskeyResponse
-	(*ListPasskeysRequest)(nil),        // 15: latchkey.identity.v1.ListPasskeysRequest
-	(*ListPasskeysResponse)(nil),       // 16: latchkey.identity.v1.ListPasskeysResponse
-	(*UpdatePasskeyRequest)(nil),       // 17: latchkey.identity.v1.UpdatePasskeyRequest
-	(*UpdatePasskeyResponse)(nil),      // 18: latchkey.identity.v1.UpdatePasskeyResponse
-	(*DeletePasskeyRequest)(nil),       // 19: latchkey.identity.v1.DeletePasskeyRequest
-	(*DeletePasskeyResponse)(nil),      // 20: latchkey.identity.v1.DeletePasskeyResponse
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(*TotpSetup)(nil),                  // 22: latchkey.identity.v1.TotpSetup
-	(*fieldmaskpb.FieldMask)(nil),      // 23: google.protobuf.FieldMask
+	(*FactorRemoval)(nil),              // 2: latchkey.identity.v1.FactorRemoval
+	(*BeginTotpRequest)(nil),           // 3: latchkey.identity.v1.BeginTotpRequest
+	(*BeginTotpResponse)(nil),          // 4: latchkey.identity.v1.BeginTotpResponse
+	(*ConfirmTotpRequest)(nil),         // 5: latchkey.identity.v1.ConfirmTotpRequest
+	(*ConfirmTotpResponse)(nil),        // 6: latchkey.identity.v1.ConfirmTotpResponse
+	(*DeleteTotpRequest)(nil),          // 7: latchkey.identity.v1.DeleteTotpRequest
+	(*DeleteTotpResponse)(nil),         // 8: latchkey.identity.v1.DeleteTotpResponse
+	(*RenewRecoveryCodesRequest)(nil),  // 9: latchkey.identity.v1.RenewRecoveryCodesRequest
+	(*RenewRecoveryCodesResponse)(nil), // 10: latchkey.identity.v1.RenewRecoveryCodesResponse
+	(*Passkey)(nil),                    // 11: latchkey.identity.v1.Passkey
+	(*BeginPasskeyRequest)(nil),        // 12: latchkey.identity.v1.BeginPasskeyRequest
+	(*BeginPasskeyResponse)(nil),       // 13: latchkey.identity.v1.BeginPasskeyResponse
+	(*CreatePasskeyRequest)(nil),       // 14: latchkey.identity.v1.CreatePasskeyRequest
+	(*CreatePasskeyResponse)(nil),      // 15: latchkey.identity.v1.CreatePasskeyResponse
+	(*ListPasskeysRequest)(nil),        // 16: latchkey.identity.v1.ListPasskeysRequest
+	(*ListPasskeysResponse)(nil),       // 17: latchkey.identity.v1.ListPasskeysResponse
+	(*UpdatePasskeyRequest)(nil),       // 18: latchkey.identity.v1.UpdatePasskeyRequest
+	(*UpdatePasskeyResponse)(nil),      // 19: latchkey.identity.v1.UpdatePasskeyResponse
+	(*DeletePasskeyRequest)(nil),       // 20: latchkey.identity.v1.DeletePasskeyRequest
+	(*DeletePasskeyResponse)(nil),      // 21: latchkey.identity.v1.DeletePasskeyResponse
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(Factor)(0),                        // 23: latchkey.identity.v1.Factor
+	(*TotpSetup)(nil),                  // 24: latchkey.identity.v1.TotpSetup
+	(*fieldmaskpb.FieldMask)(nil),      // 25: google.protobuf.FieldMask
 }
 var file_latchkey_identity_v1_factor_proto_depIdxs = []int32{
-	21, // 0: latchkey.identity.v1.GetFactorsResponse.totp_time:type_name -> google.protobuf.Timestamp
-	22, // 1: latchkey.identity.v1.BeginTotpResponse.totp_setup:type_name -> latchkey.identity.v1.TotpSetup
-	21, // 2: latchkey.identity.v1.Passkey.create_time:type_name -> google.protobuf.Timestamp
-	21, // 3: latchkey.identity.v1.Passkey.update_time:type_name -> google.protobuf.Timestamp
-	21, // 4: latchkey.identity.v1.Passkey.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 5: latchkey.identity.v1.Passkey.clone_time:type_name -> google.protobuf.Timestamp
-	10, // 6: latchkey.identity.v1.CreatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
-	10, // 7: latchkey.identity.v1.ListPasskeysResponse.passkeys:type_name -> latchkey.identity.v1.Passkey
-	10, // 8: latchkey.identity.v1.UpdatePasskeyRequest.passkey:type_name -> latchkey.identity.v1.Passkey
-	23, // 9: latchkey.identity.v1.UpdatePasskeyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 10: latchkey.identity.v1.UpdatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
-	0,  // 11: latchkey.identity.v1.FactorService.GetFactors:input_type -> latchkey.identity.v1.GetFactorsRequest
-	2,  // 12: latchkey.identity.v1.FactorService.BeginTotp:input_type -> latchkey.identity.v1.BeginTotpRequest
-	4,  // 13: latchkey.identity.v1.FactorService.ConfirmTotp:input_type -> latchkey.identity.v1.ConfirmTotpRequest
-	6,  // 14: latchkey.identity.v1.FactorService.DeleteTotp:input_type -> latchkey.identity.v1.DeleteTotpRequest
-	8,  // 15: latchkey.identity.v1.FactorService.RenewRecoveryCodes:input_type -> latchkey.identity.v1.RenewRecoveryCodesRequest
-	11, // 16: latchkey.identity.v1.FactorService.BeginPasskey:input_type -> latchkey.identity.v1.BeginPasskeyRequest
-	13, // 17: latchkey.identity.v1.FactorService.CreatePasskey:input_type -> latchkey.identity.v1.CreatePasskeyRequest
-	15, // 18: latchkey.identity.v1.FactorService.ListPasskeys:input_type -> latchkey.identity.v1.ListPasskeysRequest
-	17, // 19: latchkey.identity.v1.FactorService.UpdatePasskey:input_type -> latchkey.identity.v1.UpdatePasskeyRequest
-	19, // 20: latchkey.identity.v1.FactorService.DeletePasskey:input_type -> latchkey.identity.v1.DeletePasskeyRequest
-	1,  // 21: latchkey.identity.v1.FactorService.GetFactors:output_type -> latchkey.identity.v1.GetFactorsResponse
-	3,  // 22: latchkey.identity.v1.FactorService.BeginTotp:output_type -> latchkey.identity.v1.BeginTotpResponse
-	5,  // 23: latchkey.identity.v1.FactorService.ConfirmTotp:output_type -> latchkey.identity.v1.ConfirmTotpResponse
-	7,  // 24: latchkey.identity.v1.FactorService.DeleteTotp:output_type -> latchkey.identity.v1.DeleteTotpResponse
-	9,  // 25: latchkey.identity.v1.FactorService.RenewRecoveryCodes:output_type -> latchkey.identity.v1.RenewRecoveryCodesResponse
-	12, // 26: latchkey.identity.v1.FactorService.BeginPasskey:output_type -> latchkey.identity.v1.BeginPasskeyResponse
-	14, // 27: latchkey.identity.v1.FactorService.CreatePasskey:output_type -> latchkey.identity.v1.CreatePasskeyResponse
-	16, // 28: latchkey.identity.v1.FactorService.ListPasskeys:output_type -> latchkey.identity.v1.ListPasskeysResponse
-	18, // 29: latchkey.identity.v1.FactorService.UpdatePasskey:output_type -> latchkey.identity.v1.UpdatePasskeyResponse
-	20, // 30: latchkey.identity.v1.FactorService.DeletePasskey:output_type -> latchkey.identity.v1.DeletePasskeyResponse
-	21, // [21:31] is the sub-list for method output_type
-	11, // [11:21] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	22, // 0: latchkey.identity.v1.GetFactorsResponse.totp_time:type_name -> google.protobuf.Timestamp
+	2,  // 1: latchkey.identity.v1.GetFactorsResponse.removals:type_name -> latchkey.identity.v1.FactorRemoval
+	22, // 2: latchkey.identity.v1.FactorRemoval.create_time:type_name -> google.protobuf.Timestamp
+	22, // 3: latchkey.identity.v1.FactorRemoval.update_time:type_name -> google.protobuf.Timestamp
+	22, // 4: latchkey.identity.v1.FactorRemoval.purge_time:type_name -> google.protobuf.Timestamp
+	23, // 5: latchkey.identity.v1.FactorRemoval.factor:type_name -> latchkey.identity.v1.Factor
+	24, // 6: latchkey.identity.v1.BeginTotpResponse.totp_setup:type_name -> latchkey.identity.v1.TotpSetup
+	22, // 7: latchkey.identity.v1.Passkey.create_time:type_name -> google.protobuf.Timestamp
+	22, // 8: latchkey.identity.v1.Passkey.update_time:type_name -> google.protobuf.Timestamp
+	22, // 9: latchkey.identity.v1.Passkey.last_use_time:type_name -> google.protobuf.Timestamp
+	22, // 10: latchkey.identity.v1.Passkey.clone_time:type_name -> google.protobuf.Timestamp
+	11, // 11: latchkey.identity.v1.CreatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
+	11, // 12: latchkey.identity.v1.ListPasskeysResponse.passkeys:type_name -> latchkey.identity.v1.Passkey
+	11, // 13: latchkey.identity.v1.UpdatePasskeyRequest.passkey:type_name -> latchkey.identity.v1.Passkey
+	25, // 14: latchkey.identity.v1.UpdatePasskeyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 15: latchkey.identity.v1.UpdatePasskeyResponse.passkey:type_name -> latchkey.identity.v1.Passkey
+	0,  // 16: latchkey.identity.v1.FactorService.GetFactors:input_type -> latchkey.identity.v1.GetFactorsRequest
+	3,  // 17: latchkey.identity.v1.FactorService.BeginTotp:input_type -> latchkey.identity.v1.BeginTotpRequest
+	5,  // 18: latchkey.identity.v1.FactorService.ConfirmTotp:input_type -> latchkey.identity.v1.ConfirmTotpRequest
+	7,  // 19: latchkey.identity.v1.FactorService.DeleteTotp:input_type -> latchkey.identity.v1.DeleteTotpRequest
+	9,  // 20: latchkey.identity.v1.FactorService.RenewRecoveryCodes:input_type -> latchkey.identity.v1.RenewRecoveryCodesRequest
+	12, // 21: latchkey.identity.v1.FactorService.BeginPasskey:input_type -> latchkey.identity.v1.BeginPasskeyRequest
+	14, // 22: latchkey.identity.v1.FactorService.CreatePasskey:input_type -> latchkey.identity.v1.CreatePasskeyRequest
+	16, // 23: latchkey.identity.v1.FactorService.ListPasskeys:input_type -> latchkey.identity.v1.ListPasskeysRequest
+	18, // 24: latchkey.identity.v1.FactorService.UpdatePasskey:input_type -> latchkey.identity.v1.UpdatePasskeyRequest
+	20, // 25: latchkey.identity.v1.FactorService.DeletePasskey:input_type -> latchkey.identity.v1.DeletePasskeyRequest
+	1,  // 26: latchkey.identity.v1.FactorService.GetFactors:output_type -> latchkey.identity.v1.GetFactorsResponse
+	4,  // 27: latchkey.identity.v1.FactorService.BeginTotp:output_type -> latchkey.identity.v1.BeginTotpResponse
+	6,  // 28: latchkey.identity.v1.FactorService.ConfirmTotp:output_type -> latchkey.identity.v1.ConfirmTotpResponse
+	8,  // 29: latchkey.identity.v1.FactorService.DeleteTotp:output_type -> latchkey.identity.v1.DeleteTotpResponse
+	10, // 30: latchkey.identity.v1.FactorService.RenewRecoveryCodes:output_type -> latchkey.identity.v1.RenewRecoveryCodesResponse
+	13, // 31: latchkey.identity.v1.FactorService.BeginPasskey:output_type -> latchkey.identity.v1.BeginPasskeyResponse
+	15, // 32: latchkey.identity.v1.FactorService.CreatePasskey:output_type -> latchkey.identity.v1.CreatePasskeyResponse
+	17, // 33: latchkey.identity.v1.FactorService.ListPasskeys:output_type -> latchkey.identity.v1.ListPasskeysResponse
+	19, // 34: latchkey.identity.v1.FactorService.UpdatePasskey:output_type -> latchkey.identity.v1.UpdatePasskeyResponse
+	21, // 35: latchkey.identity.v1.FactorService.DeletePasskey:output_type -> latchkey.identity.v1.DeletePasskeyResponse
+	26, // [26:36] is the sub-list for method output_type
+	16, // [16:26] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_factor_proto_init() }
@@ -1453,14 +1634,14 @@ func file_latchkey_identity_v1_factor_proto_init() {
 		return
 	}
 	file_latchkey_identity_v1_challenge_proto_init()
-	file_latchkey_identity_v1_factor_proto_msgTypes[10].OneofWrappers = []any{}
+	file_latchkey_identity_v1_factor_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_factor_proto_rawDesc), len(file_latchkey_identity_v1_factor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

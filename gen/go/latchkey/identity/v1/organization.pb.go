@@ -322,7 +322,23 @@ type CreateOrganizationRequest struct {
 	// See Organization.time_zone.
 	TimeZone string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// See Organization.currency_code.
-	CurrencyCode  string `protobuf:"bytes,5,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	CurrencyCode string `protobuf:"bytes,5,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// See Organization.second_factor_required: the caller's own next sign-in there is one too.
+	SecondFactorRequired bool `protobuf:"varint,6,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
+	// See Organization.legal_name.
+	LegalName string `protobuf:"bytes,7,opt,name=legal_name,json=legalName,proto3" json:"legal_name,omitempty"`
+	// See Organization.website.
+	Website string `protobuf:"bytes,8,opt,name=website,proto3" json:"website,omitempty"`
+	// See Organization.email.
+	Email string `protobuf:"bytes,9,opt,name=email,proto3" json:"email,omitempty"`
+	// See Organization.phone.
+	Phone string `protobuf:"bytes,10,opt,name=phone,proto3" json:"phone,omitempty"`
+	// See Organization.address.
+	Address *v1.Address `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
+	// See Organization.language.
+	Language string `protobuf:"bytes,12,opt,name=language,proto3" json:"language,omitempty"`
+	// See Organization.week_start.
+	WeekStart     int32 `protobuf:"varint,13,opt,name=week_start,json=weekStart,proto3" json:"week_start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +406,62 @@ func (x *CreateOrganizationRequest) GetCurrencyCode() string {
 		return x.CurrencyCode
 	}
 	return ""
+}
+
+func (x *CreateOrganizationRequest) GetSecondFactorRequired() bool {
+	if x != nil {
+		return x.SecondFactorRequired
+	}
+	return false
+}
+
+func (x *CreateOrganizationRequest) GetLegalName() string {
+	if x != nil {
+		return x.LegalName
+	}
+	return ""
+}
+
+func (x *CreateOrganizationRequest) GetWebsite() string {
+	if x != nil {
+		return x.Website
+	}
+	return ""
+}
+
+func (x *CreateOrganizationRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *CreateOrganizationRequest) GetPhone() string {
+	if x != nil {
+		return x.Phone
+	}
+	return ""
+}
+
+func (x *CreateOrganizationRequest) GetAddress() *v1.Address {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *CreateOrganizationRequest) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *CreateOrganizationRequest) GetWeekStart() int32 {
+	if x != nil {
+		return x.WeekStart
+	}
+	return 0
 }
 
 // Response of OrganizationService.CreateOrganization.
@@ -1501,7 +1573,7 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\aaddress\x18\x13 \x01(\v2\x19.latchkey.type.v1.AddressR\aaddress\x12#\n" +
 	"\blanguage\x18\x14 \x01(\tB\a\xbaH\x04r\x02\x18#R\blanguage\x12(\n" +
 	"\n" +
-	"week_start\x18\x15 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\a(\x00R\tweekStart\"\xee\x01\n" +
+	"week_start\x18\x15 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\a(\x00R\tweekStart\"\xe3\x04\n" +
 	"\x19CreateOrganizationRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1509,7 +1581,18 @@ const file_latchkey_identity_v1_organization_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\x04name\x12&\n" +
 	"\ttime_zone\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\btimeZone\x126\n" +
 	"\rcurrency_code\x18\x05 \x01(\tB\x11\xbaH\x0er\f2\n" +
-	"^[A-Z]{3}$R\fcurrencyCode\"d\n" +
+	"^[A-Z]{3}$R\fcurrencyCode\x124\n" +
+	"\x16second_factor_required\x18\x06 \x01(\bR\x14secondFactorRequired\x12'\n" +
+	"\n" +
+	"legal_name\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tlegalName\x12:\n" +
+	"\awebsite\x18\b \x01(\tB \xbaH\x1dr\x1b2\x19^(https://[!-~]{1,492})?$R\awebsite\x12\x1e\n" +
+	"\x05email\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xfe\x01R\x05email\x124\n" +
+	"\x05phone\x18\n" +
+	" \x01(\tB\x1e\xbaH\x1br\x192\x17^(\\+[1-9][0-9]{6,14})?$R\x05phone\x123\n" +
+	"\aaddress\x18\v \x01(\v2\x19.latchkey.type.v1.AddressR\aaddress\x12#\n" +
+	"\blanguage\x18\f \x01(\tB\a\xbaH\x04r\x02\x18#R\blanguage\x12(\n" +
+	"\n" +
+	"week_start\x18\r \x01(\x05B\t\xbaH\x06\x1a\x04\x18\a(\x00R\tweekStart\"d\n" +
 	"\x1aCreateOrganizationResponse\x12F\n" +
 	"\forganization\x18\x01 \x01(\v2\".latchkey.identity.v1.OrganizationR\forganization\"5\n" +
 	"\x16GetOrganizationRequest\x12\x1b\n" +
@@ -1659,44 +1742,45 @@ var file_latchkey_identity_v1_organization_proto_depIdxs = []int32{
 	22, // 4: latchkey.identity.v1.Organization.purge_time:type_name -> google.protobuf.Timestamp
 	23, // 5: latchkey.identity.v1.Organization.available_actions:type_name -> latchkey.type.v1.AvailableAction
 	24, // 6: latchkey.identity.v1.Organization.address:type_name -> latchkey.type.v1.Address
-	1,  // 7: latchkey.identity.v1.CreateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 8: latchkey.identity.v1.GetOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 9: latchkey.identity.v1.ListOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
-	1,  // 10: latchkey.identity.v1.UpdateOrganizationRequest.organization:type_name -> latchkey.identity.v1.Organization
-	25, // 11: latchkey.identity.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 12: latchkey.identity.v1.UpdateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 13: latchkey.identity.v1.ListBrandOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
-	1,  // 14: latchkey.identity.v1.SuspendOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 15: latchkey.identity.v1.ResumeOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 16: latchkey.identity.v1.DeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 17: latchkey.identity.v1.UndeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	1,  // 18: latchkey.identity.v1.LookupOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
-	26, // 19: latchkey.identity.v1.LookupOrganizationResponse.allowance:type_name -> latchkey.identity.v1.BrandAllowance
-	2,  // 20: latchkey.identity.v1.OrganizationService.CreateOrganization:input_type -> latchkey.identity.v1.CreateOrganizationRequest
-	4,  // 21: latchkey.identity.v1.OrganizationService.GetOrganization:input_type -> latchkey.identity.v1.GetOrganizationRequest
-	6,  // 22: latchkey.identity.v1.OrganizationService.ListOrganizations:input_type -> latchkey.identity.v1.ListOrganizationsRequest
-	8,  // 23: latchkey.identity.v1.OrganizationService.UpdateOrganization:input_type -> latchkey.identity.v1.UpdateOrganizationRequest
-	10, // 24: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:input_type -> latchkey.identity.v1.ListBrandOrganizationsRequest
-	12, // 25: latchkey.identity.v1.OrganizationService.SuspendOrganization:input_type -> latchkey.identity.v1.SuspendOrganizationRequest
-	14, // 26: latchkey.identity.v1.OrganizationService.ResumeOrganization:input_type -> latchkey.identity.v1.ResumeOrganizationRequest
-	16, // 27: latchkey.identity.v1.OrganizationService.DeleteOrganization:input_type -> latchkey.identity.v1.DeleteOrganizationRequest
-	18, // 28: latchkey.identity.v1.OrganizationService.UndeleteOrganization:input_type -> latchkey.identity.v1.UndeleteOrganizationRequest
-	20, // 29: latchkey.identity.v1.OrganizationService.LookupOrganization:input_type -> latchkey.identity.v1.LookupOrganizationRequest
-	3,  // 30: latchkey.identity.v1.OrganizationService.CreateOrganization:output_type -> latchkey.identity.v1.CreateOrganizationResponse
-	5,  // 31: latchkey.identity.v1.OrganizationService.GetOrganization:output_type -> latchkey.identity.v1.GetOrganizationResponse
-	7,  // 32: latchkey.identity.v1.OrganizationService.ListOrganizations:output_type -> latchkey.identity.v1.ListOrganizationsResponse
-	9,  // 33: latchkey.identity.v1.OrganizationService.UpdateOrganization:output_type -> latchkey.identity.v1.UpdateOrganizationResponse
-	11, // 34: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:output_type -> latchkey.identity.v1.ListBrandOrganizationsResponse
-	13, // 35: latchkey.identity.v1.OrganizationService.SuspendOrganization:output_type -> latchkey.identity.v1.SuspendOrganizationResponse
-	15, // 36: latchkey.identity.v1.OrganizationService.ResumeOrganization:output_type -> latchkey.identity.v1.ResumeOrganizationResponse
-	17, // 37: latchkey.identity.v1.OrganizationService.DeleteOrganization:output_type -> latchkey.identity.v1.DeleteOrganizationResponse
-	19, // 38: latchkey.identity.v1.OrganizationService.UndeleteOrganization:output_type -> latchkey.identity.v1.UndeleteOrganizationResponse
-	21, // 39: latchkey.identity.v1.OrganizationService.LookupOrganization:output_type -> latchkey.identity.v1.LookupOrganizationResponse
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	24, // 7: latchkey.identity.v1.CreateOrganizationRequest.address:type_name -> latchkey.type.v1.Address
+	1,  // 8: latchkey.identity.v1.CreateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 9: latchkey.identity.v1.GetOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 10: latchkey.identity.v1.ListOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
+	1,  // 11: latchkey.identity.v1.UpdateOrganizationRequest.organization:type_name -> latchkey.identity.v1.Organization
+	25, // 12: latchkey.identity.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 13: latchkey.identity.v1.UpdateOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 14: latchkey.identity.v1.ListBrandOrganizationsResponse.organizations:type_name -> latchkey.identity.v1.Organization
+	1,  // 15: latchkey.identity.v1.SuspendOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 16: latchkey.identity.v1.ResumeOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 17: latchkey.identity.v1.DeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 18: latchkey.identity.v1.UndeleteOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	1,  // 19: latchkey.identity.v1.LookupOrganizationResponse.organization:type_name -> latchkey.identity.v1.Organization
+	26, // 20: latchkey.identity.v1.LookupOrganizationResponse.allowance:type_name -> latchkey.identity.v1.BrandAllowance
+	2,  // 21: latchkey.identity.v1.OrganizationService.CreateOrganization:input_type -> latchkey.identity.v1.CreateOrganizationRequest
+	4,  // 22: latchkey.identity.v1.OrganizationService.GetOrganization:input_type -> latchkey.identity.v1.GetOrganizationRequest
+	6,  // 23: latchkey.identity.v1.OrganizationService.ListOrganizations:input_type -> latchkey.identity.v1.ListOrganizationsRequest
+	8,  // 24: latchkey.identity.v1.OrganizationService.UpdateOrganization:input_type -> latchkey.identity.v1.UpdateOrganizationRequest
+	10, // 25: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:input_type -> latchkey.identity.v1.ListBrandOrganizationsRequest
+	12, // 26: latchkey.identity.v1.OrganizationService.SuspendOrganization:input_type -> latchkey.identity.v1.SuspendOrganizationRequest
+	14, // 27: latchkey.identity.v1.OrganizationService.ResumeOrganization:input_type -> latchkey.identity.v1.ResumeOrganizationRequest
+	16, // 28: latchkey.identity.v1.OrganizationService.DeleteOrganization:input_type -> latchkey.identity.v1.DeleteOrganizationRequest
+	18, // 29: latchkey.identity.v1.OrganizationService.UndeleteOrganization:input_type -> latchkey.identity.v1.UndeleteOrganizationRequest
+	20, // 30: latchkey.identity.v1.OrganizationService.LookupOrganization:input_type -> latchkey.identity.v1.LookupOrganizationRequest
+	3,  // 31: latchkey.identity.v1.OrganizationService.CreateOrganization:output_type -> latchkey.identity.v1.CreateOrganizationResponse
+	5,  // 32: latchkey.identity.v1.OrganizationService.GetOrganization:output_type -> latchkey.identity.v1.GetOrganizationResponse
+	7,  // 33: latchkey.identity.v1.OrganizationService.ListOrganizations:output_type -> latchkey.identity.v1.ListOrganizationsResponse
+	9,  // 34: latchkey.identity.v1.OrganizationService.UpdateOrganization:output_type -> latchkey.identity.v1.UpdateOrganizationResponse
+	11, // 35: latchkey.identity.v1.OrganizationService.ListBrandOrganizations:output_type -> latchkey.identity.v1.ListBrandOrganizationsResponse
+	13, // 36: latchkey.identity.v1.OrganizationService.SuspendOrganization:output_type -> latchkey.identity.v1.SuspendOrganizationResponse
+	15, // 37: latchkey.identity.v1.OrganizationService.ResumeOrganization:output_type -> latchkey.identity.v1.ResumeOrganizationResponse
+	17, // 38: latchkey.identity.v1.OrganizationService.DeleteOrganization:output_type -> latchkey.identity.v1.DeleteOrganizationResponse
+	19, // 39: latchkey.identity.v1.OrganizationService.UndeleteOrganization:output_type -> latchkey.identity.v1.UndeleteOrganizationResponse
+	21, // 40: latchkey.identity.v1.OrganizationService.LookupOrganization:output_type -> latchkey.identity.v1.LookupOrganizationResponse
+	31, // [31:41] is the sub-list for method output_type
+	21, // [21:31] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_organization_proto_init() }

@@ -41,8 +41,10 @@ const (
 // belongs to one of them, and none sees anything of another.
 type OrganizationServiceClient interface {
 	// Creates an organization of the caller's brand, with the caller as its first
-	// member and owner. To act in it the caller signs in to it.
-	// Fails with INVALID_ARGUMENT if the time zone or the currency is unknown, and
+	// member and owner. To act in it the caller signs in to it. It can have all that
+	// UpdateOrganization changes. How it pays, its custom fields and its labels are set in it,
+	// by whoever holds their keys there; what it may decide itself is the brand's (Brand.allowance).
+	// Fails with INVALID_ARGUMENT if the time zone, the currency or the language is unknown, and
 	// UNAVAILABLE if permissions cannot be reached: then the organization exists and
 	// gets its owner later, or by a repeat.
 	// Example: {"name": "Harbour Homes", "time_zone": "Europe/Berlin", "currency_code": "EUR"}
@@ -220,8 +222,10 @@ func (c *organizationServiceClient) LookupOrganization(ctx context.Context, in *
 // belongs to one of them, and none sees anything of another.
 type OrganizationServiceServer interface {
 	// Creates an organization of the caller's brand, with the caller as its first
-	// member and owner. To act in it the caller signs in to it.
-	// Fails with INVALID_ARGUMENT if the time zone or the currency is unknown, and
+	// member and owner. To act in it the caller signs in to it. It can have all that
+	// UpdateOrganization changes. How it pays, its custom fields and its labels are set in it,
+	// by whoever holds their keys there; what it may decide itself is the brand's (Brand.allowance).
+	// Fails with INVALID_ARGUMENT if the time zone, the currency or the language is unknown, and
 	// UNAVAILABLE if permissions cannot be reached: then the organization exists and
 	// gets its owner later, or by a repeat.
 	// Example: {"name": "Harbour Homes", "time_zone": "Europe/Berlin", "currency_code": "EUR"}

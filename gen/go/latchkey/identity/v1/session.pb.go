@@ -311,8 +311,12 @@ type SessionFacts struct {
 	Scopes []byte `protobuf:"bytes,7,opt,name=scopes,proto3,oneof" json:"scopes,omitempty"`
 	// Under impersonation the session that it was opened from, and ends with; else empty.
 	ActorSessionId string `protobuf:"bytes,8,opt,name=actor_session_id,json=actorSessionId,proto3" json:"actor_session_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Full name of the only method that the session may call, as
+	// "latchkey.scheduling.v1.AppointmentService/ListMySchedule"; empty if it is not bound to
+	// one. Whoever does not serve that method denies the session everything.
+	OnlyMethod    string `protobuf:"bytes,9,opt,name=only_method,json=onlyMethod,proto3" json:"only_method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionFacts) Reset() {
@@ -397,6 +401,13 @@ func (x *SessionFacts) GetScopes() []byte {
 func (x *SessionFacts) GetActorSessionId() string {
 	if x != nil {
 		return x.ActorSessionId
+	}
+	return ""
+}
+
+func (x *SessionFacts) GetOnlyMethod() string {
+	if x != nil {
+		return x.OnlyMethod
 	}
 	return ""
 }
@@ -1833,7 +1844,7 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x10 \x01(\tR\tuserAgent\x12\x18\n" +
 	"\aaddress\x18\x11 \x01(\tR\aaddress\x12@\n" +
-	"\x0elast_seen_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xd2\x02\n" +
+	"\x0elast_seen_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xf3\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -1844,7 +1855,9 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1b\n" +
 	"\x06scopes\x18\a \x01(\fH\x00R\x06scopes\x88\x01\x01\x12(\n" +
-	"\x10actor_session_id\x18\b \x01(\tR\x0eactorSessionIdB\t\n" +
+	"\x10actor_session_id\x18\b \x01(\tR\x0eactorSessionId\x12\x1f\n" +
+	"\vonly_method\x18\t \x01(\tR\n" +
+	"onlyMethodB\t\n" +
 	"\a_scopes\"\xd4\x03\n" +
 	"\x14CreateSessionRequest\x12*\n" +
 	"\n" +

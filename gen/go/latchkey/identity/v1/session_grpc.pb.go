@@ -128,12 +128,12 @@ type SessionServiceClient interface {
 	// Example: {"page_size": 10}
 	ListMySessions(ctx context.Context, in *ListMySessionsRequest, opts ...grpc.CallOption) (*ListMySessionsResponse, error)
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
-	// session's or an API key's. The first use of a key on a day is written down. The
-	// answer may be used only under the lease of the feed "identity", and is dropped by
-	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
-	// also those of who acts.
+	// session's, an API key's or a calendar feed's (CalendarService). The first use of a key
+	// on a day is written down. The answer may be used only under the lease of the feed
+	// "identity", and is dropped by the tags "session:<id>", "user:<id>" and
+	// "organization:<id>", under impersonation also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more,
+	// session, key or feed, it has ended or expired, or its user is no active member any more,
 	// ORGANIZATION_UNNAMED if it is a brand's key and no organization is named, and
 	// ORGANIZATION_REFUSED if the one that is named is not its own, or not of its brand;
 	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if
@@ -355,12 +355,12 @@ type SessionServiceServer interface {
 	// Example: {"page_size": 10}
 	ListMySessions(context.Context, *ListMySessionsRequest) (*ListMySessionsResponse, error)
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
-	// session's or an API key's. The first use of a key on a day is written down. The
-	// answer may be used only under the lease of the feed "identity", and is dropped by
-	// the tags "session:<id>", "user:<id>" and "organization:<id>", under impersonation
-	// also those of who acts.
+	// session's, an API key's or a calendar feed's (CalendarService). The first use of a key
+	// on a day is written down. The answer may be used only under the lease of the feed
+	// "identity", and is dropped by the tags "session:<id>", "user:<id>" and
+	// "organization:<id>", under impersonation also those of who acts.
 	// Fails with UNAUTHENTICATED and reason CREDENTIALS_INVALID if there is no such
-	// session or key, it has ended or expired, or its user is no active member any more,
+	// session, key or feed, it has ended or expired, or its user is no active member any more,
 	// ORGANIZATION_UNNAMED if it is a brand's key and no organization is named, and
 	// ORGANIZATION_REFUSED if the one that is named is not its own, or not of its brand;
 	// PERMISSION_DENIED and OUTSIDE_WORK_HOURS as CreateSession does; and UNAVAILABLE if

@@ -474,7 +474,9 @@ type ImportedUser struct {
 	// to 2000000 iterations; salt of 1 to 64 bytes and hash of 16 to 64 in base64 without
 	// padding. And of bcrypt "$2b$12$<53 characters>", also "$2a$" and "$2y$", with a cost of 4
 	// to 14. Without it the person cannot sign in yet.
-	PasswordHash  string `protobuf:"bytes,3,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
+	PasswordHash string `protobuf:"bytes,3,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
+	// See User.custom_values.
+	CustomValues  []*v1.CustomValue `protobuf:"bytes,4,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,6 +530,13 @@ func (x *ImportedUser) GetPasswordHash() string {
 		return x.PasswordHash
 	}
 	return ""
+}
+
+func (x *ImportedUser) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
 }
 
 // Request of UserService.ImportUsers.
@@ -1619,12 +1628,13 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x10initial_password\x18\x05 \x01(\tB\v\xbaH\x05r\x03(\x80 \x80\x01\x01R\x0finitialPassword\x12L\n" +
 	"\rcustom_values\x18\x06 \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\"D\n" +
 	"\x12CreateUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\x93\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\xe1\x01\n" +
 	"\fImportedUser\x12 \n" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xac\x02R\x05email\x12/\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\f\xbaH\tr\a\x18\xc8\x012\x02\\SR\vdisplayName\x120\n" +
-	"\rpassword_hash\x18\x03 \x01(\tB\v\xbaH\x05r\x03\x18\x80\x04\x80\x01\x01R\fpasswordHash\"\xac\x01\n" +
+	"\rpassword_hash\x18\x03 \x01(\tB\v\xbaH\x05r\x03\x18\x80\x04\x80\x01\x01R\fpasswordHash\x12L\n" +
+	"\rcustom_values\x18\x04 \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\"\xac\x01\n" +
 	"\x12ImportUsersRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1775,43 +1785,44 @@ var file_latchkey_identity_v1_user_proto_depIdxs = []int32{
 	0,  // 7: latchkey.identity.v1.Member.state:type_name -> latchkey.identity.v1.UserState
 	26, // 8: latchkey.identity.v1.CreateUserRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
 	1,  // 9: latchkey.identity.v1.CreateUserResponse.user:type_name -> latchkey.identity.v1.User
-	5,  // 10: latchkey.identity.v1.ImportUsersRequest.users:type_name -> latchkey.identity.v1.ImportedUser
-	1,  // 11: latchkey.identity.v1.ImportUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 12: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 13: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
-	1,  // 14: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
-	27, // 15: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 16: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 17: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 18: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 19: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
-	1,  // 20: latchkey.identity.v1.UndeleteUserResponse.user:type_name -> latchkey.identity.v1.User
-	2,  // 21: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
-	3,  // 22: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
-	6,  // 23: latchkey.identity.v1.UserService.ImportUsers:input_type -> latchkey.identity.v1.ImportUsersRequest
-	8,  // 24: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
-	10, // 25: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
-	12, // 26: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
-	14, // 27: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
-	16, // 28: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
-	18, // 29: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
-	20, // 30: latchkey.identity.v1.UserService.UndeleteUser:input_type -> latchkey.identity.v1.UndeleteUserRequest
-	22, // 31: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
-	4,  // 32: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
-	7,  // 33: latchkey.identity.v1.UserService.ImportUsers:output_type -> latchkey.identity.v1.ImportUsersResponse
-	9,  // 34: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
-	11, // 35: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
-	13, // 36: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
-	15, // 37: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
-	17, // 38: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
-	19, // 39: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
-	21, // 40: latchkey.identity.v1.UserService.UndeleteUser:output_type -> latchkey.identity.v1.UndeleteUserResponse
-	23, // 41: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
-	32, // [32:42] is the sub-list for method output_type
-	22, // [22:32] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	26, // 10: latchkey.identity.v1.ImportedUser.custom_values:type_name -> latchkey.type.v1.CustomValue
+	5,  // 11: latchkey.identity.v1.ImportUsersRequest.users:type_name -> latchkey.identity.v1.ImportedUser
+	1,  // 12: latchkey.identity.v1.ImportUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 13: latchkey.identity.v1.GetUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 14: latchkey.identity.v1.ListUsersResponse.users:type_name -> latchkey.identity.v1.User
+	1,  // 15: latchkey.identity.v1.UpdateUserRequest.user:type_name -> latchkey.identity.v1.User
+	27, // 16: latchkey.identity.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 17: latchkey.identity.v1.UpdateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 18: latchkey.identity.v1.DeactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 19: latchkey.identity.v1.ReactivateUserResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 20: latchkey.identity.v1.EndMembershipResponse.user:type_name -> latchkey.identity.v1.User
+	1,  // 21: latchkey.identity.v1.UndeleteUserResponse.user:type_name -> latchkey.identity.v1.User
+	2,  // 22: latchkey.identity.v1.LookupMembersResponse.members:type_name -> latchkey.identity.v1.Member
+	3,  // 23: latchkey.identity.v1.UserService.CreateUser:input_type -> latchkey.identity.v1.CreateUserRequest
+	6,  // 24: latchkey.identity.v1.UserService.ImportUsers:input_type -> latchkey.identity.v1.ImportUsersRequest
+	8,  // 25: latchkey.identity.v1.UserService.GetUser:input_type -> latchkey.identity.v1.GetUserRequest
+	10, // 26: latchkey.identity.v1.UserService.ListUsers:input_type -> latchkey.identity.v1.ListUsersRequest
+	12, // 27: latchkey.identity.v1.UserService.UpdateUser:input_type -> latchkey.identity.v1.UpdateUserRequest
+	14, // 28: latchkey.identity.v1.UserService.DeactivateUser:input_type -> latchkey.identity.v1.DeactivateUserRequest
+	16, // 29: latchkey.identity.v1.UserService.ReactivateUser:input_type -> latchkey.identity.v1.ReactivateUserRequest
+	18, // 30: latchkey.identity.v1.UserService.EndMembership:input_type -> latchkey.identity.v1.EndMembershipRequest
+	20, // 31: latchkey.identity.v1.UserService.UndeleteUser:input_type -> latchkey.identity.v1.UndeleteUserRequest
+	22, // 32: latchkey.identity.v1.UserService.LookupMembers:input_type -> latchkey.identity.v1.LookupMembersRequest
+	4,  // 33: latchkey.identity.v1.UserService.CreateUser:output_type -> latchkey.identity.v1.CreateUserResponse
+	7,  // 34: latchkey.identity.v1.UserService.ImportUsers:output_type -> latchkey.identity.v1.ImportUsersResponse
+	9,  // 35: latchkey.identity.v1.UserService.GetUser:output_type -> latchkey.identity.v1.GetUserResponse
+	11, // 36: latchkey.identity.v1.UserService.ListUsers:output_type -> latchkey.identity.v1.ListUsersResponse
+	13, // 37: latchkey.identity.v1.UserService.UpdateUser:output_type -> latchkey.identity.v1.UpdateUserResponse
+	15, // 38: latchkey.identity.v1.UserService.DeactivateUser:output_type -> latchkey.identity.v1.DeactivateUserResponse
+	17, // 39: latchkey.identity.v1.UserService.ReactivateUser:output_type -> latchkey.identity.v1.ReactivateUserResponse
+	19, // 40: latchkey.identity.v1.UserService.EndMembership:output_type -> latchkey.identity.v1.EndMembershipResponse
+	21, // 41: latchkey.identity.v1.UserService.UndeleteUser:output_type -> latchkey.identity.v1.UndeleteUserResponse
+	23, // 42: latchkey.identity.v1.UserService.LookupMembers:output_type -> latchkey.identity.v1.LookupMembersResponse
+	33, // [33:43] is the sub-list for method output_type
+	23, // [23:33] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_user_proto_init() }

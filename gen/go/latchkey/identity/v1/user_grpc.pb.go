@@ -65,8 +65,8 @@ type UserServiceClient interface {
 	// characters is good together with a second factor only: who has none sets one up at the
 	// first sign-in. Who is a member already stays as he is, so that an import can be
 	// repeated, and the passwords of people who are known to another organization stay theirs.
-	// Fails with INVALID_ARGUMENT for users and hashes that do not do, with each of them,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
+	// Fails with INVALID_ARGUMENT for users and hashes that do not do, and for custom values as
+	// CreateUser does, with each of them, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
 	// that the caller lacks, FAILED_PRECONDITION if more than 4 kinds of hashes, which are
 	// algorithms with their parameters, would be there, and UNAVAILABLE if permissions
 	// cannot be reached.
@@ -272,8 +272,8 @@ type UserServiceServer interface {
 	// characters is good together with a second factor only: who has none sets one up at the
 	// first sign-in. Who is a member already stays as he is, so that an import can be
 	// repeated, and the passwords of people who are known to another organization stay theirs.
-	// Fails with INVALID_ARGUMENT for users and hashes that do not do, with each of them,
-	// PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
+	// Fails with INVALID_ARGUMENT for users and hashes that do not do, and for custom values as
+	// CreateUser does, with each of them, PERMISSION_DENIED and reason BEYOND_OWN_GRANTS if somebody would come back with a key
 	// that the caller lacks, FAILED_PRECONDITION if more than 4 kinds of hashes, which are
 	// algorithms with their parameters, would be there, and UNAVAILABLE if permissions
 	// cannot be reached.

@@ -315,8 +315,17 @@ type ServiceRequest struct {
 	CycleTime *durationpb.Duration `protobuf:"bytes,29,opt,name=cycle_time,json=cycleTime,proto3" json:"cycle_time,omitempty"`
 	// What the caller can do with it now, and what not and why.
 	AvailableActions []*v1.AvailableAction `protobuf:"bytes,30,rep,name=available_actions,json=availableActions,proto3" json:"available_actions,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What it has in the fields that the organization has added (identity's CustomFieldService
+	// keeps them), at most one value in each. They change as a whole.
+	CustomValues []*v1.CustomValue `protobuf:"bytes,31,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	// What it is about: a category of the organization (identity's LabelService keeps them).
+	// To clear it, mask it and leave it out.
+	CategoryId *string `protobuf:"bytes,32,opt,name=category_id,json=categoryId,proto3,oneof" json:"category_id,omitempty"`
+	// The tags and labels that it has (identity's LabelService keeps them), at most 20, each
+	// once. They change as a whole.
+	LabelIds      []string `protobuf:"bytes,33,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceRequest) Reset() {
@@ -559,6 +568,27 @@ func (x *ServiceRequest) GetAvailableActions() []*v1.AvailableAction {
 	return nil
 }
 
+func (x *ServiceRequest) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
+}
+
+func (x *ServiceRequest) GetCategoryId() string {
+	if x != nil && x.CategoryId != nil {
+		return *x.CategoryId
+	}
+	return ""
+}
+
+func (x *ServiceRequest) GetLabelIds() []string {
+	if x != nil {
+		return x.LabelIds
+	}
+	return nil
+}
+
 // Hold is a time in which work on a service request rests.
 type Hold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -691,7 +721,7 @@ var File_latchkey_servicerequest_v1_service_request_proto protoreflect.FileDescr
 
 const file_latchkey_servicerequest_v1_service_request_proto_rawDesc = "" +
 	"\n" +
-	"0latchkey/servicerequest/v1/service_request.proto\x12\x1alatchkey.servicerequest.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xa8\f\n" +
+	"0latchkey/servicerequest/v1/service_request.proto\x12\x1alatchkey.servicerequest.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\x1blatchkey/type/v1/type.proto\"\xe6\r\n" +
 	"\x0eServiceRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -736,11 +766,16 @@ const file_latchkey_servicerequest_v1_service_request_proto_rawDesc = "" +
 	"cycleTimer\x128\n" +
 	"\n" +
 	"cycle_time\x18\x1d \x01(\v2\x19.google.protobuf.DurationR\tcycleTime\x12N\n" +
-	"\x11available_actions\x18\x1e \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActionsB\n" +
+	"\x11available_actions\x18\x1e \x03(\v2!.latchkey.type.v1.AvailableActionR\x10availableActions\x12L\n" +
+	"\rcustom_values\x18\x1f \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\x12.\n" +
+	"\vcategory_id\x18  \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01H\x03R\n" +
+	"categoryId\x88\x01\x01\x12.\n" +
+	"\tlabel_ids\x18! \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x14\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIdsB\n" +
 	"\n" +
 	"\b_unit_idB\b\n" +
 	"\x06_titleB\x0e\n" +
-	"\f_description\"\xee\x01\n" +
+	"\f_descriptionB\x0e\n" +
+	"\f_category_id\"\xee\x01\n" +
 	"\x04Hold\x12V\n" +
 	"\x0eprevious_state\x18\x01 \x01(\x0e2/.latchkey.servicerequest.v1.ServiceRequestStateR\rpreviousState\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
@@ -804,6 +839,7 @@ var file_latchkey_servicerequest_v1_service_request_proto_goTypes = []any{
 	(*v1.Date)(nil),               // 7: latchkey.type.v1.Date
 	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 	(*v1.AvailableAction)(nil),    // 9: latchkey.type.v1.AvailableAction
+	(*v1.CustomValue)(nil),        // 10: latchkey.type.v1.CustomValue
 }
 var file_latchkey_servicerequest_v1_service_request_proto_depIdxs = []int32{
 	6,  // 0: latchkey.servicerequest.v1.ServiceRequest.create_time:type_name -> google.protobuf.Timestamp
@@ -822,16 +858,17 @@ var file_latchkey_servicerequest_v1_service_request_proto_depIdxs = []int32{
 	5,  // 13: latchkey.servicerequest.v1.ServiceRequest.cycle_timer:type_name -> latchkey.servicerequest.v1.CycleTimer
 	8,  // 14: latchkey.servicerequest.v1.ServiceRequest.cycle_time:type_name -> google.protobuf.Duration
 	9,  // 15: latchkey.servicerequest.v1.ServiceRequest.available_actions:type_name -> latchkey.type.v1.AvailableAction
-	0,  // 16: latchkey.servicerequest.v1.Hold.previous_state:type_name -> latchkey.servicerequest.v1.ServiceRequestState
-	6,  // 17: latchkey.servicerequest.v1.Hold.start_time:type_name -> google.protobuf.Timestamp
-	6,  // 18: latchkey.servicerequest.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 19: latchkey.servicerequest.v1.CycleTimer.elapsed:type_name -> google.protobuf.Duration
-	6,  // 20: latchkey.servicerequest.v1.CycleTimer.running_since:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 16: latchkey.servicerequest.v1.ServiceRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
+	0,  // 17: latchkey.servicerequest.v1.Hold.previous_state:type_name -> latchkey.servicerequest.v1.ServiceRequestState
+	6,  // 18: latchkey.servicerequest.v1.Hold.start_time:type_name -> google.protobuf.Timestamp
+	6,  // 19: latchkey.servicerequest.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: latchkey.servicerequest.v1.CycleTimer.elapsed:type_name -> google.protobuf.Duration
+	6,  // 21: latchkey.servicerequest.v1.CycleTimer.running_since:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_servicerequest_v1_service_request_proto_init() }

@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	_ "latchkey.dev/gen/go/latchkey/authz/v1"
+	v1 "latchkey.dev/gen/go/latchkey/type/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -45,8 +46,14 @@ type CreateServiceRequestRequest struct {
 	OpenToTeam *bool `protobuf:"varint,8,opt,name=open_to_team,json=openToTeam,proto3,oneof" json:"open_to_team,omitempty"`
 	// See ServiceRequest.purchase_order_number.
 	PurchaseOrderNumber *string `protobuf:"bytes,9,opt,name=purchase_order_number,json=purchaseOrderNumber,proto3,oneof" json:"purchase_order_number,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// See ServiceRequest.custom_values.
+	CustomValues []*v1.CustomValue `protobuf:"bytes,10,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	// See ServiceRequest.category_id; empty for none.
+	CategoryId string `protobuf:"bytes,11,opt,name=category_id,json=categoryId,proto3" json:"category_id,omitempty"`
+	// See ServiceRequest.label_ids.
+	LabelIds      []string `protobuf:"bytes,12,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateServiceRequestRequest) Reset() {
@@ -142,6 +149,27 @@ func (x *CreateServiceRequestRequest) GetPurchaseOrderNumber() string {
 	return ""
 }
 
+func (x *CreateServiceRequestRequest) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
+}
+
+func (x *CreateServiceRequestRequest) GetCategoryId() string {
+	if x != nil {
+		return x.CategoryId
+	}
+	return ""
+}
+
+func (x *CreateServiceRequestRequest) GetLabelIds() []string {
+	if x != nil {
+		return x.LabelIds
+	}
+	return nil
+}
+
 // Response of ServiceRequestService.CreateServiceRequest.
 type CreateServiceRequestResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -202,7 +230,13 @@ type DocumentServiceRequestRequest struct {
 	// See ServiceRequest.title.
 	Title string `protobuf:"bytes,5,opt,name=title,proto3" json:"title,omitempty"`
 	// See ServiceRequest.description.
-	Description   string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Description string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	// See ServiceRequest.custom_values.
+	CustomValues []*v1.CustomValue `protobuf:"bytes,7,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	// See ServiceRequest.category_id; empty for none.
+	CategoryId string `protobuf:"bytes,8,opt,name=category_id,json=categoryId,proto3" json:"category_id,omitempty"`
+	// See ServiceRequest.label_ids.
+	LabelIds      []string `protobuf:"bytes,9,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +311,27 @@ func (x *DocumentServiceRequestRequest) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *DocumentServiceRequestRequest) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
+}
+
+func (x *DocumentServiceRequestRequest) GetCategoryId() string {
+	if x != nil {
+		return x.CategoryId
+	}
+	return ""
+}
+
+func (x *DocumentServiceRequestRequest) GetLabelIds() []string {
+	if x != nil {
+		return x.LabelIds
+	}
+	return nil
 }
 
 // Response of ServiceRequestService.DocumentServiceRequest.
@@ -430,7 +485,11 @@ type ListServiceRequestsRequest struct {
 	// title : "tap"` (AIP-160).
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Only those of this property, on whose team the caller is; empty for all.
-	PropertyId    string `protobuf:"bytes,5,opt,name=property_id,json=propertyId,proto3" json:"property_id,omitempty"`
+	PropertyId string `protobuf:"bytes,5,opt,name=property_id,json=propertyId,proto3" json:"property_id,omitempty"`
+	// Only those that have all of these categories, tags and labels, at most 5; none for all.
+	// The rarest comes first for the fastest answer. A category is itself alone, without those
+	// beneath it.
+	LabelIds      []string `protobuf:"bytes,6,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +559,13 @@ func (x *ListServiceRequestsRequest) GetPropertyId() string {
 	return ""
 }
 
+func (x *ListServiceRequestsRequest) GetLabelIds() []string {
+	if x != nil {
+		return x.LabelIds
+	}
+	return nil
+}
+
 // Response of ServiceRequestService.ListServiceRequests.
 type ListServiceRequestsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -564,8 +630,8 @@ type UpdateServiceRequestRequest struct {
 	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The service request: its id, its etag if only that version is to change, and new values.
 	ServiceRequest *ServiceRequest `protobuf:"bytes,3,opt,name=service_request,json=serviceRequest,proto3" json:"service_request,omitempty"`
-	// Which fields to change: title, description, unit_id. Left out, those that
-	// `service_request` has.
+	// Which fields to change: title, description, unit_id, custom_values, category_id,
+	// label_ids. Left out, those that `service_request` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1256,7 +1322,7 @@ var File_latchkey_servicerequest_v1_service_request_records_proto protoreflect.F
 
 const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = "" +
 	"\n" +
-	"8latchkey/servicerequest/v1/service_request_records.proto\x12\x1alatchkey.servicerequest.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a0latchkey/servicerequest/v1/service_request.proto\"\xbe\x04\n" +
+	"8latchkey/servicerequest/v1/service_request_records.proto\x12\x1alatchkey.servicerequest.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a0latchkey/servicerequest/v1/service_request.proto\x1a\x1blatchkey/type/v1/type.proto\"\xea\x05\n" +
 	"\x1bCreateServiceRequestRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1271,12 +1337,17 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"assigneeId\x88\x01\x01\x12C\n" +
 	"\fopen_to_team\x18\b \x01(\bB\x1c\x92\xb5\x18\x18\x12\x16ServiceRequests:AssignH\x01R\n" +
 	"openToTeam\x88\x01\x01\x12c\n" +
-	"\x15purchase_order_number\x18\t \x01(\tB*\xbaH\x04r\x02\x18@\x92\xb5\x18\x1f\x12\x1dServiceRequests:PurchaseOrderH\x02R\x13purchaseOrderNumber\x88\x01\x01B\x0e\n" +
+	"\x15purchase_order_number\x18\t \x01(\tB*\xbaH\x04r\x02\x18@\x92\xb5\x18\x1f\x12\x1dServiceRequests:PurchaseOrderH\x02R\x13purchaseOrderNumber\x88\x01\x01\x12L\n" +
+	"\rcustom_values\x18\n" +
+	" \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\x12,\n" +
+	"\vcategory_id\x18\v \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
+	"categoryId\x12.\n" +
+	"\tlabel_ids\x18\f \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x14\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIdsB\x0e\n" +
 	"\f_assignee_idB\x0f\n" +
 	"\r_open_to_teamB\x18\n" +
 	"\x16_purchase_order_number\"s\n" +
 	"\x1cCreateServiceRequestResponse\x12S\n" +
-	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\x8f\x02\n" +
+	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xbb\x03\n" +
 	"\x1dDocumentServiceRequestRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -1286,13 +1357,17 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"\aunit_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06unitId\x12 \n" +
 	"\x05title\x18\x05 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x05title\x12*\n" +
-	"\vdescription\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x90NR\vdescription\"u\n" +
+	"\vdescription\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x90NR\vdescription\x12L\n" +
+	"\rcustom_values\x18\a \x03(\v2\x1d.latchkey.type.v1.CustomValueB\b\xbaH\x05\x92\x01\x02\x10dR\fcustomValues\x12,\n" +
+	"\vcategory_id\x18\b \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
+	"categoryId\x12.\n" +
+	"\tlabel_ids\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x14\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIds\"u\n" +
 	"\x1eDocumentServiceRequestResponse\x12S\n" +
 	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"4\n" +
 	"\x18GetServiceRequestRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"p\n" +
 	"\x19GetServiceRequestResponse\x12S\n" +
-	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\x8b\x02\n" +
+	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xbb\x02\n" +
 	"\x1aListServiceRequestsRequest\x12N\n" +
 	"\x04view\x18\x01 \x01(\x0e2..latchkey.servicerequest.v1.ServiceRequestViewB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04view\x12$\n" +
@@ -1301,7 +1376,8 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
 	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\x12,\n" +
 	"\vproperty_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
-	"propertyId\"\x9c\x01\n" +
+	"propertyId\x12.\n" +
+	"\tlabel_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x05\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIds\"\x9c\x01\n" +
 	"\x1bListServiceRequestsResponse\x12U\n" +
 	"\x10service_requests\x18\x01 \x03(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0fserviceRequests\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x02\n" +
@@ -1389,30 +1465,33 @@ var file_latchkey_servicerequest_v1_service_request_records_proto_goTypes = []an
 	(*LookupServiceRequestRequest)(nil),    // 16: latchkey.servicerequest.v1.LookupServiceRequestRequest
 	(*LookupServiceRequestResponse)(nil),   // 17: latchkey.servicerequest.v1.LookupServiceRequestResponse
 	(*ServiceRequestSummary)(nil),          // 18: latchkey.servicerequest.v1.ServiceRequestSummary
-	(*ServiceRequest)(nil),                 // 19: latchkey.servicerequest.v1.ServiceRequest
-	(ServiceRequestView)(0),                // 20: latchkey.servicerequest.v1.ServiceRequestView
-	(*fieldmaskpb.FieldMask)(nil),          // 21: google.protobuf.FieldMask
-	(ServiceRequestState)(0),               // 22: latchkey.servicerequest.v1.ServiceRequestState
+	(*v1.CustomValue)(nil),                 // 19: latchkey.type.v1.CustomValue
+	(*ServiceRequest)(nil),                 // 20: latchkey.servicerequest.v1.ServiceRequest
+	(ServiceRequestView)(0),                // 21: latchkey.servicerequest.v1.ServiceRequestView
+	(*fieldmaskpb.FieldMask)(nil),          // 22: google.protobuf.FieldMask
+	(ServiceRequestState)(0),               // 23: latchkey.servicerequest.v1.ServiceRequestState
 }
 var file_latchkey_servicerequest_v1_service_request_records_proto_depIdxs = []int32{
-	19, // 0: latchkey.servicerequest.v1.CreateServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 1: latchkey.servicerequest.v1.DocumentServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 2: latchkey.servicerequest.v1.GetServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	20, // 3: latchkey.servicerequest.v1.ListServiceRequestsRequest.view:type_name -> latchkey.servicerequest.v1.ServiceRequestView
-	19, // 4: latchkey.servicerequest.v1.ListServiceRequestsResponse.service_requests:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 5: latchkey.servicerequest.v1.UpdateServiceRequestRequest.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	21, // 6: latchkey.servicerequest.v1.UpdateServiceRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	19, // 7: latchkey.servicerequest.v1.UpdateServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 8: latchkey.servicerequest.v1.SetPurchaseOrderNumberResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 9: latchkey.servicerequest.v1.DeleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	19, // 10: latchkey.servicerequest.v1.UndeleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	18, // 11: latchkey.servicerequest.v1.LookupServiceRequestResponse.summary:type_name -> latchkey.servicerequest.v1.ServiceRequestSummary
-	22, // 12: latchkey.servicerequest.v1.ServiceRequestSummary.state:type_name -> latchkey.servicerequest.v1.ServiceRequestState
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	19, // 0: latchkey.servicerequest.v1.CreateServiceRequestRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
+	20, // 1: latchkey.servicerequest.v1.CreateServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	19, // 2: latchkey.servicerequest.v1.DocumentServiceRequestRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
+	20, // 3: latchkey.servicerequest.v1.DocumentServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	20, // 4: latchkey.servicerequest.v1.GetServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	21, // 5: latchkey.servicerequest.v1.ListServiceRequestsRequest.view:type_name -> latchkey.servicerequest.v1.ServiceRequestView
+	20, // 6: latchkey.servicerequest.v1.ListServiceRequestsResponse.service_requests:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	20, // 7: latchkey.servicerequest.v1.UpdateServiceRequestRequest.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	22, // 8: latchkey.servicerequest.v1.UpdateServiceRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20, // 9: latchkey.servicerequest.v1.UpdateServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	20, // 10: latchkey.servicerequest.v1.SetPurchaseOrderNumberResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	20, // 11: latchkey.servicerequest.v1.DeleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	20, // 12: latchkey.servicerequest.v1.UndeleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	18, // 13: latchkey.servicerequest.v1.LookupServiceRequestResponse.summary:type_name -> latchkey.servicerequest.v1.ServiceRequestSummary
+	23, // 14: latchkey.servicerequest.v1.ServiceRequestSummary.state:type_name -> latchkey.servicerequest.v1.ServiceRequestState
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_servicerequest_v1_service_request_records_proto_init() }

@@ -55,17 +55,21 @@ const (
 // Each method that changes a request fails with NOT_FOUND if it does not exist for
 // the caller, ABORTED if an etag was sent that is not the current one, and
 // FAILED_PRECONDITION if its state is not one of those named, or it is deleted.
-// Where a user has to be looked up it fails with UNAVAILABLE if identity is away.
+// Where a user, a custom field or a label has to be looked up it fails with UNAVAILABLE
+// if identity is away.
 type ServiceRequestServiceClient interface {
 	// Creates a service request, DRAFTED. The caller becomes its owner.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, it has
-	// no such unit, or assignee_id names no active user of the organization.
+	// no such unit, or assignee_id names no active user of the organization, and
+	// INVALID_ARGUMENT for a custom value that its field does not take, a required one that is
+	// missing, and a category, tag or label that there is not.
 	// Example: {"property_id": "019a0000-0000-7000-8000-000000000001", "title": "Tap drips"}
 	CreateServiceRequest(ctx context.Context, in *CreateServiceRequestRequest, opts ...grpc.CallOption) (*CreateServiceRequestResponse, error)
 	// Writes down work that the caller found to be needed, DOCUMENTED. The caller
 	// becomes its author, and alone sees it.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, or it
-	// has no such unit.
+	// has no such unit, and INVALID_ARGUMENT for custom values, a category, tags and labels
+	// as CreateServiceRequest does.
 	// Example: {"property_id": "019a0000-0000-7000-8000-000000000001", "title": "Gutter is loose"}
 	DocumentServiceRequest(ctx context.Context, in *DocumentServiceRequestRequest, opts ...grpc.CallOption) (*DocumentServiceRequestResponse, error)
 	// Gets a service request.
@@ -79,7 +83,10 @@ type ServiceRequestServiceClient interface {
 	// Example: {"view": "SERVICE_REQUEST_VIEW_NEW"}
 	ListServiceRequests(ctx context.Context, in *ListServiceRequestsRequest, opts ...grpc.CallOption) (*ListServiceRequestsResponse, error)
 	// Changes the masked fields of a service request, all or none. In any state but ARCHIVED.
-	// Fails with NOT_FOUND if the property has no such unit.
+	// Custom values, the category, tags and labels are looked at if they change, and what the
+	// request had before stays good, whatever has become of its field or label.
+	// Fails with NOT_FOUND if the property has no such unit, and INVALID_ARGUMENT for
+	// custom values, a category, tags and labels as CreateServiceRequest does.
 	// Example: {"service_request": {"id": "019a0000-0000-7000-8000-000000000004", "title": "Both taps drip"}}
 	UpdateServiceRequest(ctx context.Context, in *UpdateServiceRequestRequest, opts ...grpc.CallOption) (*UpdateServiceRequestResponse, error)
 	// Sets the number of the purchase order, or clears it. In any state.
@@ -432,17 +439,21 @@ func (c *serviceRequestServiceClient) CancelServiceRequest(ctx context.Context, 
 // Each method that changes a request fails with NOT_FOUND if it does not exist for
 // the caller, ABORTED if an etag was sent that is not the current one, and
 // FAILED_PRECONDITION if its state is not one of those named, or it is deleted.
-// Where a user has to be looked up it fails with UNAVAILABLE if identity is away.
+// Where a user, a custom field or a label has to be looked up it fails with UNAVAILABLE
+// if identity is away.
 type ServiceRequestServiceServer interface {
 	// Creates a service request, DRAFTED. The caller becomes its owner.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, it has
-	// no such unit, or assignee_id names no active user of the organization.
+	// no such unit, or assignee_id names no active user of the organization, and
+	// INVALID_ARGUMENT for a custom value that its field does not take, a required one that is
+	// missing, and a category, tag or label that there is not.
 	// Example: {"property_id": "019a0000-0000-7000-8000-000000000001", "title": "Tap drips"}
 	CreateServiceRequest(context.Context, *CreateServiceRequestRequest) (*CreateServiceRequestResponse, error)
 	// Writes down work that the caller found to be needed, DOCUMENTED. The caller
 	// becomes its author, and alone sees it.
 	// Fails with NOT_FOUND if the caller is not on the team of the property, or it
-	// has no such unit.
+	// has no such unit, and INVALID_ARGUMENT for custom values, a category, tags and labels
+	// as CreateServiceRequest does.
 	// Example: {"property_id": "019a0000-0000-7000-8000-000000000001", "title": "Gutter is loose"}
 	DocumentServiceRequest(context.Context, *DocumentServiceRequestRequest) (*DocumentServiceRequestResponse, error)
 	// Gets a service request.
@@ -456,7 +467,10 @@ type ServiceRequestServiceServer interface {
 	// Example: {"view": "SERVICE_REQUEST_VIEW_NEW"}
 	ListServiceRequests(context.Context, *ListServiceRequestsRequest) (*ListServiceRequestsResponse, error)
 	// Changes the masked fields of a service request, all or none. In any state but ARCHIVED.
-	// Fails with NOT_FOUND if the property has no such unit.
+	// Custom values, the category, tags and labels are looked at if they change, and what the
+	// request had before stays good, whatever has become of its field or label.
+	// Fails with NOT_FOUND if the property has no such unit, and INVALID_ARGUMENT for
+	// custom values, a category, tags and labels as CreateServiceRequest does.
 	// Example: {"service_request": {"id": "019a0000-0000-7000-8000-000000000004", "title": "Both taps drip"}}
 	UpdateServiceRequest(context.Context, *UpdateServiceRequestRequest) (*UpdateServiceRequestResponse, error)
 	// Sets the number of the purchase order, or clears it. In any state.
