@@ -314,7 +314,7 @@ func (f *fuzzer) promised(m method, err error) string {
 }
 
 // counted are the methods whose wrong proofs are counted, although they change nothing else.
-var counted = map[string]bool{"CreateSession": true, "AnswerChallenge": true, "ChangePassword": true, "ConfirmTotp": true, "ResetPassword": true}
+var counted = map[string]bool{"CreateSession": true, "AnswerChallenge": true, "ChangePassword": true, "ConfirmTotp": true, "ResetPassword": true, "CompleteOutsideSignIn": true, "CompleteOutsideLink": true}
 
 // unchanged says so if a call that failed has changed what its service keeps.
 func (f *fuzzer) unchanged(m method, service string, err error) string {

@@ -352,7 +352,7 @@ var texts = map[string][]string{
 // aliases are the kinds of records whose ids fields hold under another name.
 var aliases = map[string]string{
 	"assignee": "user", "owner": "user", "owner_user": "user", "author": "user", "user_access": "user", "profile": "user", "property_team_member": "user",
-	"service_account": "user", "maker": "user", "brand_api_key": "api_key",
+	"service_account": "user", "maker": "user", "brand_api_key": "api_key", "provider": "outside_provider",
 }
 
 func (g *generator) text(name, kind string) string {

@@ -34,6 +34,8 @@ var unshown = map[string]string{
 	"identity/device":              "a hash of what a known device proves itself by",
 	"identity/oauth_client":        "may be of a brand, which is several organizations",
 	"identity/oauth_secret":        "hashes of what proves a client",
+	"identity/outside_secret":      "what proves the suite to a provider, encrypted",
+	"identity/outside_invitation":  "whom an event says that somebody has invited",
 	"identity/oauth_session":       "what a session was opened for",
 	"identity/oauth_refresh":       "a hash of what renews a session",
 	"identity/oauth_code":          "a hash of what opens a session",

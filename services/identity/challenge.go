@@ -184,7 +184,7 @@ func answerPath(c *identitystorepb.Challenge) path {
 func answerer(c *identitystorepb.Challenge, factor pb.Factor) subject {
 	who := subject{
 		organization: c.GetOrganizationId(), user: c.GetUserId(), session: c.GetSessionId(),
-		challenge: c.GetId(), factor: factor, setup: len(c.GetTotpSecret()) > 0, password: c.GetPasswordDigest(),
+		provider: c.GetProviderId(), link: c.GetLinkId(), challenge: c.GetId(), factor: factor, setup: len(c.GetTotpSecret()) > 0, password: c.GetPasswordDigest(),
 	}
 	who.shown = append(factorsOf(c.GetShown()), factor)
 	return who
@@ -327,9 +327,21 @@ func note(session *pb.Session, now time.Time, factors ...pb.Factor) {
 }
 
 // strengthOf is what factors are worth together. A passkey that opened a session has
-// made sure of the person by itself.
+// made sure of the person by itself, and so has a provider that is trusted with it. The
+// word of any other is worth a password, and both together no more than one of them.
 func strengthOf(factors []pb.Factor) pb.Strength {
-	if len(factors) > 1 || slices.Contains(factors, factorPasskey) {
+	first, second := false, false
+	for _, f := range factors {
+		switch f {
+		case factorPasskey, factorProviderMulti:
+			return multiFactor
+		case factorPassword, factorProvider:
+			first = true
+		default:
+			second = true
+		}
+	}
+	if first && second {
 		return multiFactor
 	}
 	return singleFactor

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -74,6 +75,7 @@ func CanTamper(block string) bool { return tampers[block] != nil }
 // Whom is what Tamper changes.
 type Whom struct {
 	Organization, User, Session, Key, BrandKey, Client, ClientSession, Redirect, Challenge, Actor, ActorSession string
+	Provider, Link                                                                                              string
 	Challenges                                                                                                  []string // their secrets
 }
 
@@ -125,6 +127,22 @@ var tampers = map[string]func(*store.Tx, Whom) error{
 		u, _ := users.Get(tx, userKey(w.Organization, w.User))
 		u.ServiceAccount = true
 		return users.Put(tx, u)
+	},
+	"provider deleted": func(tx *store.Tx, w Whom) error {
+		providers.Delete(tx, w.Provider)
+		return nil
+	},
+	"provider disabled":                withProvider(func(p *pb.OutsideProvider) { p.Disabled = true }),
+	"provider of another organization": withProvider(func(p *pb.OutsideProvider) { p.OrganizationId = "of another" }),
+	"address of another domain":        withProvider(func(p *pb.OutsideProvider) { p.EmailDomains = []string{"elsewhere.example"} }),
+	"link removed": func(tx *store.Tx, w Whom) error {
+		links.Delete(tx, w.Link)
+		return nil
+	},
+	"proven by a provider alone": func(tx *store.Tx, w Whom) error {
+		s, _ := sessions.Get(tx, w.Session)
+		s.ProviderId, s.Factors = "of another organization", []pb.Factor{factorProvider}
+		return sessions.Put(tx, s)
 	},
 	"actor shut out": func(tx *store.Tx, w Whom) error {
 		sessions.Delete(tx, w.ActorSession)
@@ -261,6 +279,36 @@ func (w Whom) tamperKeys(tx *store.Tx, change func(*pb.ApiKey)) error {
 		}
 	}
 	return nil
+}
+
+// withProvider changes the provider of somebody who has one.
+func withProvider(change func(*pb.OutsideProvider)) func(*store.Tx, Whom) error {
+	return func(tx *store.Tx, w Whom) error {
+		p, ok := providers.Get(tx, w.Provider)
+		if !ok {
+			return nil
+		}
+		change(p)
+		return providers.Put(tx, p)
+	}
+}
+
+// GoesTo says why the suite asks nobody at an address outside, from a loopback suite or not, if
+// it does not.
+func GoesTo(address string, loopback bool, networks ...netip.Prefix) error {
+	return newOutside(server.Outside{Networks: networks, Loopback: loopback}, time.Now).checkAddress(address)
+}
+
+// ExpireInvitation lets an invitation have expired.
+func ExpireInvitation(ctx context.Context, provider, user string) error {
+	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error {
+		i, ok := outsideInvitations.Get(tx, invitationKey(provider, user))
+		if !ok {
+			return fmt.Errorf("there is no invitation of %s to %s", user, provider)
+		}
+		i.ExpireTime = past
+		return outsideInvitations.Put(tx, i)
+	})
 }
 
 // setUpBehindTheBack gives somebody an authenticator app that the session has not shown.

@@ -19,6 +19,9 @@ const (
 	factorPasskey  = pb.Factor_FACTOR_PASSKEY
 	factorRecovery = pb.Factor_FACTOR_RECOVERY_CODE
 
+	factorProvider      = pb.Factor_FACTOR_PROVIDER
+	factorProviderMulti = pb.Factor_FACTOR_PROVIDER_MULTI
+
 	singleFactor = pb.Strength_STRENGTH_SINGLE_FACTOR
 	multiFactor  = pb.Strength_STRENGTH_MULTI_FACTOR
 )

@@ -37,6 +37,11 @@ const (
 	pathClose     path = "close a brand"                   // CloseBrand, whose answer reopens it
 	pathReopen    path = "reopen a brand"                  // ReopenBrand
 
+	pathProvider path = "configure an outside provider" // CreateOutsideProvider, UpdateOutsideProvider
+	pathInvite   path = "manage how others sign in"     // InviteToOutsideProvider, DeleteUserOutsideLink
+	pathLink     path = "link an account of a provider" // OutsideLinkService
+	pathOutside  path = "sign in by a provider"         // CompleteOutsideSignIn
+
 	pathIssueReset path = "hand out a code for a password" // IssuePasswordReset
 	pathReset      path = "reset a password"               // ResetPassword
 
@@ -81,6 +86,8 @@ type subject struct {
 	reopening    string      // id of what the shown code reopens
 
 	calendar string // connection whose token is shown
+	provider string // outside one that has shown a factor; empty if none has
+	link     string // by which it has
 
 	client       string // of OAuth
 	clientSecret string // SHA-256 of what the client proves itself with
@@ -102,18 +109,20 @@ type block struct {
 
 var (
 	// members are the paths for which one has to be an active member.
-	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathKey, pathBrandKey, pathKeyAsClient, pathMachine, pathMachineCall, pathCalendar}, bySession...)
+	members = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathOutside, pathKey, pathBrandKey, pathKeyAsClient, pathMachine, pathMachineCall, pathCalendar}, bySession...)
 	// issuing are those on which somebody signed in gets or changes a credential.
 	issuing = append([]path{pathPassword, pathConnect}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
 	// changes the password proves it in the same call.
-	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathTakeFactor, pathClose}
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathTakeFactor, pathClose, pathProvider, pathInvite, pathLink}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
 	answering = []path{pathAnswer, pathPasskey, pathStepUp, pathConfirm}
 	// personal are those on which it is the person who comes in, and no machine.
-	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathCalendar}, bySession...)
+	personal = append([]path{pathSignIn, pathChallenge, pathAnswer, pathPasskey, pathOutside, pathCalendar}, bySession...)
+	// byProvider are those on which it may be by the word of an outside provider.
+	byProvider = []path{pathOutside, pathChallenge, pathAnswer}
 	// byKey are those on which an API key is what lets in, byClient those on which an
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathBrandKey, pathKeyAsClient}
@@ -162,8 +171,14 @@ var blocks = []block{
 	{name: "password changed", on: []path{pathSignIn, pathChallenge, pathAnswer, pathPassword}, holds: passwordChanged},
 	{name: "challenge answered", on: answering, holds: challengeSpent},
 	{name: "factor removed", on: []path{pathAnswer, pathPasskey, pathStepUp}, holds: factorRemoved, refusal: proofWrong},
-	{name: "second factor not shown", on: []path{pathSignIn}, holds: secondFactorMissing},
+	{name: "provider deleted", on: byProvider, holds: providerDeleted},
+	{name: "provider disabled", on: byProvider, holds: providerDisabled},
+	{name: "provider of another organization", on: byProvider, holds: providerElsewhere},
+	{name: "link removed", on: byProvider, holds: linkRemoved},
+	{name: "address of another domain", on: byProvider, holds: addressForeign},
+	{name: "second factor not shown", on: []path{pathSignIn, pathOutside}, holds: secondFactorMissing},
 	{name: "second factor not shown in the session", on: issuing, holds: sessionWeak, refusal: stepUpWeak},
+	{name: "proven by a provider alone", on: []path{pathFactor, pathConfirm, pathLink}, holds: providerNarrow, refusal: stepUpOwn},
 	{name: "nothing proven lately", on: sensitive, holds: proofStale, refusal: stepUpStale},
 }
 
@@ -187,6 +202,11 @@ var refusals = map[path]func() error{
 	pathClaim:     wrongCode,
 	pathClose:     credentialsInvalid,
 	pathReopen:    wrongReopenCode,
+
+	pathProvider: credentialsInvalid,
+	pathInvite:   credentialsInvalid,
+	pathLink:     credentialsInvalid,
+	pathOutside:  outsideFailed,
 
 	pathIssueReset: credentialsInvalid,
 	pathTakeFactor: credentialsInvalid,

@@ -54,6 +54,7 @@ func (c *caller) whom() identity.Whom {
 	return identity.Whom{
 		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID, BrandKey: c.brandKeyID,
 		Client: c.machine.GetId(), Redirect: c.machine.GetRedirectUris()[0], Challenge: challenge(), ClientSession: c.personSession,
+		Provider: c.outsideAccount.id(), Link: c.outsideAccount.linkID(),
 		Challenges: []string{c.challenge, c.stepUp, c.setup, c.alone.GetSecret()},
 	}
 }
@@ -116,6 +117,7 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	u := c.add(name, "OA")
 	u.surface = surface
 	u = u.signInWith(&pb.CreateSessionRequest{OrganizationId: c.session.GetOrganizationId(), WithRefresh: true})
+	u = c.withForeign(u, name)
 	c.permit(u, "User: Impersonation")
 	c.permit(u, "Branding")
 	brand, err := c.brands().GetBrand(c.ctx(), &pb.GetBrandRequest{})
@@ -135,6 +137,7 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	u.calendar = u.connect().GetFeedToken()
 	u.beneath = c.add("beneath-"+name, "US").user.GetId()
 	mustNot(c.t, identity.GiveApp(c.t.Context(), u.beneath))
+	u.invitee = c.addWithoutPassword("invited-"+name, "")
 	actor := c.signIn(c.session.GetOrganizationId())
 	resp := actor.actFor(u)
 	u.acting, u.actorSession = resp.GetToken(), actor.session.GetId()
@@ -147,4 +150,15 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	strong = strong.signIn(c.session.GetOrganizationId()).withApp().withPasskey(authenticator.New(origin))
 	u.strong = strong.withKey("Organization").withChallenges()
 	return u
+}
+
+// addWithoutPassword makes a user who cannot sign in yet.
+func (c *caller) addWithoutPassword(name, role string) string {
+	c.t.Helper()
+	resp, err := c.users().CreateUser(c.ctx(), &pb.CreateUserRequest{Email: name + "@example.com", DisplayName: name})
+	mustNot(c.t, err)
+	if role != "" {
+		c.giveRole(resp.GetUser().GetId(), role)
+	}
+	return resp.GetUser().GetId()
 }

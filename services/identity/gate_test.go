@@ -114,6 +114,27 @@ var ways = map[string]func(*caller) error{
 
 	"show a token of a client's person": func(c *caller) error { return c.resolve(c.personCall) },
 	"show the token of a client":        func(c *caller) error { return c.resolve(c.machineCall) },
+	"sign in by a provider": func(c *caller) error {
+		resp, err := c.trySignInOutside(&pb.BeginOutsideSignInRequest{})
+		if resp.GetChallenge() != nil {
+			err = status.Error(codes.Unauthenticated, "the provider does not do alone")
+		}
+		return err
+	},
+	"link an account of a provider": func(c *caller) error {
+		_, err := c.links().BeginOutsideLink(c.ctx(), &pb.BeginOutsideLinkRequest{ProviderId: c.outsideAccount.provider.GetId(), RedirectUri: appBack})
+		return err
+	},
+	"manage how others sign in": func(c *caller) error {
+		_, err := c.links().InviteToOutsideProvider(c.ctx(), &pb.InviteToOutsideProviderRequest{
+			UserId: c.invitee, ProviderId: c.outsideAccount.provider.GetId(), ValidateOnly: true,
+		})
+		return err
+	},
+	"configure an outside provider": func(c *caller) error {
+		_, err := c.providers().CreateOutsideProvider(c.ctx(), &pb.CreateOutsideProviderRequest{OutsideProvider: company(), ValidateOnly: true})
+		return err
+	},
 	"close a brand": func(c *caller) error {
 		_, err := c.brands().CloseBrand(c.ctx(), &pb.CloseBrandRequest{Id: c.brand, Name: "Harbour Group", ValidateOnly: true})
 		return err
@@ -189,6 +210,22 @@ var calls = map[string]func(owner, c *caller) error{
 	},
 	"calendar disconnected": func(_, c *caller) error {
 		_, err := c.calendars().DisconnectCalendar(c.ctx(), &pb.DisconnectCalendarRequest{})
+		return err
+	},
+	"provider deleted": func(owner, c *caller) error {
+		_, err := owner.providers().DeleteOutsideProvider(owner.ctx(), &pb.DeleteOutsideProviderRequest{Id: c.outsideAccount.provider.GetId()})
+		return err
+	},
+	"provider disabled": func(owner, c *caller) error {
+		owner.update(c.outsideAccount.provider, func(p *pb.OutsideProvider) { p.Disabled = true }, "disabled")
+		return nil
+	},
+	"address of another domain": func(owner, c *caller) error {
+		owner.update(c.outsideAccount.provider, func(p *pb.OutsideProvider) { p.EmailDomains = []string{"elsewhere.example"} }, "email_domains")
+		return nil
+	},
+	"link removed": func(owner, c *caller) error {
+		_, err := owner.links().DeleteUserOutsideLink(owner.ctx(), &pb.DeleteUserOutsideLinkRequest{UserId: c.user.GetId(), Id: c.outsideAccount.link.GetId()})
 		return err
 	},
 	"client deleted": func(_, c *caller) error {
@@ -272,12 +309,20 @@ var free = map[string][]string{
 	"actor shut out":          allBut("show an actor's token"),
 	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
 	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
-	"second factor not shown": allBut("sign in with a password"),
+	"second factor not shown": allBut("sign in with a password", "sign in by a provider"),
 	"calendar disconnected":   allBut("show a calendar's token"),
 	"second factor not shown in the session": allBut("connect a calendar", "change the password", "change a second factor", "confirm a second factor",
-		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "take a factor from another", "close a brand"),
+		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "take a factor from another", "close a brand",
+		"configure an outside provider", "manage how others sign in", "link an account of a provider"),
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
-		"hand out a code for a password", "take a factor from another", "close a brand"),
+		"hand out a code for a password", "take a factor from another", "close a brand",
+		"configure an outside provider", "manage how others sign in", "link an account of a provider"),
+	"provider deleted":                 allBut("sign in by a provider"),
+	"provider disabled":                allBut("sign in by a provider"),
+	"provider of another organization": allBut("sign in by a provider"),
+	"link removed":                     allBut("sign in by a provider"),
+	"address of another domain":        allBut("sign in by a provider"),
+	"proven by a provider alone":       allBut("change a second factor", "confirm a second factor", "link an account of a provider"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
 		"issue a token to a service account's client", "show the token of a service account's client",
@@ -298,7 +343,7 @@ var free = map[string][]string{
 }
 
 var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
-	"sign in with a passkey", "show an API key's token", "show a brand's API key", "show an actor's token", "show a calendar's token", "reset a password",
+	"sign in with a passkey", "sign in by a provider", "show an API key's token", "show a brand's API key", "show an actor's token", "show a calendar's token", "reset a password",
 	"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 
 // SECURITY: no path lets in whom a state blocks, neither at once nor after a restart.

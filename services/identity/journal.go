@@ -53,6 +53,15 @@ func showJournal(j *journal.Source) {
 		ofOrganization((*pb.FactorRemoval).GetOrganizationId, func(r *pb.FactorRemoval, caller string) bool { return r.GetUserId() == caller }))
 	journal.Show(j, profiles, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*pb.Profile).GetId))
 	journal.Show(j, passkeys, pb.FactorService_ListPasskeys_FullMethodName, ofCaller((*pb.Passkey).GetUserId))
+	journal.Show(j, providers, pb.OutsideProviderService_GetOutsideProvider_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.OutsideProvider], error) {
+		c := authz.Caller(ctx)
+		return func(tx *store.Tx, p *pb.OutsideProvider) bool { return signsInTo(tx, p, c.Organization) }, nil
+	})
+	journal.Show(j, links, pb.OutsideLinkService_ListMyOutsideLinks_FullMethodName,
+		ofOrganization((*pb.OutsideLink).GetOrganizationId, func(l *pb.OutsideLink, caller string) bool { return l.GetUserId() == caller }))
+	showEvent(j, (*pb.OutsideLinked).GetOrganizationId)
+	showEvent(j, (*pb.OutsideUnlinked).GetOrganizationId)
+	showEvent(j, (*pb.OutsideInvited).GetOrganizationId)
 	showEvent(j, (*pb.SignInFailed).GetOrganizationId)
 	showEvent(j, (*pb.RefreshTokenReused).GetOrganizationId)
 	showEvent(j, (*pb.PasswordResetIssued).GetOrganizationId)

@@ -139,6 +139,10 @@ func (s *service) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 			return
 		}
 		allowed, client = originOf(a.redirect), a.client.GetName()
+		if f.Providers, err = s.providersFor(r.Context(), a.client, f.Continue); err != nil {
+			s.showError(w, r, err)
+			return
+		}
 	}
 	f.Client, f.Form = client, s.formToken(w, r)
 	s.show(w, status, "sign-in", allowed, f)

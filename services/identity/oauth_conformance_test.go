@@ -129,7 +129,7 @@ func TestNonsenseOverHTTP(t *testing.T) {
 	c := owner.register(site("openid"))
 	pieces := []string{"", "\x00", "\xff\xfe", "%", "é", "lko_" + strings.Repeat("0", 49), "eyJ.e.e", "-1", "99999999999999999999", strings.Repeat("x", 5000), "<script>", "../", "a b", c.GetId(), c.secret}
 	names := []string{"grant_type", "code", "client_id", "client_secret", "redirect_uri", "refresh_token", "scope", "token", "device_code", "user_code", "continue", "form", "email", "password", "prompt", "max_age", "state", "access_token", "code_verifier", "id_token_hint"}
-	for i, path := range []string{"token", "introspect", "revoke", "authorize", "sign-in", "challenge", "consent", "userinfo", "sign-out", "device", "device-authorization"} {
+	for i, path := range []string{"token", "introspect", "revoke", "authorize", "sign-in", "challenge", "consent", "userinfo", "sign-out", "device", "device-authorization", "outside", "outside/callback"} {
 		for round := range 12 {
 			f := values("client_id", c.GetId(), "client_secret", c.secret, "grant_type", []string{"authorization_code", "refresh_token", "client_credentials"}[round%3])
 			for j := range 4 {

@@ -35,6 +35,8 @@ const (
 	deviceAuthPath = "/oauth2/device-authorization"
 
 	revocationsPath = "/oauth2/revocations"
+	outsidePath     = "/oauth2/outside"
+	outsideBackPath = "/oauth2/outside/callback"
 )
 
 // serveOAuth registers the endpoints of OAuth 2.0 and OpenID Connect.
@@ -60,6 +62,8 @@ func (s *service) serveOAuth(h *server.HTTP) {
 	h.Feed("GET "+revocationsPath+"/feed", s.feedRevocations)
 	h.Handle("GET "+devicePath, s.devicePage)
 	h.Handle("POST "+devicePath, s.decideDevice)
+	h.Handle("GET "+outsidePath, s.outsidePage)
+	h.Handle("GET "+outsideBackPath, s.outsideBack)
 }
 
 // oauthError is an error of an endpoint, as RFC 6749 5.2 writes it.

@@ -48,8 +48,11 @@ func classOf(factors []pb.Factor) string {
 	return "single_factor"
 }
 
-// methods are the names of factors in RFC 8176 2.
-var methods = map[pb.Factor]string{factorPassword: "pwd", factorTOTP: "otp", factorPasskey: "pop", factorRecovery: "otp"}
+// methods are the names of factors in RFC 8176 2, which has none for the word of another
+// provider.
+var methods = map[pb.Factor]string{
+	factorPassword: "pwd", factorTOTP: "otp", factorPasskey: "pop", factorRecovery: "otp", factorProvider: "fed", factorProviderMulti: "fed",
+}
 
 // methodsOf names what a person signed in with (amr), each once.
 func methodsOf(factors []pb.Factor) (names []string) {

@@ -15,6 +15,7 @@ import (
 
 type signInForm struct {
 	Form, Continue, Email, Organization, Client, Problem string
+	Providers                                            []providerLink
 }
 
 type challengeForm struct {
@@ -62,7 +63,11 @@ var pages = template.Must(template.New("pages").Parse(`
 <label for="email">E-mail address</label><input id="email" name="email" type="email" autocomplete="username" required value="{{.Email}}">
 <label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required>
 <label for="organization">Organization, if you are in several</label><input id="organization" name="organization" value="{{.Organization}}">
-<button>Sign in</button></form>{{template "foot"}}{{end}}
+<button>Sign in</button></form>{{range .Providers}}<p><a href="{{.Address}}">Sign in by {{.Name}}</a></p>{{end}}{{template "foot"}}{{end}}
+{{define "organization"}}{{template "head" "Sign in"}}<h1>Which organization?</h1><p role="alert">It {{.Problem}}</p>
+<form method="get" action="/oauth2/outside"><input type="hidden" name="provider" value="{{.Provider}}"><input type="hidden" name="continue" value="{{.Continue}}">
+<label for="organization">Organization</label><input id="organization" name="organization" required>
+<button>Continue</button></form>{{template "foot"}}{{end}}
 {{define "challenge"}}{{template "head" "Sign in"}}<h1>One thing more</h1>{{if .Problem}}<p role="alert">{{.Problem}}</p>{{end}}
 {{if .SetupKey}}<p>Set up an authenticator app with this key{{if .SetupURI}}, or <a href="{{.SetupURI}}">open it here</a>{{end}}:</p><p><code>{{.SetupKey}}</code></p>{{end}}
 <form method="post" action="/oauth2/challenge"><input type="hidden" name="form" value="{{.Form}}"><input type="hidden" name="continue" value="{{.Continue}}">

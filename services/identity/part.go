@@ -41,6 +41,9 @@ type service struct {
 	pb.UnimplementedNotificationServiceServer
 	pb.UnimplementedOauthClientServiceServer
 	pb.UnimplementedOrganizationServiceServer
+	pb.UnimplementedOutsideLinkServiceServer
+	pb.UnimplementedOutsideProviderServiceServer
+	pb.UnimplementedOutsideSignInServiceServer
 	pb.UnimplementedPasswordServiceServer
 	pb.UnimplementedProfileServiceServer
 	pb.UnimplementedServiceAccountServiceServer
@@ -70,6 +73,7 @@ type service struct {
 	// relyingParty checks what passkeys answer; nil if there is a passkeyError.
 	relyingParty *webauthn.WebAuthn
 	passkeyError error
+	outside      *outside
 
 	crossOrigin    *http.CrossOriginProtection
 	wrongUserCodes *limiter // of devices, by user
@@ -94,6 +98,9 @@ func (s *service) serve(env *server.Env) error {
 	pb.RegisterNotificationServiceServer(env.Registrar, s)
 	pb.RegisterOauthClientServiceServer(env.Registrar, s)
 	pb.RegisterOrganizationServiceServer(env.Registrar, s)
+	pb.RegisterOutsideLinkServiceServer(env.Registrar, s)
+	pb.RegisterOutsideProviderServiceServer(env.Registrar, s)
+	pb.RegisterOutsideSignInServiceServer(env.Registrar, s)
 	pb.RegisterPasswordServiceServer(env.Registrar, s)
 	pb.RegisterProfileServiceServer(env.Registrar, s)
 	pb.RegisterServiceAccountServiceServer(env.Registrar, s)
@@ -123,7 +130,8 @@ func newService(env *server.Env) *service {
 		keepers: keepers, erase: make(chan struct{}, 1),
 		relyingParty: relyingParty, passkeyError: passkeyError,
 		sealer: sealer, sealError: sealError,
-		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
+		outside: newOutside(env.Outside, env.Now),
+		db:      env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
 		public: env.Public, crossOrigin: http.NewCrossOriginProtection(),
 		wrongUserCodes: newLimiter("wrong codes of devices", 10, 10*time.Minute, env.Now),
 		grants:         permissionspb.NewGrantServiceClient(env.Conn("permissions")),

@@ -42,6 +42,7 @@ func eraseUser(tx *store.Tx, u *pb.User) error {
 	for c := range consents.Scan(tx, consents.Range().From(key+"/").To(key+"0")) { // "0" follows "/"
 		consents.Delete(tx, c.GetId())
 	}
+	eraseLinks(tx, u.GetId(), u.GetOrganizationId())
 	for other := range memberships.Scan(tx, memberships.Range(u.GetId())) {
 		if other.GetOrganizationId() != u.GetOrganizationId() {
 			return forget(tx, u)
@@ -88,6 +89,7 @@ func erasePerson(tx *store.Tx, id string) error {
 		factorRemovals.Delete(tx, r.GetId())
 		tx.EraseHistory(factorRemovals.Name(), r.GetId())
 	}
+	eraseLinks(tx, id, "")
 	clearFailures(tx, passwordFailures(id), sessionFailures(id), totpFailures(id), recoveryFailures(id), passkeyFailures(id))
 	profiles.Delete(tx, id)
 	credentials.Delete(tx, id)
@@ -151,6 +153,7 @@ func eraseOrganization(tx *store.Tx, id string) error {
 		return nil
 	}
 	eraseClients(tx, id)
+	eraseProviders(tx, id)
 	for f := range customFieldsInOrder.Scan(tx, customFieldsInOrder.Range(id)) {
 		customFields.Delete(tx, f.GetId())
 	}
@@ -222,6 +225,7 @@ func eraseBrand(tx *store.Tx, id string) error {
 		return nil
 	}
 	eraseClients(tx, id)
+	eraseProviders(tx, id)
 	for r := range reopenings.All(tx) {
 		if r.GetBrandId() == id {
 			reopenings.Delete(tx, r.GetId())

@@ -213,6 +213,7 @@ var schema = store.NewSchema(brands, organizations, profiles, credentials, impor
 	refreshes, sessionUses, sessionHours, calendars, devices, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, billingAccounts,
+	providers, providerSecrets, links, outsideInvitations,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
 
 func userKey(organization, user string) string { return organization + "/" + user }
@@ -299,6 +300,14 @@ func withoutSecrets(req proto.Message) proto.Message {
 	case *pb.CreatePasskeyRequest:
 		r = proto.CloneOf(r)
 		r.Setup, r.Response = "", ""
+		return r
+	case *pb.CreateOutsideProviderRequest:
+		r = proto.CloneOf(r)
+		r.ClientSecret = ""
+		return r
+	case *pb.UpdateOutsideProviderRequest:
+		r = proto.CloneOf(r)
+		r.ClientSecret = nil
 		return r
 	case *pb.ClaimOwnershipRequest:
 		r = proto.CloneOf(r)

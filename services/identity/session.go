@@ -116,12 +116,16 @@ func (s *service) demanded(ctx context.Context, p proven, email string) (*pb.Cha
 	c.OrganizationId, c.Surface, c.Shown = p.organization, int32(p.surface), numbersOf(p.shown...)
 	c.Factors = numbersOf(factors...)
 	c.WithRefresh, c.DeviceName, c.RememberDevice, c.DeviceId = p.refreshable, p.deviceName, p.remember, p.device
+	c.ProviderId, c.LinkId = p.provider, p.link
 	if first {
 		c.TotpSecret, c.Factors = s.hasher.bytes(totpSecret), numbersOf(factorTOTP)
 	}
 	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
 		if err := admit(tx, p.subject, pathChallenge); err != nil {
 			return err
+		}
+		if first && narrow(tx, p.provider, p.user, p.shown) {
+			return stepUpOwn()
 		}
 		p.forgetGuesses(tx)
 		c.PasswordDigest, err = keepRehashed(tx, p)
@@ -148,10 +152,14 @@ type proven struct {
 	deviceName  string
 	remember    bool // the device
 	from        place
+	provenAt    time.Time // if that is not now
 }
 
 // forgetGuesses forgets the wrong passwords after the right one.
 func (p *proven) forgetGuesses(tx *store.Tx) {
+	if p.provider != "" {
+		return // it was no password
+	}
 	clearFailures(tx, append(p.guesses, passwordFailures(p.user), sessionFailures(p.user))...)
 }
 
@@ -206,11 +214,14 @@ func (s *service) newOpening() *opening {
 func (o *opening) open(tx *store.Tx, p proven) (*pb.Session, error) {
 	o.evicted = evictSessions(tx, p.user)
 	session := &pb.Session{
-		Id: o.id, UserId: p.user, OrganizationId: p.organization, Surface: p.surface, Refreshable: p.refreshable,
+		Id: o.id, UserId: p.user, OrganizationId: p.organization, Surface: p.surface, Refreshable: p.refreshable, ProviderId: p.provider,
 		CreateTime: timestamppb.New(tx.Now()), ExpireTime: timestamppb.New(tx.Now().Add(lifeOf(p.surface, p.refreshable))),
 	}
 	p.from.where(session, p.deviceName)
 	note(session, tx.Now(), p.shown...)
+	if !p.provenAt.IsZero() {
+		session.AuthTime = timestamppb.New(p.provenAt)
+	}
 	if err := sessions.Put(tx, session); err != nil {
 		return nil, err
 	}

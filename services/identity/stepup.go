@@ -24,12 +24,17 @@ func (s *service) BeginStepUp(ctx context.Context, _ *pb.BeginStepUpRequest) (*p
 	if !caller.InPerson() {
 		return nil, inPersonOnly()
 	}
-	factors, err := read(ctx, s, func(tx *store.Tx) ([]pb.Factor, error) { return secondFactors(tx, caller.ID), nil })
+	factors, err := read(ctx, s, func(tx *store.Tx) ([]pb.Factor, error) {
+		if factors := secondFactors(tx, caller.ID); len(factors) > 0 {
+			return factors, nil
+		}
+		if len(linksOf(tx, caller.ID)) > 0 && !credentials.Has(tx, caller.ID) {
+			return nil, fault.Refused("you have neither a password nor a second factor: sign in anew by your provider, and freshly there")
+		}
+		return []pb.Factor{factorPassword}, nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	if len(factors) == 0 {
-		factors = []pb.Factor{factorPassword}
 	}
 	c := s.newChallenge(caller.ID)
 	c.OrganizationId, c.SessionId, c.Factors = caller.Organization, caller.SessionID, numbersOf(factors...)

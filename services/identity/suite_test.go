@@ -37,6 +37,7 @@ type suite struct {
 	conn   *grpc.ClientConn
 	sender *http.Client // of what send sends; nil for web
 	parts  []server.Part
+	fakes  map[string]*foreign // at providers, by organization
 }
 
 func start(t testing.TB, config server.Config, now func() time.Time, parts ...server.Part) *suite {
@@ -51,7 +52,7 @@ func start(t testing.TB, config server.Config, now func() time.Time, parts ...se
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &suite{p, t, config, conn, nil, parts}
+	return &suite{p, t, config, conn, nil, parts, map[string]*foreign{}}
 }
 
 func config(t testing.TB) server.Config {
@@ -95,16 +96,18 @@ func (s *suite) again() *suite {
 // caller is somebody who is signed in.
 type caller struct {
 	*suite
-	user     *pb.User
-	email    string
-	password string
-	session  *pb.Session
-	token    string
-	surface  pb.Surface // of sign-ins that ask for none; the web if it is unspecified
-	key      string     // token of an API key
-	keyID    string
-	brandKey string // token of an API key of the brand
-	acting   string // token of a session that somebody else has in this name
+	user           *pb.User
+	email          string
+	password       string
+	session        *pb.Session
+	token          string
+	surface        pb.Surface // of sign-ins that ask for none; the web if it is unspecified
+	key            string     // token of an API key
+	keyID          string
+	brandKey       string   // token of an API key of the brand
+	outsideAccount *foreign // that signs the caller in
+	invitee        string   // somebody without a password
+	acting         string   // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
 	actorSession, beneath string
 	brand                 string // the caller may close

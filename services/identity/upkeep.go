@@ -42,6 +42,8 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.purge(ctx, "old codes for passwords", purgeResets)
 		s.purge(ctx, "old impersonations", purgeImpersonations)
 		s.purge(ctx, "old removals of factors", purgeRemovals)
+		s.purge(ctx, "deleted outside providers", purgeProviders)
+		s.purge(ctx, "old invitations to outside providers", purgeInvitations)
 		s.upkeepOAuth(ctx)
 		select {
 		case <-ctx.Done():

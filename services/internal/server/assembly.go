@@ -30,7 +30,7 @@ func (p *Process) env(part Part) *Env {
 		AddHub:  func(h *lease.Hub) { p.addHub(part.Name, h) },
 		Journal: p.journals[part.Name],
 		HTTP:    p.http,
-		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()),
+		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()), Outside: p.config.outside(),
 		Blobs: func(ctx context.Context) (*blob.Bucket, error) {
 			b, err := p.openBlobs(ctx, part.Name)
 			if err == nil {

@@ -17,36 +17,37 @@ import (
 // Config is how a process runs. Each field is a flag, and each flag an environment
 // variable: --metrics-listen is LATCHKEY_METRICS_LISTEN.
 type Config struct {
-	Listen         string
-	Advertise      string
-	Store          string
-	Blobs          string
-	Peers          peers
-	ServiceKeyFile string
-	ServiceKey     string
-	BootstrapCode  string
-	TLSCert        string
-	TLSKey         string
-	TLSCA          string
-	PeerCert       string
-	PeerKey        string
-	PeerCA         string
-	HTTPListen     string
-	Issuer         string
-	PasskeyDomain  string
-	PasskeyOrigins origins
-	SealKeyFile    string
-	MetricsListen  string
-	TraceEndpoint  string
-	LogLevel       string
-	LogFormat      string
-	Lease          time.Duration
-	Drain          time.Duration
-	CallTimeout    time.Duration
-	MaxStreams     uint
-	MaxMessage     int
-	Demo           bool
-	Check          check
+	Listen          string
+	Advertise       string
+	Store           string
+	Blobs           string
+	Peers           peers
+	ServiceKeyFile  string
+	ServiceKey      string
+	BootstrapCode   string
+	TLSCert         string
+	TLSKey          string
+	TLSCA           string
+	PeerCert        string
+	PeerKey         string
+	PeerCA          string
+	HTTPListen      string
+	Issuer          string
+	PasskeyDomain   string
+	PasskeyOrigins  origins
+	OutsideNetworks networks
+	SealKeyFile     string
+	MetricsListen   string
+	TraceEndpoint   string
+	LogLevel        string
+	LogFormat       string
+	Lease           time.Duration
+	Drain           time.Duration
+	CallTimeout     time.Duration
+	MaxStreams      uint
+	MaxMessage      int
+	Demo            bool
+	Check           check
 }
 
 // peers are the addresses of services in other processes, by service: that of a name that
@@ -202,6 +203,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Issuer, "issuer", "", "`URL` under which others reach --http-listen, and that tokens name as who issued them, for example https://id.example.com; by default the address itself")
 	f.StringVar(&c.PasskeyDomain, "passkey-domain", "", "`domain` that passkeys are made for, for example example.com; whoever changes it makes all passkeys worthless; by default the host of --issuer")
 	f.Var(&c.PasskeyOrigins, "passkey-origins", "the `origins` of the pages and apps in which people show passkeys, with commas between: https://HOST in that domain, http://localhost:PORT for a test, android:apk-key-hash:HASH; by default --issuer, or else https:// and the domain")
+	f.Var(&c.OutsideNetworks, "outside-networks", "private `networks` in which OpenID Connect providers may be that people sign in by, with commas between, for example 10.1.0.0/16; by default the suite asks none at a private address")
 	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")

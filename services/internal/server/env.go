@@ -70,6 +70,8 @@ type Env struct {
 	Seal func() (*seal.Box, error)
 	// Passkeys says for whom passkeys are made; the zero value if the operator did not.
 	Passkeys Passkeys
+	// Outside says where the part may ask servers that are not the suite's.
+	Outside Outside
 	// FirstStart tells whether the part's store was made by this start.
 	FirstStart bool
 	// Lease is how long a lease holds.

@@ -36,7 +36,8 @@ const (
 	Reason_REASON_CREDENTIALS_MISSING Reason = 1
 	// UNAUTHENTICATED. The credentials are malformed, unknown, ended or expired.
 	Reason_REASON_CREDENTIALS_INVALID Reason = 2
-	// UNAUTHENTICATED. E-mail address and password do not belong together.
+	// UNAUTHENTICATED. E-mail address and password do not belong together, or the account at
+	// an outside provider signs nobody in.
 	Reason_REASON_SIGN_IN_FAILED Reason = 3
 	// UNAUTHENTICATED. The challenge has expired, was answered, or rests on what does not
 	// hold any more: sign in anew.
@@ -148,6 +149,10 @@ const (
 	// DATA_LOSS. The journal is not what was committed. Metadata: `revision`, the first
 	// that is wrong; `what` is wrong with it.
 	Reason_REASON_JOURNAL_DAMAGED Reason = 48
+	// FAILED_PRECONDITION. An outside OpenID Connect provider cannot be gone by: what it says
+	// of itself does not fit together, it does not know the suite, or it is where the suite
+	// does not go. Metadata: `issuer`.
+	Reason_REASON_PROVIDER_UNFIT Reason = 49
 	// RESOURCE_EXHAUSTED. A bound was reached; try later. Metadata: `limit`.
 	Reason_REASON_LIMIT_REACHED Reason = 50
 	// RESOURCE_EXHAUSTED. The disk is full. Reads go on.
@@ -168,6 +173,9 @@ const (
 	// replicas, because the others did not hear of it, so it changed nothing. Try again:
 	// another answers, or the same one once it is on the list.
 	Reason_REASON_REPLICA_TAKEN_OFF Reason = 56
+	// UNAVAILABLE. An outside OpenID Connect provider does not answer; try again. Metadata:
+	// `issuer`.
+	Reason_REASON_PROVIDER_UNREACHABLE Reason = 57
 	// INTERNAL. The suite is at fault. Metadata: `request_id`, to look up in the log.
 	Reason_REASON_INTERNAL Reason = 60
 	// UNIMPLEMENTED. There is no such method.
@@ -216,6 +224,7 @@ var (
 		46: "REASON_STEP_UP_NEEDED",
 		47: "REASON_JOURNAL_COMPACTED",
 		48: "REASON_JOURNAL_DAMAGED",
+		49: "REASON_PROVIDER_UNFIT",
 		50: "REASON_LIMIT_REACHED",
 		51: "REASON_DISK_FULL",
 		52: "REASON_SERVICE_UNREACHABLE",
@@ -223,6 +232,7 @@ var (
 		54: "REASON_DEADLINE_PASSED",
 		55: "REASON_DECISION_UNWRITTEN",
 		56: "REASON_REPLICA_TAKEN_OFF",
+		57: "REASON_PROVIDER_UNREACHABLE",
 		60: "REASON_INTERNAL",
 		61: "REASON_METHOD_UNKNOWN",
 	}
@@ -266,6 +276,7 @@ var (
 		"REASON_STEP_UP_NEEDED":       46,
 		"REASON_JOURNAL_COMPACTED":    47,
 		"REASON_JOURNAL_DAMAGED":      48,
+		"REASON_PROVIDER_UNFIT":       49,
 		"REASON_LIMIT_REACHED":        50,
 		"REASON_DISK_FULL":            51,
 		"REASON_SERVICE_UNREACHABLE":  52,
@@ -273,6 +284,7 @@ var (
 		"REASON_DEADLINE_PASSED":      54,
 		"REASON_DECISION_UNWRITTEN":   55,
 		"REASON_REPLICA_TAKEN_OFF":    56,
+		"REASON_PROVIDER_UNREACHABLE": 57,
 		"REASON_INTERNAL":             60,
 		"REASON_METHOD_UNKNOWN":       61,
 	}
@@ -309,7 +321,7 @@ var File_latchkey_fault_v1_reason_proto protoreflect.FileDescriptor
 
 const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xb8\n" +
+	"\x1elatchkey/fault/v1/reason.proto\x12\x11latchkey.fault.v1*\xf4\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
@@ -351,14 +363,16 @@ const file_latchkey_fault_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_REVISION_AHEAD\x10-\x12\x19\n" +
 	"\x15REASON_STEP_UP_NEEDED\x10.\x12\x1c\n" +
 	"\x18REASON_JOURNAL_COMPACTED\x10/\x12\x1a\n" +
-	"\x16REASON_JOURNAL_DAMAGED\x100\x12\x18\n" +
+	"\x16REASON_JOURNAL_DAMAGED\x100\x12\x19\n" +
+	"\x15REASON_PROVIDER_UNFIT\x101\x12\x18\n" +
 	"\x14REASON_LIMIT_REACHED\x102\x12\x14\n" +
 	"\x10REASON_DISK_FULL\x103\x12\x1e\n" +
 	"\x1aREASON_SERVICE_UNREACHABLE\x104\x12\x19\n" +
 	"\x15REASON_CALL_CANCELLED\x105\x12\x1a\n" +
 	"\x16REASON_DEADLINE_PASSED\x106\x12\x1d\n" +
 	"\x19REASON_DECISION_UNWRITTEN\x107\x12\x1c\n" +
-	"\x18REASON_REPLICA_TAKEN_OFF\x108\x12\x13\n" +
+	"\x18REASON_REPLICA_TAKEN_OFF\x108\x12\x1f\n" +
+	"\x1bREASON_PROVIDER_UNREACHABLE\x109\x12\x13\n" +
 	"\x0fREASON_INTERNAL\x10<\x12\x19\n" +
 	"\x15REASON_METHOD_UNKNOWN\x10=B/Z-latchkey.dev/gen/go/latchkey/fault/v1;faultpbb\x06proto3"
 

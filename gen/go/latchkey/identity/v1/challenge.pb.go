@@ -39,6 +39,10 @@ const (
 	Factor_FACTOR_PASSKEY Factor = 3
 	// One of the codes that were written down for the day on which all else is lost.
 	Factor_FACTOR_RECOVERY_CODE Factor = 4
+	// The word of an outside provider; as good as one factor.
+	Factor_FACTOR_PROVIDER Factor = 5
+	// The word of one that is trusted with it, that it has made sure by several factors.
+	Factor_FACTOR_PROVIDER_MULTI Factor = 6
 )
 
 // Enum value maps for Factor.
@@ -49,13 +53,17 @@ var (
 		2: "FACTOR_TOTP",
 		3: "FACTOR_PASSKEY",
 		4: "FACTOR_RECOVERY_CODE",
+		5: "FACTOR_PROVIDER",
+		6: "FACTOR_PROVIDER_MULTI",
 	}
 	Factor_value = map[string]int32{
-		"FACTOR_UNSPECIFIED":   0,
-		"FACTOR_PASSWORD":      1,
-		"FACTOR_TOTP":          2,
-		"FACTOR_PASSKEY":       3,
-		"FACTOR_RECOVERY_CODE": 4,
+		"FACTOR_UNSPECIFIED":    0,
+		"FACTOR_PASSWORD":       1,
+		"FACTOR_TOTP":           2,
+		"FACTOR_PASSKEY":        3,
+		"FACTOR_RECOVERY_CODE":  4,
+		"FACTOR_PROVIDER":       5,
+		"FACTOR_PROVIDER_MULTI": 6,
 	}
 )
 
@@ -94,7 +102,8 @@ const (
 	Strength_STRENGTH_UNSPECIFIED Strength = 0
 	// One factor: authenticator assurance level 1 of NIST SP 800-63B-4.
 	Strength_STRENGTH_SINGLE_FACTOR Strength = 1
-	// Two factors, or a passkey that has made sure of the person: level 2.
+	// Two factors, a passkey that has made sure of the person, or the word of a provider that
+	// is trusted with both: level 2.
 	Strength_STRENGTH_MULTI_FACTOR Strength = 2
 )
 
@@ -426,13 +435,15 @@ const file_latchkey_identity_v1_challenge_proto_rawDesc = "" +
 	"\ttotp_code\x18\x02 \x01(\tB\f\xbaH\x06r\x04\x10\x06\x18\x14\x80\x01\x01H\x00R\btotpCode\x123\n" +
 	"\rrecovery_code\x18\x03 \x01(\tB\f\xbaH\x06r\x04\x10\x01\x18@\x80\x01\x01H\x00R\frecoveryCode\x12*\n" +
 	"\apasskey\x18\x04 \x01(\tB\x0e\xbaH\br\x06\x10\x01(\x80\x80\x01\x80\x01\x01H\x00R\apasskeyB\x0e\n" +
-	"\x05proof\x12\x05\xbaH\x02\b\x01*t\n" +
+	"\x05proof\x12\x05\xbaH\x02\b\x01*\xa4\x01\n" +
 	"\x06Factor\x12\x16\n" +
 	"\x12FACTOR_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFACTOR_PASSWORD\x10\x01\x12\x0f\n" +
 	"\vFACTOR_TOTP\x10\x02\x12\x12\n" +
 	"\x0eFACTOR_PASSKEY\x10\x03\x12\x18\n" +
-	"\x14FACTOR_RECOVERY_CODE\x10\x04*[\n" +
+	"\x14FACTOR_RECOVERY_CODE\x10\x04\x12\x13\n" +
+	"\x0fFACTOR_PROVIDER\x10\x05\x12\x19\n" +
+	"\x15FACTOR_PROVIDER_MULTI\x10\x06*[\n" +
 	"\bStrength\x12\x18\n" +
 	"\x14STRENGTH_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16STRENGTH_SINGLE_FACTOR\x10\x01\x12\x19\n" +

@@ -24,12 +24,13 @@ const (
 
 // SignInFailed is emitted when somebody has shown a wrong password, code or passkey for a user: the
 // first one of a kind from a place, at most one more every 10 minutes, and the one after
-// which no further is looked at. An organization sees those of its own users.
+// which no further is looked at. An organization sees those of its own users, and what
+// failed at a provider of its own.
 type SignInFailed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization.
 	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
-	// The user who somebody wanted to be.
+	// The user who somebody wanted to be; empty of a provider, which did not say.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// What was wrong.
 	Factor Factor `protobuf:"varint,3,opt,name=factor,proto3,enum=latchkey.identity.v1.Factor" json:"factor,omitempty"`
@@ -688,6 +689,226 @@ func (x *ImpersonationBegan) GetImpersonationId() string {
 	return ""
 }
 
+// OutsideLinked is emitted when a user was linked with an account at an outside provider.
+type OutsideLinked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization; of a brand's provider each of the user's in the brand.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The provider.
+	ProviderId string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// The link.
+	LinkId string `protobuf:"bytes,4,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
+	// Whether it was by an invitation.
+	Invited       bool `protobuf:"varint,5,opt,name=invited,proto3" json:"invited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutsideLinked) Reset() {
+	*x = OutsideLinked{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutsideLinked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutsideLinked) ProtoMessage() {}
+
+func (x *OutsideLinked) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutsideLinked.ProtoReflect.Descriptor instead.
+func (*OutsideLinked) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *OutsideLinked) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *OutsideLinked) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *OutsideLinked) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *OutsideLinked) GetLinkId() string {
+	if x != nil {
+		return x.LinkId
+	}
+	return ""
+}
+
+func (x *OutsideLinked) GetInvited() bool {
+	if x != nil {
+		return x.Invited
+	}
+	return false
+}
+
+// OutsideUnlinked is emitted when the link of a user with an account at an outside provider
+// was removed.
+type OutsideUnlinked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in OutsideLinked.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The provider.
+	ProviderId string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// The link.
+	LinkId        string `protobuf:"bytes,4,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutsideUnlinked) Reset() {
+	*x = OutsideUnlinked{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutsideUnlinked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutsideUnlinked) ProtoMessage() {}
+
+func (x *OutsideUnlinked) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutsideUnlinked.ProtoReflect.Descriptor instead.
+func (*OutsideUnlinked) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *OutsideUnlinked) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *OutsideUnlinked) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *OutsideUnlinked) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *OutsideUnlinked) GetLinkId() string {
+	if x != nil {
+		return x.LinkId
+	}
+	return ""
+}
+
+// OutsideInvited is emitted when a user was invited to sign in by an outside provider.
+type OutsideInvited struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The provider.
+	ProviderId    string `protobuf:"bytes,3,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutsideInvited) Reset() {
+	*x = OutsideInvited{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutsideInvited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutsideInvited) ProtoMessage() {}
+
+func (x *OutsideInvited) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutsideInvited.ProtoReflect.Descriptor instead.
+func (*OutsideInvited) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *OutsideInvited) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *OutsideInvited) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *OutsideInvited) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
 var File_latchkey_identity_v1_event_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_event_proto_rawDesc = "" +
@@ -743,7 +964,25 @@ const file_latchkey_identity_v1_event_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x19\n" +
 	"\bactor_id\x18\x03 \x01(\tR\aactorId\x12)\n" +
-	"\x10impersonation_id\x18\x04 \x01(\tR\x0fimpersonationIdB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
+	"\x10impersonation_id\x18\x04 \x01(\tR\x0fimpersonationId\"\xa5\x01\n" +
+	"\rOutsideLinked\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1f\n" +
+	"\vprovider_id\x18\x03 \x01(\tR\n" +
+	"providerId\x12\x17\n" +
+	"\alink_id\x18\x04 \x01(\tR\x06linkId\x12\x18\n" +
+	"\ainvited\x18\x05 \x01(\bR\ainvited\"\x8d\x01\n" +
+	"\x0fOutsideUnlinked\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1f\n" +
+	"\vprovider_id\x18\x03 \x01(\tR\n" +
+	"providerId\x12\x17\n" +
+	"\alink_id\x18\x04 \x01(\tR\x06linkId\"s\n" +
+	"\x0eOutsideInvited\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1f\n" +
+	"\vprovider_id\x18\x03 \x01(\tR\n" +
+	"providerIdB5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
 	file_latchkey_identity_v1_event_proto_rawDescOnce sync.Once
@@ -757,7 +996,7 @@ func file_latchkey_identity_v1_event_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_event_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*SignInFailed)(nil),           // 0: latchkey.identity.v1.SignInFailed
 	(*RefreshTokenReused)(nil),     // 1: latchkey.identity.v1.RefreshTokenReused
@@ -768,14 +1007,17 @@ var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*UserFactorRemoved)(nil),      // 6: latchkey.identity.v1.UserFactorRemoved
 	(*FactorAdded)(nil),            // 7: latchkey.identity.v1.FactorAdded
 	(*ImpersonationBegan)(nil),     // 8: latchkey.identity.v1.ImpersonationBegan
-	(Factor)(0),                    // 9: latchkey.identity.v1.Factor
-	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*OutsideLinked)(nil),          // 9: latchkey.identity.v1.OutsideLinked
+	(*OutsideUnlinked)(nil),        // 10: latchkey.identity.v1.OutsideUnlinked
+	(*OutsideInvited)(nil),         // 11: latchkey.identity.v1.OutsideInvited
+	(Factor)(0),                    // 12: latchkey.identity.v1.Factor
+	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
 }
 var file_latchkey_identity_v1_event_proto_depIdxs = []int32{
-	9,  // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
-	10, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
-	9,  // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
-	9,  // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
+	12, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
+	13, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
+	12, // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
+	12, // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
 	4,  // [4:4] is the sub-list for method output_type
 	4,  // [4:4] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
@@ -795,7 +1037,7 @@ func file_latchkey_identity_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_event_proto_rawDesc), len(file_latchkey_identity_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

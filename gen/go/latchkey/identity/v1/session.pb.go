@@ -130,7 +130,9 @@ type Session struct {
 	// Where the sign-in came from: an IP address, which may be that of a proxy.
 	Address string `protobuf:"bytes,17,opt,name=address,proto3" json:"address,omitempty"`
 	// When the session was last used, to 10 minutes. Only in lists.
-	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// The outside provider that the person signed in by; empty if by none.
+	ProviderId    string `protobuf:"bytes,19,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +291,13 @@ func (x *Session) GetLastSeenTime() *timestamppb.Timestamp {
 		return x.LastSeenTime
 	}
 	return nil
+}
+
+func (x *Session) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
 }
 
 // SessionFacts is what a service needs to know of the session of a call.
@@ -1819,7 +1828,7 @@ var File_latchkey_identity_v1_session_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\x82\x06\n" +
+	"\"latchkey/identity/v1/session.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a$latchkey/identity/v1/challenge.proto\"\xa3\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -1844,7 +1853,9 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x10 \x01(\tR\tuserAgent\x12\x18\n" +
 	"\aaddress\x18\x11 \x01(\tR\aaddress\x12@\n" +
-	"\x0elast_seen_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xf3\x02\n" +
+	"\x0elast_seen_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x1f\n" +
+	"\vprovider_id\x18\x13 \x01(\tR\n" +
+	"providerId\"\xf3\x02\n" +
 	"\fSessionFacts\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +

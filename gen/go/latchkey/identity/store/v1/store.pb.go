@@ -769,7 +769,13 @@ type Challenge struct {
 	// The known device that the password was shown on; empty if it was not known.
 	DeviceId string `protobuf:"bytes,14,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Whether it is the setup of a passkey.
-	PasskeySetup  bool `protobuf:"varint,15,opt,name=passkey_setup,json=passkeySetup,proto3" json:"passkey_setup,omitempty"`
+	PasskeySetup bool `protobuf:"varint,15,opt,name=passkey_setup,json=passkeySetup,proto3" json:"passkey_setup,omitempty"`
+	// What a person went to an outside provider with; absent otherwise.
+	Journey *OutsideJourney `protobuf:"bytes,16,opt,name=journey,proto3" json:"journey,omitempty"`
+	// The outside provider that has shown a factor; empty if none has.
+	ProviderId string `protobuf:"bytes,17,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// The link by which it has.
+	LinkId        string `protobuf:"bytes,18,opt,name=link_id,json=linkId,proto3" json:"link_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -907,6 +913,27 @@ func (x *Challenge) GetPasskeySetup() bool {
 		return x.PasskeySetup
 	}
 	return false
+}
+
+func (x *Challenge) GetJourney() *OutsideJourney {
+	if x != nil {
+		return x.Journey
+	}
+	return nil
+}
+
+func (x *Challenge) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *Challenge) GetLinkId() string {
+	if x != nil {
+		return x.LinkId
+	}
+	return ""
 }
 
 // PasskeyKey is what a passkey is verified by.
@@ -1668,7 +1695,7 @@ var File_latchkey_identity_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"&latchkey/identity/store/v1/store.proto\x12\x1alatchkey.identity.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n" +
+	"&latchkey/identity/store/v1/store.proto\x12\x1alatchkey.identity.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(latchkey/identity/store/v1/outside.proto\"\xc6\x01\n" +
 	"\n" +
 	"Credential\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12#\n" +
@@ -1732,7 +1759,7 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xfc\x03\n" +
+	"createTime\"\xfc\x04\n" +
 	"\tChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12'\n" +
@@ -1753,7 +1780,11 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"deviceName\x12'\n" +
 	"\x0fremember_device\x18\r \x01(\bR\x0erememberDevice\x12\x1b\n" +
 	"\tdevice_id\x18\x0e \x01(\tR\bdeviceId\x12#\n" +
-	"\rpasskey_setup\x18\x0f \x01(\bR\fpasskeySetup\"\xf7\x01\n" +
+	"\rpasskey_setup\x18\x0f \x01(\bR\fpasskeySetup\x12D\n" +
+	"\ajourney\x18\x10 \x01(\v2*.latchkey.identity.store.v1.OutsideJourneyR\ajourney\x12\x1f\n" +
+	"\vprovider_id\x18\x11 \x01(\tR\n" +
+	"providerId\x12\x17\n" +
+	"\alink_id\x18\x12 \x01(\tR\x06linkId\"\xf7\x01\n" +
 	"\n" +
 	"PasskeyKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
@@ -1851,6 +1882,7 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Erasure)(nil),               // 19: latchkey.identity.store.v1.Erasure
 	(*Claim)(nil),                 // 20: latchkey.identity.store.v1.Claim
 	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*OutsideJourney)(nil),        // 22: latchkey.identity.store.v1.OutsideJourney
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
 	21, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
@@ -1866,19 +1898,20 @@ var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
 	21, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
 	21, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
 	21, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 13: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 14: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 15: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	21, // 16: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	21, // 17: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
-	21, // 18: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 19: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 20: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 13: latchkey.identity.store.v1.Challenge.journey:type_name -> latchkey.identity.store.v1.OutsideJourney
+	21, // 14: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	21, // 15: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 16: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	21, // 17: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	21, // 18: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	21, // 19: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 20: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	21, // 21: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1886,6 +1919,7 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	if File_latchkey_identity_store_v1_store_proto != nil {
 		return
 	}
+	file_latchkey_identity_store_v1_outside_proto_init()
 	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
 	file_latchkey_identity_store_v1_store_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
