@@ -182,7 +182,8 @@ func (f *fuzzer) try(m method, request []byte) string {
 	return f.unchanged(m, service, err)
 }
 
-// send sends a request, of a stream with some more, and returns the first response.
+// send sends a request, of a stream with some more, and returns the first response. What
+// goes on as new things come, which a watch does, it leaves then.
 func (f *fuzzer) send(m method, request []byte) (resp []byte, err error) {
 	ctx, cancel := f.as(f.caller)
 	defer cancel()
@@ -211,6 +212,9 @@ func (f *fuzzer) send(m method, request []byte) (resp []byte, err error) {
 		}
 		if n == 0 {
 			resp = next
+		}
+		if strings.HasPrefix(string(m.Name()), "Watch") {
+			return resp, nil
 		}
 	}
 }

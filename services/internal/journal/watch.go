@@ -84,22 +84,25 @@ func (s *Server) WatchJournal(req *journalpb.WatchJournalRequest, stream grpc.Se
 	return err
 }
 
-// start returns the position after which a watch begins.
-func (s *Source) start(ctx context.Context, req *journalpb.WatchJournalRequest) (int64, error) {
-	if req.GetConsumer() == "" {
-		return req.GetAfterRevision(), nil
-	}
-	var position int64
-	err := s.Store.View(ctx, func(tx *store.Tx) error {
-		position = tx.Position(consumerName(req.GetConsumer()))
-		return nil
-	})
-	if err != nil || position > 0 {
-		return position, err
+// start returns the position after which a watch begins. One that is still to come was of
+// entries that are gone, as where the store was restored to an earlier time: those
+// that come in their place would be missed.
+func (s *Source) start(ctx context.Context, req *journalpb.WatchJournalRequest) (position int64, err error) {
+	position = req.GetAfterRevision()
+	if req.GetConsumer() != "" {
+		err = s.Store.View(ctx, func(tx *store.Tx) error {
+			position = tx.Position(consumerName(req.GetConsumer()))
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
 	}
 	err = s.Store.View(s.inside(ctx), func(tx *store.Tx) error {
-		position = tx.BaseRevision()
-		return nil
+		if req.GetConsumer() != "" && position == 0 {
+			position = tx.BaseRevision()
+		}
+		return notAhead(position, tx.Revision())
 	})
 	return position, err
 }

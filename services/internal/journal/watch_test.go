@@ -86,6 +86,9 @@ func TestWatch(t *testing.T) {
 	want(t, w.as(audit, "Organization:Parts").watch(after(0)), 0, "1", "2", "3", "4", "5-")
 	_, err = auditor.watch(after(0, "nothing")).Recv()
 	wantReason(t, "no such collection", err, codes.InvalidArgument, "FIELD_INVALID")
+	// As after the store was restored to an earlier time, which has other entries to come.
+	_, err = auditor.watch(after(6)).Recv()
+	wantReason(t, "to come", err, codes.FailedPrecondition, "REVISION_AHEAD")
 	_, err = maker.watch(after(0)).Recv()
 	wantReason(t, "without the key", err, codes.PermissionDenied, "GRANT_MISSING")
 }

@@ -93,8 +93,10 @@ type JournalServiceClient interface {
 	//
 	// Fails with NOT_FOUND if this process does not run the source, INVALID_ARGUMENT as
 	// ListJournal, OUT_OF_RANGE if entries after the position are no longer kept (the
-	// metadata `base_revision` says from where it can go on), RESOURCE_EXHAUSTED beyond 64
-	// watches of one organization, and UNAVAILABLE when the process stops.
+	// metadata `base_revision` says from where it can go on), FAILED_PRECONDITION and reason
+	// REVISION_AHEAD if the position is still to come (as after the store was restored to an
+	// earlier time: read anew what you keep), RESOURCE_EXHAUSTED beyond 64 watches of one
+	// organization, and UNAVAILABLE when the process stops.
 	// Example: {"source": "invoicing", "after_revision": 0, "collections": ["invoice"]}
 	WatchJournal(ctx context.Context, in *WatchJournalRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJournalResponse], error)
 	// Keeps how far a consumer of the organization has come. Acknowledging an earlier revision
@@ -332,8 +334,10 @@ type JournalServiceServer interface {
 	//
 	// Fails with NOT_FOUND if this process does not run the source, INVALID_ARGUMENT as
 	// ListJournal, OUT_OF_RANGE if entries after the position are no longer kept (the
-	// metadata `base_revision` says from where it can go on), RESOURCE_EXHAUSTED beyond 64
-	// watches of one organization, and UNAVAILABLE when the process stops.
+	// metadata `base_revision` says from where it can go on), FAILED_PRECONDITION and reason
+	// REVISION_AHEAD if the position is still to come (as after the store was restored to an
+	// earlier time: read anew what you keep), RESOURCE_EXHAUSTED beyond 64 watches of one
+	// organization, and UNAVAILABLE when the process stops.
 	// Example: {"source": "invoicing", "after_revision": 0, "collections": ["invoice"]}
 	WatchJournal(*WatchJournalRequest, grpc.ServerStreamingServer[WatchJournalResponse]) error
 	// Keeps how far a consumer of the organization has come. Acknowledging an earlier revision
