@@ -229,6 +229,8 @@ func (s *service) ListUserOutsideLinks(ctx context.Context, req *pb.ListUserOuts
 	})
 }
 
+const sharedLink = "the link is not for this organization alone: only the person can remove it"
+
 // DeleteUserOutsideLink implements pb.OutsideLinkServiceServer.
 func (s *service) DeleteUserOutsideLink(ctx context.Context, req *pb.DeleteUserOutsideLinkRequest) (*pb.DeleteUserOutsideLinkResponse, error) {
 	caller := authz.Caller(ctx)
@@ -248,8 +250,10 @@ func (s *service) DeleteUserOutsideLink(ctx context.Context, req *pb.DeleteUserO
 			if _, err := nearProvider(tx, caller.Organization, l.GetProviderId()); err != nil {
 				return nil, fault.NotFound("outside_link", req.GetId())
 			}
-			if l.GetOrganizationId() == "" && elsewhereToo(tx, req.GetUserId(), caller.Organization) {
-				return nil, fault.Refused("the link is not for this organization alone: only the person can remove it")
+			if l.GetOrganizationId() == "" {
+				if err := onlyMember(tx, caller.Organization, req.GetUserId(), sharedLink); err != nil {
+					return nil, err
+				}
 			}
 			tags = removeLink(tx, l)
 			return &pb.DeleteUserOutsideLinkResponse{}, nil
@@ -296,14 +300,4 @@ func (s *service) InviteToOutsideProvider(ctx context.Context, req *pb.InviteToO
 		tx.Emit(&pb.OutsideInvited{OrganizationId: caller.Organization, UserId: user, ProviderId: p.GetId()})
 		return &pb.InviteToOutsideProviderResponse{ExpireTime: i.GetExpireTime()}, outsideInvitations.Put(tx, i)
 	})
-}
-
-// elsewhereToo tells whether a person is a member of another organization as well.
-func elsewhereToo(tx *store.Tx, user, organization string) bool {
-	for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
-		if u.GetOrganizationId() != organization {
-			return true
-		}
-	}
-	return false
 }
