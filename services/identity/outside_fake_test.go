@@ -34,7 +34,6 @@ type fake struct {
 	key      *ecdsa.PrivateKey
 	keyID    string
 	requests map[string]url.Values // of people who have signed in, by code
-	subject  string                // who signs in next
 	claims   map[string]any        // that the ID tokens have beside the usual, or in their place; nil leaves one out
 	info     map[string]any        // of userinfo; none if nil
 	document map[string]any        // as claims, of the discovery document

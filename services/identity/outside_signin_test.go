@@ -221,7 +221,7 @@ func TestProvidersThatDoNotDo(t *testing.T) {
 		"with pages of a script": {document("authorization_endpoint", "javascript:alert(1)"), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 		"that is none":           {answers(discovery, status(404)), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 		"that is down":           {answers(discovery, status(503)), codes.Unavailable, "PROVIDER_UNREACHABLE"},
-		"that sends elsewhere":   {answers(discovery, http.RedirectHandler("http://127.0.0.1:1/", 302).ServeHTTP), codes.FailedPrecondition, "PROVIDER_UNFIT"},
+		"that sends elsewhere":   {answers(discovery, http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound).ServeHTTP), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 		"that never ends":        {answers(discovery, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 2<<20)) }), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 		"without tokens":         {answers(token, status(503)), codes.Unavailable, "PROVIDER_UNREACHABLE"},
 		"whose tokens are pages": {answers(token, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) }), codes.FailedPrecondition, "PROVIDER_UNFIT"},
@@ -233,7 +233,7 @@ func TestProvidersThatDoNotDo(t *testing.T) {
 		"that does not listen":     {func(f *fake) { f.Listener.Close() }, codes.Unavailable, "PROVIDER_UNREACHABLE"},
 		"whose keys are no keys":   {answers(keys, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("[]")) }), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 		"who sends keys no more":   {answers(keys, status(404)), codes.FailedPrecondition, "PROVIDER_UNFIT"},
-		"that sends to its tokens": {answers(token, http.RedirectHandler("/keys", 307).ServeHTTP), codes.FailedPrecondition, "PROVIDER_UNFIT"},
+		"that sends to its tokens": {answers(token, http.RedirectHandler("/keys", http.StatusTemporaryRedirect).ServeHTTP), codes.FailedPrecondition, "PROVIDER_UNFIT"},
 	} {
 		f := newFake(t)
 		ada := *owner
