@@ -219,8 +219,7 @@ func deleteClient(tx *store.Tx, c *pb.OauthClient) (tags []string) {
 	}
 	endTokens(tx, c.GetId())
 	clientSecrets.Delete(tx, c.GetId())
-	c.DeleteTime = timestamppb.New(tx.Now())
-	c.PurgeTime = timestamppb.New(tx.Now().Add(undeleteLife))
+	c.DeleteTime, c.PurgeTime = endNow(tx)
 	return tags
 }
 
