@@ -155,6 +155,9 @@ func (s *service) LookupDefinitions(ctx context.Context, req *pb.LookupDefinitio
 		for _, id := range req.GetLabelIds() {
 			if l, ok := labels.Get(tx, id); ok && l.GetOrganizationId() == organization && l.GetDeleteTime() == nil {
 				resp.Labels = append(resp.Labels, l)
+				if req.GetBeneath() {
+					resp.Labels = append(resp.Labels, beneath(tx, id)...)
+				}
 			}
 		}
 		return resp, nil

@@ -98,6 +98,14 @@ func height(tx *store.Tx, id string, depth int) int {
 	return most
 }
 
+// beneath returns the categories beneath one, at any depth.
+func beneath(tx *store.Tx, id string) (all []*pb.Label) {
+	for l := range labelsByParent.Scan(tx, labelsByParent.Range(id)) {
+		all = append(append(all, l), beneath(tx, l.GetId())...)
+	}
+	return all
+}
+
 // GetLabel implements pb.LabelServiceServer.
 func (s *service) GetLabel(ctx context.Context, req *pb.GetLabelRequest) (*pb.GetLabelResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.GetLabelResponse, error) {
@@ -122,7 +130,7 @@ func (s *service) ListLabels(ctx context.Context, req *pb.ListLabelsRequest) (*p
 // UpdateLabel implements pb.LabelServiceServer.
 func (s *service) UpdateLabel(ctx context.Context, req *pb.UpdateLabelRequest) (*pb.UpdateLabelResponse, error) {
 	w := req.GetLabel()
-	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateLabelResponse, error) {
+	return redefine(ctx, s, req, func(tx *store.Tx) (*pb.UpdateLabelResponse, error) {
 		l, err := label(ctx, tx, w.GetId(), w.GetEtag())
 		if err != nil {
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	identitystorepb "latchkey.dev/gen/go/latchkey/identity/store/v1"
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
+	"latchkey.dev/services/internal/customfield"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 )
@@ -54,6 +55,13 @@ var (
 	})
 	formerByName = users.Index("former", func(u *pb.User) store.Key {
 		return ifDeleted(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
+	})
+	// usersByValue has everybody who has custom values, by each of their terms.
+	usersByValue = users.MultiIndex("custom", func(u *pb.User) (keys []store.Key) {
+		for _, term := range customfield.Terms(u.GetCustomValues()) {
+			keys = append(keys, store.Key{u.GetOrganizationId(), u.GetDeleteTime() != nil, term, strings.ToLower(u.GetDisplayName())})
+		}
+		return keys
 	})
 	usersByPurge = users.Index("purge", func(u *pb.User) store.Key { return moment(u.GetPurgeTime()) })
 	// memberships has every record of a person, also of what has ended.

@@ -16,7 +16,6 @@ import (
 	"latchkey.dev/services/internal/customfield"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/mask"
-	"latchkey.dev/services/internal/query"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -145,18 +144,14 @@ func (s *service) GetUser(ctx context.Context, req *pb.GetUserRequest) (*pb.GetU
 
 // ListUsers implements pb.UserServiceServer.
 func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.ListUsersResponse, error) {
-	filter, err := query.Parse(req.GetFilter(), &pb.User{})
-	if err != nil {
-		return nil, err
-	}
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListUsersResponse, error) {
-		keep := func(u *pb.User) bool { return filter.Match(u) }
 		organization := authz.Caller(ctx).Organization
-		ranges := []store.Range[*pb.User]{usersByName.Range(organization)}
-		if req.GetShowDeleted() {
-			ranges = append(ranges, formerByName.Range(organization))
+		filter, err := customfield.Parse(req.GetFilter(), &pb.User{}, fieldsNamed(tx, organization, req.GetFilter()))
+		if err != nil {
+			return nil, err
 		}
-		page, next, err := store.Page(tx, req, keep, ranges...)
+		keep := func(u *pb.User) bool { return filter.Match(u) }
+		page, next, err := store.Page(tx, req, keep, usersOf(organization, filter.Term(), req.GetShowDeleted())...)
 		if err != nil {
 			return nil, err
 		}
@@ -165,6 +160,27 @@ func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.
 		}
 		return &pb.ListUsersResponse{Users: page, NextPageToken: next}, nil
 	})
+}
+
+// fieldsNamed are the fields of users, if a filter may name one.
+func fieldsNamed(tx *store.Tx, organization, filter string) []*pb.CustomField {
+	if !customfield.Named(filter) {
+		return nil
+	}
+	return fieldsOf(tx, organization, ofUser)
+}
+
+// usersOf returns the ranges that hold, by name, the users of an organization, of a term those
+// who have it, and former ones if they are wanted.
+func usersOf(organization, term string, former bool) []store.Range[*pb.User] {
+	here, gone := usersByName.Range(organization), formerByName.Range(organization)
+	if term != "" {
+		here, gone = usersByValue.Range(organization, false, term), usersByValue.Range(organization, true, term)
+	}
+	if former {
+		return []store.Range[*pb.User]{here, gone}
+	}
+	return []store.Range[*pb.User]{here}
 }
 
 // UpdateUser implements pb.UserServiceServer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
@@ -72,19 +73,41 @@ func (s *service) ApproveServiceRequest(ctx context.Context, req *pb.ApproveServ
 	if err != nil {
 		return nil, err
 	}
+	defined, err := s.defineApproval(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.ApproveServiceRequestResponse, error) {
 		r, err := move(ctx, tx, method, req, func(r *pb.ServiceRequest) error {
+			was := proto.CloneOf(r)
 			r.OwnerId = authz.Caller(ctx).ID
-			if req.Title != nil {
-				r.Title = req.Title
-			}
-			if req.Description != nil {
-				r.Description = req.Description
+			rewrite(r, req)
+			if err := defined.check("", was, r); err != nil {
+				return err
 			}
 			return offer(tx, r, active, req.AssigneeId, req.OpenToTeam)
 		})
 		return &pb.ApproveServiceRequestResponse{ServiceRequest: r}, err
 	})
+}
+
+// rewrite changes what an approval says anew about the work and how it is sorted.
+func rewrite(r *pb.ServiceRequest, req *pb.ApproveServiceRequestRequest) {
+	if req.Title != nil {
+		r.Title = req.Title
+	}
+	if req.Description != nil {
+		r.Description = req.Description
+	}
+	if len(req.GetCustomValues()) > 0 {
+		r.CustomValues = req.GetCustomValues()
+	}
+	if req.CategoryId != nil {
+		r.CategoryId = req.CategoryId
+	}
+	if len(req.GetLabelIds()) > 0 {
+		r.LabelIds = req.GetLabelIds()
+	}
 }
 
 func (s *service) DenyServiceRequest(ctx context.Context, req *pb.DenyServiceRequestRequest) (*pb.DenyServiceRequestResponse, error) {

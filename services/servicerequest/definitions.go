@@ -20,10 +20,11 @@ import (
 
 // definition is what identity said under one key: under the id of an organization its
 // fields of service requests, under that and the id of a label the label, nil if the
-// organization has none.
+// organization has none, and the categories beneath it.
 type definition struct {
-	fields []*identitypb.CustomField
-	label  *identitypb.Label
+	fields  []*identitypb.CustomField
+	label   *identitypb.Label
+	beneath []string
 }
 
 // loadDefinition asks identity for what the cache lacks.
@@ -31,7 +32,7 @@ func (s *service) loadDefinition(ctx context.Context, key string) (d definition,
 	organization, label, isLabel := strings.Cut(key, "/")
 	req := &identitypb.LookupDefinitionsRequest{Noun: identitypb.CustomFieldNoun_CUSTOM_FIELD_NOUN_SERVICE_REQUEST}
 	if isLabel {
-		req = &identitypb.LookupDefinitionsRequest{LabelIds: []string{label}}
+		req = &identitypb.LookupDefinitionsRequest{LabelIds: []string{label}, Beneath: true}
 	}
 	resp, err := s.fields.LookupDefinitions(store.WithOrigin(ctx, store.Origin{Tenant: organization}), req)
 	if err != nil {
@@ -39,7 +40,11 @@ func (s *service) loadDefinition(ctx context.Context, key string) (d definition,
 	}
 	d.fields = resp.GetCustomFields()
 	for _, l := range resp.GetLabels() {
-		d.label = l
+		if l.GetId() == label {
+			d.label = l
+		} else {
+			d.beneath = append(d.beneath, l.GetId())
+		}
 	}
 	return d, []string{"definitions:" + organization}, nil
 }
@@ -80,11 +85,22 @@ func (s *service) define(ctx context.Context, w sorted) (*definitions, error) {
 // defineChange is define for an update, of which most change nothing that is defined.
 func (s *service) defineChange(ctx context.Context, req *pb.UpdateServiceRequestRequest) (*definitions, error) {
 	r, paths := req.GetServiceRequest(), req.GetUpdateMask().GetPaths()
-	if len(r.GetCustomValues()) == 0 && len(labelsOf(r)) == 0 && !slices.Contains(paths, "custom_values") && !slices.Contains(paths, "*") {
+	if !isSorted(r) && !slices.Contains(paths, "custom_values") && !slices.Contains(paths, "*") {
 		return nil, nil
 	}
 	return s.define(ctx, r)
 }
+
+// defineApproval is define for an approval, which changes what it brings along.
+func (s *service) defineApproval(ctx context.Context, req *pb.ApproveServiceRequestRequest) (*definitions, error) {
+	if !isSorted(req) {
+		return nil, nil
+	}
+	return s.define(ctx, req)
+}
+
+// isSorted tells whether there is anything by which a request is sorted.
+func isSorted(w sorted) bool { return len(w.GetCustomValues()) > 0 || len(labelsOf(w)) > 0 }
 
 // labelsOf returns the ids of all labels, the category among them.
 func labelsOf(w sorted) []string {
@@ -92,13 +108,6 @@ func labelsOf(w sorted) []string {
 		return w.GetLabelIds()
 	}
 	return append([]string{w.GetCategoryId()}, w.GetLabelIds()...)
-}
-
-// hasLabels tells whether a request has all of the labels.
-func hasLabels(r *pb.ServiceRequest, labels []string) bool {
-	return !slices.ContainsFunc(labels, func(id string) bool {
-		return id != r.GetCategoryId() && !slices.Contains(r.GetLabelIds(), id)
-	})
 }
 
 // check says what will not do of how a request is sorted. What it was before, nil if it is

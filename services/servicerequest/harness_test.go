@@ -109,9 +109,22 @@ func (r *roll) LookupDefinitions(_ context.Context, req *identitypb.LookupDefini
 	for _, l := range r.labels {
 		if slices.Contains(req.GetLabelIds(), l.GetId()) {
 			resp.Labels = append(resp.Labels, l)
+			if req.GetBeneath() {
+				resp.Labels = append(resp.Labels, r.beneath(l.GetId())...)
+			}
 		}
 	}
 	return resp, nil
+}
+
+// beneath are the categories beneath one.
+func (r *roll) beneath(id string) (all []*identitypb.Label) {
+	for _, l := range r.labels {
+		if l.GetParentId() == id {
+			all = append(append(all, l), r.beneath(l.GetId())...)
+		}
+	}
+	return all
 }
 
 func (r *roll) LookupMembers(_ context.Context, req *identitypb.LookupMembersRequest) (*identitypb.LookupMembersResponse, error) {

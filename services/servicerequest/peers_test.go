@@ -16,6 +16,67 @@ import (
 	"latchkey.dev/services/servicerequest"
 )
 
+// TestCategoriesOfTheRealIdentity lists by a category what is in those beneath it, as they are
+// from the moment when a change of them has returned.
+func TestCategoriesOfTheRealIdentity(t *testing.T) {
+	s := servertest.Start(t, identity.Part, permissions.Part, servicerequest.Part)
+	office := s.AsRole("OA")
+	labels := identitypb.NewLabelServiceClient(office)
+	requests := pb.NewServiceRequestServiceClient(office)
+	made, err := pb.NewPropertyServiceClient(office).CreateProperty(t.Context(), &pb.CreatePropertyRequest{Name: "Elm Court", TimeZone: "UTC"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	category := func(name, parent string) string {
+		t.Helper()
+		resp, err := labels.CreateLabel(t.Context(), &identitypb.CreateLabelRequest{Label: &identitypb.Label{
+			Kind: identitypb.LabelKind_LABEL_KIND_CATEGORY, Name: name, ParentId: parent,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetLabel().GetId()
+	}
+	water := category("Water", "")
+	pipes := category("Pipes", water)
+	hot, roof := category("Hot pipes", pipes), category("Roof", "")
+	for _, in := range []string{water, pipes, hot, roof} {
+		_, err := requests.CreateServiceRequest(t.Context(), &pb.CreateServiceRequestRequest{PropertyId: made.GetProperty().GetId(), Title: "Tap drips", CategoryId: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(category string) int {
+		t.Helper()
+		resp, err := requests.ListServiceRequests(t.Context(), &pb.ListServiceRequestsRequest{
+			View: pb.ServiceRequestView_SERVICE_REQUEST_VIEW_NEW, LabelIds: []string{category},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(resp.GetServiceRequests())
+	}
+	for category, want := range map[string]int{water: 3, pipes: 2, hot: 1, roof: 1} {
+		if got := count(category); got != want {
+			t.Errorf("got %d, want %d", got, want)
+		}
+	}
+	_, err = labels.UpdateLabel(t.Context(), &identitypb.UpdateLabelRequest{Label: &identitypb.Label{Id: pipes, ParentId: roof}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := []int{count(water), count(pipes), count(roof)}; got[0] != 1 || got[1] != 2 || got[2] != 3 {
+		t.Errorf("after a move: got %v, want [1 2 3]", got)
+	}
+	category("Valves", hot)
+	if _, err := labels.DeleteLabel(t.Context(), &identitypb.DeleteLabelRequest{Id: water}); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(water); got != 1 {
+		t.Errorf("by a deleted category: got %d, want the one that keeps it", got)
+	}
+}
+
 // TestMembersOfTheRealIdentity names users of whom identity says that they are active
 // members, that they are not any more, and that they belong to another organization.
 func TestMembersOfTheRealIdentity(t *testing.T) {

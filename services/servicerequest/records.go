@@ -29,6 +29,7 @@ var (
 	requests      = store.NewCollection("service_request", (*pb.ServiceRequest).GetId)
 	requestSight  = requests.MultiIndex("sight", sightKeys)
 	requestLabel  = requests.MultiIndex("label", labelKeys)
+	requestCustom = requests.MultiIndex("custom", customKeys)
 	requestExpiry = requests.Index("hold_expiry", holdExpiryKey)
 	requestPurge  = requests.Index("purge", func(r *pb.ServiceRequest) store.Key { return timeKey(r.GetPurgeTime()) })
 

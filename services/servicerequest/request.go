@@ -13,7 +13,6 @@ import (
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/mask"
-	"latchkey.dev/services/internal/query"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -106,40 +105,6 @@ func (s *service) GetServiceRequest(ctx context.Context, req *pb.GetServiceReque
 		}
 		return &pb.GetServiceRequestResponse{ServiceRequest: leaving(ctx, tx, r)}, nil
 	})
-}
-
-func (s *service) ListServiceRequests(ctx context.Context, req *pb.ListServiceRequestsRequest) (*pb.ListServiceRequestsResponse, error) {
-	filter, err := query.Parse(req.GetFilter(), &pb.ServiceRequest{})
-	if err != nil {
-		return nil, err
-	}
-	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.ListServiceRequestsResponse, error) {
-		seen, err := listed(ctx, tx, req.GetPropertyId())
-		if err != nil {
-			return nil, err
-		}
-		keep := func(r *pb.ServiceRequest) bool {
-			return (req.GetPropertyId() == "" || r.GetPropertyId() == req.GetPropertyId()) && hasLabels(r, req.GetLabelIds()) && seen.keeps(r) && filter.Match(r)
-		}
-		page, next, err := store.Page(tx, req, keep, seen.ranges(req.GetView(), req.GetLabelIds())...)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range page {
-			leaving(ctx, tx, r)
-		}
-		return &pb.ListServiceRequestsResponse{ServiceRequests: page, NextPageToken: next}, nil
-	})
-}
-
-// listed returns what the caller sees, of one property or of all.
-func listed(ctx context.Context, tx *store.Tx, property string) (sight, error) {
-	caller := authz.Caller(ctx)
-	if property == "" {
-		return sightOf(caller, teams(tx, caller.ID)...), nil
-	}
-	_, err := findProperty(ctx, tx, property)
-	return sightOf(caller, property), err
 }
 
 // changeable are the fields that UpdateServiceRequest changes.

@@ -6,13 +6,14 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/customfield"
 	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/store"
 )
 
 // circle is a set of service requests that exist for the same callers, such as those
-// assigned to one user. It is the first part of the keys of the indexes "sight" and "label",
-// and so never changes its form.
+// assigned to one user. It is the first part of the keys of the indexes "sight", "label" and
+// "custom", and so never changes its form.
 type circle string
 
 func assignedTo(user string) circle        { return circle("assigned " + user) }
@@ -115,33 +116,26 @@ func sightKeys(r *pb.ServiceRequest) []store.Key {
 
 // labelKeys are the keys of a request in the index "label": those of the index "sight",
 // for each of its labels.
-func labelKeys(r *pb.ServiceRequest) []store.Key {
-	labels := labelsOf(r)
-	if len(labels) == 0 {
+func labelKeys(r *pb.ServiceRequest) []store.Key { return keysFor(r, labelsOf(r)) }
+
+// customKeys are the keys of a request in the index "custom": those of the index "sight",
+// for each term of its custom values.
+func customKeys(r *pb.ServiceRequest) []store.Key {
+	return keysFor(r, customfield.Terms(r.GetCustomValues()))
+}
+
+// keysFor are the keys of the index "sight", for each of the terms.
+func keysFor(r *pb.ServiceRequest, terms []string) []store.Key {
+	if len(terms) == 0 {
 		return nil
 	}
 	var keys []store.Key
 	for _, c := range circles(r) {
-		for _, label := range labels {
-			keys = append(keys, store.Key{c, label, viewOf(r), r.GetCreateTime().AsTime()})
+		for _, term := range terms {
+			keys = append(keys, store.Key{c, term, viewOf(r), r.GetCreateTime().AsTime()})
 		}
 	}
 	return keys
-}
-
-// ranges returns the ranges that hold, newest first, every request of the view that
-// the caller sees and that has the first of the labels, if there are any, and beside them
-// only those that keeps leaves out.
-func (s sight) ranges(view pb.ServiceRequestView, labels []string) []store.Range[*pb.ServiceRequest] {
-	ranges := make([]store.Range[*pb.ServiceRequest], len(s.circles))
-	for i, c := range s.circles {
-		if len(labels) > 0 {
-			ranges[i] = requestLabel.Range(c, labels[0], view).Reverse()
-		} else {
-			ranges[i] = requestSight.Range(c, view).Reverse()
-		}
-	}
-	return ranges
 }
 
 // keeps tells whether a request of the ranges exists for the caller.

@@ -63,6 +63,7 @@ var contents = []struct {
 	{"filter through messages", "Search", `view: VIEW_ALL filter: "box.inner.cost.minor_units > 3"`, "all see"},
 	{"filter by a message with guarded fields", "Search", `view: VIEW_ALL filter: "box != 3"`, "all see"},
 	{"filter through a list", "Search", `view: VIEW_ALL filter: "parts.notes : x"`, "all void"},
+	{"filter by a name of the record's own", "Search", `view: VIEW_ALL filter: "box.0198a5d2-6c1e = 3"`, "all see"},
 	{"order", "Search", `view: VIEW_ALL order_by: "unit_price desc"`, "all see"},
 	{"order by the second", "Search", `view: VIEW_ALL order_by: "name, unit_price"`, "all see"},
 }

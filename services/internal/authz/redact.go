@@ -56,11 +56,18 @@ func (s *shape) readsOfPath(path []string) catalog.Set {
 		}
 		switch {
 		case f.inner == nil:
-		case len(path) > 1:
+		case len(path) > 1 && f.holds(path[1]):
 			set = set.Union(f.inner.readsOfPath(path[1:]))
 		default:
 			set = set.Union(f.inner.reads)
 		}
 	}
 	return set
+}
+
+// holds tells whether the messages in the field have a field of the name. What else a path
+// names in them, such as a custom field, may be anything in them.
+func (f *field) holds(name string) bool {
+	fields := messageOf(f.desc).Fields()
+	return fields.ByName(protoreflect.Name(name)) != nil || fields.ByJSONName(name) != nil
 }

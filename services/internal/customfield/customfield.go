@@ -25,9 +25,12 @@ const (
 	Choices = identitypb.CustomFieldType_CUSTOM_FIELD_TYPE_CHOICES
 )
 
+// maxChoices bounds how many choices a record has in all its fields, since it is found by each.
+const maxChoices = 500
+
 // Check says which of the values of a record will not do: each must be of one of the
 // fields, which are those of the noun that are not deleted, and as that takes it; no field
-// has two; and each required field has one. A value that the record had before stays good,
+// has two; there are at most 500 choices in all; and each required field has a value. A value that the record had before stays good,
 // whatever has become of its field. Path is where the values stand in the request.
 func Check(path string, fields []*identitypb.CustomField, before, values []*typepb.CustomValue) error {
 	byID := map[string]*identitypb.CustomField{}
@@ -35,12 +38,16 @@ func Check(path string, fields []*identitypb.CustomField, before, values []*type
 		byID[f.GetId()] = f
 	}
 	has := map[string]bool{}
+	choices := 0
 	for i, v := range values {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if has[v.GetCustomFieldId()] {
 			return fault.Invalid(at+".custom_field_id", "must not name a field a second time")
 		}
 		has[v.GetCustomFieldId()] = true
+		if choices += len(v.GetChoices().GetIds()); choices > maxChoices {
+			return fault.Invalid(at, "must not bring the record beyond %d choices in all its fields", maxChoices)
+		}
 		if wasThere(before, v) {
 			continue
 		}

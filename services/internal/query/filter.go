@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	typepb "latchkey.dev/gen/go/latchkey/type/v1"
+
 	"latchkey.dev/services/internal/fault"
 )
 
@@ -22,6 +24,7 @@ type condition struct {
 	path []protoreflect.FieldDescriptor
 	op   string
 	test func(protoreflect.Value) (order int, ok bool) // how the field compares with the value
+	more func(proto.Message) (order int, ok bool)      // how what the record has beside its fields does
 }
 
 // maxConditions bounds the work that one filter can ask for.
@@ -30,7 +33,12 @@ const maxConditions = 20
 // Parse reads a filter over messages of the type of sample. Its error is a
 // fault.Invalid of the field "filter" that says where the text is wrong.
 func Parse(text string, sample proto.Message) (*Filter, error) {
-	p := &parser{text: text, tokens: scan(text)}
+	return ParseMore(text, sample, nil)
+}
+
+// ParseMore is Parse for records that have more than the fields of their message.
+func ParseMore(text string, sample proto.Message, more *More) (*Filter, error) {
+	p := &parser{text: text, tokens: scan(text), more: more}
 	f := &Filter{}
 	for p.peek().kind != end {
 		if len(f.conditions) == maxConditions {
@@ -60,6 +68,9 @@ func (f *Filter) Match(m proto.Message) bool {
 }
 
 func (c condition) match(m protoreflect.Message) bool {
+	if c.more != nil {
+		return c.holds(c.more(m.Interface()))
+	}
 	last := len(c.path) - 1
 	for _, fd := range c.path[:last] {
 		if !m.Has(fd) {
@@ -70,7 +81,12 @@ func (c condition) match(m protoreflect.Message) bool {
 	if fd := c.path[last]; fd.HasPresence() && !m.Has(fd) {
 		return c.op == "!="
 	}
-	order, ok := c.test(m.Get(c.path[last]))
+	return c.holds(c.test(m.Get(c.path[last])))
+}
+
+// holds tells whether the condition is fulfilled by what has the order to the value, or, if
+// not ok, cannot be compared with it.
+func (c condition) holds(order int, ok bool) bool {
 	switch c.op {
 	case "=", ":":
 		return ok && order == 0
@@ -91,6 +107,7 @@ type parser struct {
 	text   string
 	tokens []token
 	i      int
+	more   *More
 }
 
 func (p *parser) peek() token { return p.tokens[p.i] }
@@ -123,6 +140,9 @@ func (p *parser) condition(d protoreflect.MessageDescriptor) (condition, error) 
 	if name.kind != word {
 		return condition{}, p.expected(name, "the name of a field")
 	}
+	if under, ok := p.more.nameOf(name.text); ok {
+		return p.conditionOnMore(name, under)
+	}
 	c := condition{}
 	for part := range strings.SplitSeq(name.text, ".") {
 		if d == nil {
@@ -135,20 +155,31 @@ func (p *parser) condition(d protoreflect.MessageDescriptor) (condition, error) 
 		c.path = append(c.path, fd)
 		d = fd.Message()
 	}
-	op := p.take()
-	if op.kind != operator {
-		return condition{}, p.expected(op, "one of = != < <= > >= :")
-	}
-	c.op = op.text
-	value := p.take()
-	if value.kind != word && value.kind != quoted {
-		return condition{}, p.expected(value, "a value")
+	op, value, err := p.comparison()
+	if err != nil {
+		return condition{}, err
 	}
 	var ok bool
+	c.op = op.text
 	if c.test, ok = testOf(c.path[len(c.path)-1], op.text, value); !ok {
-		return condition{}, p.expected(value, "a value that fits "+name.text+" "+op.text)
+		return condition{}, p.misfit(name, op, value)
 	}
 	return c, nil
+}
+
+// comparison reads what follows the name in a condition.
+func (p *parser) comparison() (op, value token, err error) {
+	if op = p.take(); op.kind != operator {
+		return op, value, p.expected(op, "one of = != < <= > >= :")
+	}
+	if value = p.take(); value.kind != word && value.kind != quoted {
+		return op, value, p.expected(value, "a value")
+	}
+	return op, value, nil
+}
+
+func (p *parser) misfit(name, op, value token) error {
+	return p.expected(value, "a value that fits "+name.text+" "+op.text)
 }
 
 type test = func(protoreflect.Value) (int, bool)
@@ -216,16 +247,39 @@ func enumValue(d protoreflect.EnumDescriptor, name string) protoreflect.EnumValu
 	return d.Values().ByName(protoreflect.Name(prefix + name))
 }
 
+var (
+	timestamp = (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName()
+	date      = (&typepb.Date{}).ProtoReflect().Descriptor().FullName()
+)
+
 func timeTest(fd protoreflect.FieldDescriptor, t token) (test, bool) {
-	if fd.Message().FullName() != (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() {
+	if t.kind != quoted {
 		return nil, false
 	}
-	want, err := time.Parse(time.RFC3339, t.text)
-	return func(v protoreflect.Value) (int, bool) {
-		got, ok := v.Message().Interface().(*timestamppb.Timestamp)
-		if !ok {
-			return 0, false
-		}
-		return got.AsTime().Compare(want), true
-	}, err == nil && t.kind == quoted
+	switch fd.Message().FullName() {
+	case timestamp:
+		want, err := time.Parse(time.RFC3339, t.text)
+		return func(v protoreflect.Value) (int, bool) {
+			got, ok := v.Message().Interface().(*timestamppb.Timestamp)
+			return got.AsTime().Compare(want), ok
+		}, err == nil
+	case date:
+		want, ok := Day(t.text)
+		return func(v protoreflect.Value) (int, bool) {
+			got, ok := v.Message().Interface().(*typepb.Date)
+			return CompareDays(got, want), ok
+		}, ok
+	}
+	return nil, false
+}
+
+// Day reads a day of the calendar as a filter writes it, 2026-03-31.
+func Day(text string) (*typepb.Date, bool) {
+	t, err := time.Parse(time.DateOnly, text)
+	return &typepb.Date{Year: int32(t.Year()), Month: int32(t.Month()), Day: int32(t.Day())}, err == nil
+}
+
+// CompareDays returns how one day of the calendar is to another, as cmp.Compare does.
+func CompareDays(a, b *typepb.Date) int {
+	return cmp.Or(cmp.Compare(a.GetYear(), b.GetYear()), cmp.Compare(a.GetMonth(), b.GetMonth()), cmp.Compare(a.GetDay(), b.GetDay()))
 }

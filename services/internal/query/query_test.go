@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
+	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 	typepb "latchkey.dev/gen/go/latchkey/type/v1"
 
 	"latchkey.dev/services/internal/fault"
@@ -75,6 +76,8 @@ func TestMatch(t *testing.T) {
 		{`balance.minor_units != 0`, true},
 		{`balance.minor_units < 1`, false},
 		{`due_date.year < 3000`, false},
+		{`due_date = "2026-03-31"`, false},
+		{`due_date != "2026-03-31"`, true},
 		{`create_time = "2026-03-01T12:00:00Z"`, true},
 		{`create_time = "2026-03-01T13:00:00+01:00"`, true},
 		{`create_time > "2026-03-01T11:59:59.999999999Z"`, true},
@@ -91,6 +94,26 @@ func TestMatch(t *testing.T) {
 		}
 		if got := f.Match(invoice); got != c.want {
 			t.Errorf("%s: got %t, want %t", c.filter, got, c.want)
+		}
+	}
+}
+
+// A day is compared as one, not as a text and not by its parts.
+func TestMatchDay(t *testing.T) {
+	r := &servicerequestpb.ServiceRequest{TargetDate: &typepb.Date{Year: 2026, Month: 10, Day: 9}}
+	for filter, want := range map[string]bool{
+		`target_date = "2026-10-09"`:  true,
+		`target_date != "2026-10-09"`: false,
+		`target_date > "2026-09-30"`:  true,
+		`target_date < "2026-10-10"`:  true,
+		`target_date >= "2027-01-01"`: false,
+		`target_date <= "2025-12-31"`: false,
+	} {
+		f, err := query.Parse(filter, r)
+		if err != nil {
+			t.Errorf("%s: %v", filter, err)
+		} else if got := f.Match(r); got != want {
+			t.Errorf("%s: got %t, want %t", filter, got, want)
 		}
 	}
 }
@@ -127,6 +150,8 @@ func TestParseRefuses(t *testing.T) {
 		{`overdue > false`, `at character 11: expected a value that fits overdue >, found "false"`},
 		{`create_time > 2026`, `at character 15: expected a value that fits create_time >, found "2026"`},
 		{`create_time > "yesterday"`, `at character 15: expected a value that fits create_time >, found "yesterday"`},
+		{`due_date = "2026-02-30"`, `at character 12: expected a value that fits due_date =, found "2026-02-30"`},
+		{`due_date = 2026-02-28`, `at character 12: expected a value that fits due_date =, found "2026-02-28"`},
 		{`number = a number = b`, `at character 12: expected AND, found "number"`},
 		{`number = a and number = b`, `at character 12: expected AND, found "and"`},
 		{`number = a OR number = b`, `at character 12: expected AND, found "OR"`},
