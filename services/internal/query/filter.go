@@ -121,7 +121,7 @@ func (p *parser) take() token {
 }
 
 // maxQuoted is how many characters of a wrong text are said back.
-const maxQuoted = 40
+const maxQuoted = 60
 
 func (p *parser) expected(t token, what string) error {
 	found := strconv.Quote(t.text)

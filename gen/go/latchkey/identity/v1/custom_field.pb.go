@@ -1094,7 +1094,9 @@ type LookupDefinitionsRequest struct {
 	// The noun of the record.
 	Noun CustomFieldNoun `protobuf:"varint,1,opt,name=noun,proto3,enum=latchkey.identity.v1.CustomFieldNoun" json:"noun,omitempty"`
 	// Labels that the record is to have, at most 50.
-	LabelIds      []string `protobuf:"bytes,2,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	LabelIds []string `protobuf:"bytes,2,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	// Whether the categories beneath those of label_ids are answered too, at any depth.
+	Beneath       bool `protobuf:"varint,3,opt,name=beneath,proto3" json:"beneath,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1143,12 +1145,20 @@ func (x *LookupDefinitionsRequest) GetLabelIds() []string {
 	return nil
 }
 
+func (x *LookupDefinitionsRequest) GetBeneath() bool {
+	if x != nil {
+		return x.Beneath
+	}
+	return false
+}
+
 // Response of CustomFieldService.LookupDefinitions.
 type LookupDefinitionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The fields of the noun that are not deleted, in their order.
 	CustomFields []*CustomField `protobuf:"bytes,1,rep,name=custom_fields,json=customFields,proto3" json:"custom_fields,omitempty"`
-	// Those of the labels that there are and that are not deleted, in the order asked for.
+	// Those of the labels that there are and that are not deleted, in the order asked for; after
+	// each, if that is asked for, the categories beneath it.
 	Labels        []*Label `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1278,10 +1288,11 @@ const file_latchkey_identity_v1_custom_field_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"c\n" +
 	"\x1bUndeleteCustomFieldResponse\x12D\n" +
-	"\fcustom_field\x18\x01 \x01(\v2!.latchkey.identity.v1.CustomFieldR\vcustomField\"\x8d\x01\n" +
+	"\fcustom_field\x18\x01 \x01(\v2!.latchkey.identity.v1.CustomFieldR\vcustomField\"\xa7\x01\n" +
 	"\x18LookupDefinitionsRequest\x12C\n" +
 	"\x04noun\x18\x01 \x01(\x0e2%.latchkey.identity.v1.CustomFieldNounB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04noun\x12,\n" +
-	"\tlabel_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x102\"\x05r\x03\xb0\x01\x01R\blabelIds\"\x98\x01\n" +
+	"\tlabel_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x102\"\x05r\x03\xb0\x01\x01R\blabelIds\x12\x18\n" +
+	"\abeneath\x18\x03 \x01(\bR\abeneath\"\x98\x01\n" +
 	"\x19LookupDefinitionsResponse\x12F\n" +
 	"\rcustom_fields\x18\x01 \x03(\v2!.latchkey.identity.v1.CustomFieldR\fcustomFields\x123\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1b.latchkey.identity.v1.LabelR\x06labels*w\n" +

@@ -74,8 +74,9 @@ type CustomFieldServiceClient interface {
 	// RESOURCE_EXHAUSTED if the noun has 100 fields.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20"}
 	UndeleteCustomField(ctx context.Context, in *UndeleteCustomFieldRequest, opts ...grpc.CallOption) (*UndeleteCustomFieldResponse, error)
-	// Answers by what a record of a noun is checked, for the services that keep such records:
-	// its custom fields, and which of some labels there are. They may keep the answer while
+	// Answers by what a record of a noun is checked and found, for the services that keep such
+	// records: its custom fields, which of some labels there are, and what is beneath those. They
+	// may keep the answer while
 	// identity's lease holds and nothing is published under the tag "definitions:" and the
 	// organization's id; a call that changes a field or a label returns when none goes by what was
 	// before.
@@ -206,8 +207,9 @@ type CustomFieldServiceServer interface {
 	// RESOURCE_EXHAUSTED if the noun has 100 fields.
 	// Example: {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20"}
 	UndeleteCustomField(context.Context, *UndeleteCustomFieldRequest) (*UndeleteCustomFieldResponse, error)
-	// Answers by what a record of a noun is checked, for the services that keep such records:
-	// its custom fields, and which of some labels there are. They may keep the answer while
+	// Answers by what a record of a noun is checked and found, for the services that keep such
+	// records: its custom fields, which of some labels there are, and what is beneath those. They
+	// may keep the answer while
 	// identity's lease holds and nothing is published under the tag "definitions:" and the
 	// organization's id; a call that changes a field or a label returns when none goes by what was
 	// before.

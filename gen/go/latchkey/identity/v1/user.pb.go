@@ -759,7 +759,11 @@ type ListUsersRequest struct {
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Conditions on the fields of User, joined by AND, of which `:` looks for a part of a
 	// text: `state = USER_STATE_ACTIVE AND display_name : "ada"` (AIP-160). Service accounts
-	// are those of `service_account = true`.
+	// are those of `service_account = true`. A custom field that is not deleted is named by its
+	// id, `custom_values.0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20 >= 3`, and compared as what it is: a
+	// TEXT with all operators; a NUMBER, and a DATE as "2026-03-31", with all but `:`; YES_NO, as
+	// true and false, and CHOICE with `=` and `!=`; CHOICES with `:` for those who have the choice
+	// and `!=` for those who have it not. `:*` is for having a value at all. At most 2,000 characters.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Whether users are listed too whose membership has ended and can be brought back
 	// (AIP-164): those with a delete_time.
@@ -1651,7 +1655,7 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
-	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\x12!\n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12!\n" +
 	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\"m\n" +
 	"\x11ListUsersResponse\x120\n" +
 	"\x05users\x18\x01 \x03(\v2\x1a.latchkey.identity.v1.UserR\x05users\x12&\n" +

@@ -300,7 +300,15 @@ type ApproveServiceRequestRequest struct {
 	// See ServiceRequest.title. Unchanged if left out.
 	Title *string `protobuf:"bytes,7,opt,name=title,proto3,oneof" json:"title,omitempty"`
 	// See ServiceRequest.description. Unchanged if left out.
-	Description   *string `protobuf:"bytes,8,opt,name=description,proto3,oneof" json:"description,omitempty"`
+	Description *string `protobuf:"bytes,8,opt,name=description,proto3,oneof" json:"description,omitempty"`
+	// See ServiceRequest.custom_values: all that it is to have. Unchanged if left out;
+	// UpdateServiceRequest clears them.
+	CustomValues []*v1.CustomValue `protobuf:"bytes,9,rep,name=custom_values,json=customValues,proto3" json:"custom_values,omitempty"`
+	// See ServiceRequest.category_id. Unchanged if left out.
+	CategoryId *string `protobuf:"bytes,10,opt,name=category_id,json=categoryId,proto3,oneof" json:"category_id,omitempty"`
+	// See ServiceRequest.label_ids: all that it is to have. Unchanged if left out;
+	// UpdateServiceRequest clears them.
+	LabelIds      []string `protobuf:"bytes,11,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,6 +397,27 @@ func (x *ApproveServiceRequestRequest) GetDescription() string {
 		return *x.Description
 	}
 	return ""
+}
+
+func (x *ApproveServiceRequestRequest) GetCustomValues() []*v1.CustomValue {
+	if x != nil {
+		return x.CustomValues
+	}
+	return nil
+}
+
+func (x *ApproveServiceRequestRequest) GetCategoryId() string {
+	if x != nil && x.CategoryId != nil {
+		return *x.CategoryId
+	}
+	return ""
+}
+
+func (x *ApproveServiceRequestRequest) GetLabelIds() []string {
+	if x != nil {
+		return x.LabelIds
+	}
+	return nil
 }
 
 // Response of ServiceRequestService.ApproveServiceRequest.
@@ -1992,7 +2021,7 @@ const file_latchkey_servicerequest_v1_service_request_changes_proto_rawDesc = ""
 	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"v\n" +
 	"\x1fRecommendServiceRequestResponse\x12S\n" +
-	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xfe\x03\n" +
+	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\x8a\x06\n" +
 	"\x1cApproveServiceRequestRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -2004,11 +2033,17 @@ const file_latchkey_servicerequest_v1_service_request_changes_proto_rawDesc = ""
 	"\fopen_to_team\x18\x06 \x01(\bB\x1c\x92\xb5\x18\x18\x12\x16ServiceRequests:AssignH\x01R\n" +
 	"openToTeam\x88\x01\x01\x12?\n" +
 	"\x05title\x18\a \x01(\tB$\xbaH\ar\x05\x10\x01\x18\xc8\x01\x92\xb5\x18\x16\x12\x14ServiceRequests:EditH\x02R\x05title\x88\x01\x01\x12I\n" +
-	"\vdescription\x18\b \x01(\tB\"\xbaH\x05r\x03\x18\x90N\x92\xb5\x18\x16\x12\x14ServiceRequests:EditH\x03R\vdescription\x88\x01\x01B\x0e\n" +
+	"\vdescription\x18\b \x01(\tB\"\xbaH\x05r\x03\x18\x90N\x92\xb5\x18\x16\x12\x14ServiceRequests:EditH\x03R\vdescription\x88\x01\x01\x12f\n" +
+	"\rcustom_values\x18\t \x03(\v2\x1d.latchkey.type.v1.CustomValueB\"\xbaH\x05\x92\x01\x02\x10d\x92\xb5\x18\x16\x12\x14ServiceRequests:EditR\fcustomValues\x12H\n" +
+	"\vcategory_id\x18\n" +
+	" \x01(\tB\"\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x16\x12\x14ServiceRequests:EditH\x04R\n" +
+	"categoryId\x88\x01\x01\x12H\n" +
+	"\tlabel_ids\x18\v \x03(\tB+\xbaH\x0e\x92\x01\v\x10\x14\x18\x01\"\x05r\x03\xb0\x01\x01\x92\xb5\x18\x16\x12\x14ServiceRequests:EditR\blabelIdsB\x0e\n" +
 	"\f_assignee_idB\x0f\n" +
 	"\r_open_to_teamB\b\n" +
 	"\x06_titleB\x0e\n" +
-	"\f_description\"t\n" +
+	"\f_descriptionB\x0e\n" +
+	"\f_category_id\"t\n" +
 	"\x1dApproveServiceRequestResponse\x12S\n" +
 	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xc7\x01\n" +
 	"\x19DenyServiceRequestRequest\x12*\n" +
@@ -2175,33 +2210,35 @@ var file_latchkey_servicerequest_v1_service_request_changes_proto_goTypes = []an
 	(*CancelServiceRequestRequest)(nil),     // 28: latchkey.servicerequest.v1.CancelServiceRequestRequest
 	(*CancelServiceRequestResponse)(nil),    // 29: latchkey.servicerequest.v1.CancelServiceRequestResponse
 	(*ServiceRequest)(nil),                  // 30: latchkey.servicerequest.v1.ServiceRequest
-	(*v1.Date)(nil),                         // 31: latchkey.type.v1.Date
-	(*timestamppb.Timestamp)(nil),           // 32: google.protobuf.Timestamp
+	(*v1.CustomValue)(nil),                  // 31: latchkey.type.v1.CustomValue
+	(*v1.Date)(nil),                         // 32: latchkey.type.v1.Date
+	(*timestamppb.Timestamp)(nil),           // 33: google.protobuf.Timestamp
 }
 var file_latchkey_servicerequest_v1_service_request_changes_proto_depIdxs = []int32{
 	30, // 0: latchkey.servicerequest.v1.RequestServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
 	30, // 1: latchkey.servicerequest.v1.RecommendServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 2: latchkey.servicerequest.v1.ApproveServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 3: latchkey.servicerequest.v1.DenyServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 4: latchkey.servicerequest.v1.ReleaseServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	31, // 5: latchkey.servicerequest.v1.AcceptServiceRequestRequest.target_date:type_name -> latchkey.type.v1.Date
-	30, // 6: latchkey.servicerequest.v1.AcceptServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	31, // 7: latchkey.servicerequest.v1.ClaimServiceRequestRequest.target_date:type_name -> latchkey.type.v1.Date
-	30, // 8: latchkey.servicerequest.v1.ClaimServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 9: latchkey.servicerequest.v1.DeclineServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 10: latchkey.servicerequest.v1.ReassignServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 11: latchkey.servicerequest.v1.CompleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 12: latchkey.servicerequest.v1.ReopenServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 13: latchkey.servicerequest.v1.ReviewServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	32, // 14: latchkey.servicerequest.v1.HoldServiceRequestRequest.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 15: latchkey.servicerequest.v1.HoldServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 16: latchkey.servicerequest.v1.ResumeServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	30, // 17: latchkey.servicerequest.v1.CancelServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	31, // 2: latchkey.servicerequest.v1.ApproveServiceRequestRequest.custom_values:type_name -> latchkey.type.v1.CustomValue
+	30, // 3: latchkey.servicerequest.v1.ApproveServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 4: latchkey.servicerequest.v1.DenyServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 5: latchkey.servicerequest.v1.ReleaseServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	32, // 6: latchkey.servicerequest.v1.AcceptServiceRequestRequest.target_date:type_name -> latchkey.type.v1.Date
+	30, // 7: latchkey.servicerequest.v1.AcceptServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	32, // 8: latchkey.servicerequest.v1.ClaimServiceRequestRequest.target_date:type_name -> latchkey.type.v1.Date
+	30, // 9: latchkey.servicerequest.v1.ClaimServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 10: latchkey.servicerequest.v1.DeclineServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 11: latchkey.servicerequest.v1.ReassignServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 12: latchkey.servicerequest.v1.CompleteServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 13: latchkey.servicerequest.v1.ReopenServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 14: latchkey.servicerequest.v1.ReviewServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	33, // 15: latchkey.servicerequest.v1.HoldServiceRequestRequest.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 16: latchkey.servicerequest.v1.HoldServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 17: latchkey.servicerequest.v1.ResumeServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	30, // 18: latchkey.servicerequest.v1.CancelServiceRequestResponse.service_request:type_name -> latchkey.servicerequest.v1.ServiceRequest
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_servicerequest_v1_service_request_changes_proto_init() }

@@ -482,13 +482,18 @@ type ListServiceRequestsRequest struct {
 	// next_page_token of the page before; empty for the first.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Conditions on the fields of ServiceRequest, joined by AND: `unit_id = "..." AND
-	// title : "tap"` (AIP-160).
+	// title : "tap" AND target_date <= "2026-03-31"` (AIP-160). A custom field that is not deleted
+	// is named by its id, `custom_values.0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20 >= 3`, and compared
+	// as what it is: a TEXT with all operators; a NUMBER, and a DATE as "2026-03-31", with all but
+	// `:`; YES_NO, as true and false, and CHOICE with `=` and `!=`; CHOICES with `:` for those that
+	// have the choice and `!=` for those that have it not. `:*` is for having a value at all. A
+	// condition that asks for one value, or choice, answers fastest. At most 2,000 characters.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Only those of this property, on whose team the caller is; empty for all.
 	PropertyId string `protobuf:"bytes,5,opt,name=property_id,json=propertyId,proto3" json:"property_id,omitempty"`
 	// Only those that have all of these categories, tags and labels, at most 5; none for all.
-	// The rarest comes first for the fastest answer. A category is itself alone, without those
-	// beneath it.
+	// The rarest comes first for the fastest answer. A category stands for itself and all that are
+	// beneath it now; `category_id = "..."` in the filter is for itself alone.
 	LabelIds      []string `protobuf:"bytes,6,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1374,7 +1379,7 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
-	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x06filter\x12,\n" +
+	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12,\n" +
 	"\vproperty_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
 	"propertyId\x12.\n" +
 	"\tlabel_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x05\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIds\"\x9c\x01\n" +

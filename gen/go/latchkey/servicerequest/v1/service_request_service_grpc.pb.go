@@ -79,7 +79,8 @@ type ServiceRequestServiceClient interface {
 	// Lists the service requests of one view that exist for the caller, newest
 	// first. The view asks for its permission.
 	// Fails with NOT_FOUND if property_id names no property of the caller's, and
-	// INVALID_ARGUMENT for a malformed filter or a page token of another request.
+	// INVALID_ARGUMENT for a filter that is malformed or names a custom field that there is not
+	// any more, and a page token of another request.
 	// Example: {"view": "SERVICE_REQUEST_VIEW_NEW"}
 	ListServiceRequests(ctx context.Context, in *ListServiceRequestsRequest, opts ...grpc.CallOption) (*ListServiceRequestsResponse, error)
 	// Changes the masked fields of a service request, all or none. In any state but ARCHIVED.
@@ -117,7 +118,8 @@ type ServiceRequestServiceClient interface {
 	RecommendServiceRequest(ctx context.Context, in *RecommendServiceRequestRequest, opts ...grpc.CallOption) (*RecommendServiceRequestResponse, error)
 	// Makes a RECOMMENDED request REQUESTED, as RequestServiceRequest does with a
 	// draft, and changes it on the way. The caller becomes its owner.
-	// Fails with NOT_FOUND if assignee_id names no active user of the organization.
+	// Fails with NOT_FOUND if assignee_id names no active user of the organization, and
+	// INVALID_ARGUMENT for custom values, a category, tags and labels as UpdateServiceRequest does.
 	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "title": "Fix the gutter"}
 	ApproveServiceRequest(ctx context.Context, in *ApproveServiceRequestRequest, opts ...grpc.CallOption) (*ApproveServiceRequestResponse, error)
 	// Makes a RECOMMENDED request DENIED. The caller becomes its owner; its author
@@ -463,7 +465,8 @@ type ServiceRequestServiceServer interface {
 	// Lists the service requests of one view that exist for the caller, newest
 	// first. The view asks for its permission.
 	// Fails with NOT_FOUND if property_id names no property of the caller's, and
-	// INVALID_ARGUMENT for a malformed filter or a page token of another request.
+	// INVALID_ARGUMENT for a filter that is malformed or names a custom field that there is not
+	// any more, and a page token of another request.
 	// Example: {"view": "SERVICE_REQUEST_VIEW_NEW"}
 	ListServiceRequests(context.Context, *ListServiceRequestsRequest) (*ListServiceRequestsResponse, error)
 	// Changes the masked fields of a service request, all or none. In any state but ARCHIVED.
@@ -501,7 +504,8 @@ type ServiceRequestServiceServer interface {
 	RecommendServiceRequest(context.Context, *RecommendServiceRequestRequest) (*RecommendServiceRequestResponse, error)
 	// Makes a RECOMMENDED request REQUESTED, as RequestServiceRequest does with a
 	// draft, and changes it on the way. The caller becomes its owner.
-	// Fails with NOT_FOUND if assignee_id names no active user of the organization.
+	// Fails with NOT_FOUND if assignee_id names no active user of the organization, and
+	// INVALID_ARGUMENT for custom values, a category, tags and labels as UpdateServiceRequest does.
 	// Example: {"id": "019a0000-0000-7000-8000-000000000004", "title": "Fix the gutter"}
 	ApproveServiceRequest(context.Context, *ApproveServiceRequestRequest) (*ApproveServiceRequestResponse, error)
 	// Makes a RECOMMENDED request DENIED. The caller becomes its owner; its author

@@ -470,7 +470,7 @@ func (*CustomValue_Choices) isCustomValue_Value() {}
 // CustomChoices is the value of a field that takes several choices.
 type CustomChoices struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ids of the choices, each once.
+	// Ids of the choices, each once. A record has at most 500 in all its fields.
 	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
