@@ -30,6 +30,7 @@ const (
 
 	branchFlag   = 0x01
 	leafFlag     = 0x02
+	metaFlag     = 0x04
 	freelistFlag = 0x10
 )
 
@@ -46,12 +47,7 @@ func check(path string) error {
 	if err != nil {
 		return err
 	}
-	m, ok := readMeta(f, 0)
-	for at := int64(1 << 10); at <= 1<<24; at <<= 1 { // the second is one page on
-		if other, found := readMeta(f, at); found && (!ok || other.Txid > m.Txid) {
-			m, ok = other, true
-		}
-	}
+	m, ok := newest(f)
 	if !ok {
 		return errors.New("neither of its meta pages is valid")
 	}
@@ -68,6 +64,28 @@ func check(path string) error {
 	return m.checkFree(f, free)
 }
 
+// metaPlaces are where a meta page can be: the second is one page on, whose size is not known.
+func metaPlaces(yield func(int64) bool) {
+	if !yield(0) {
+		return
+	}
+	for at := int64(1 << 10); at <= 1<<24; at <<= 1 {
+		if !yield(at) {
+			return
+		}
+	}
+}
+
+// newest returns the meta page that counts.
+func newest(f *os.File) (m meta, ok bool) {
+	for at := range metaPlaces {
+		if other, found := readMeta(f, at); found && (!ok || other.Txid > m.Txid) {
+			m, ok = other, true
+		}
+	}
+	return m, ok
+}
+
 func readMeta(f *os.File, at int64) (m meta, ok bool) {
 	var b [headerSize + metaSize]byte
 	if _, err := f.ReadAt(b[:], at); err != nil {
@@ -76,9 +94,29 @@ func readMeta(f *os.File, at int64) (m meta, ok bool) {
 	if _, err := binary.Decode(b[headerSize:], binary.NativeEndian, &m); err != nil {
 		return m, false
 	}
+	return m, m.Magic == magic && m.Check == sum(b[headerSize:])
+}
+
+// sum is the checksum of a meta page, of its bytes after the header.
+func sum(b []byte) uint64 {
 	h := fnv.New64a()
-	h.Write(b[headerSize : headerSize+metaSize-8])
-	return m, m.Magic == magic && m.Check == h.Sum64()
+	h.Write(b[:metaSize-8])
+	return h.Sum64()
+}
+
+// write writes it to its page.
+func (m meta) write(f *os.File) error {
+	at := m.Txid % 2
+	b, err := binary.Append(nil, binary.NativeEndian, header{ID: at, Flags: metaFlag})
+	if err == nil {
+		b, err = binary.Append(b, binary.NativeEndian, m)
+	}
+	if err != nil {
+		return err
+	}
+	binary.NativeEndian.PutUint64(b[headerSize+metaSize-8:], sum(b[headerSize:]))
+	_, err = f.WriteAt(b, int64(at)*int64(m.PageSize))
+	return err
 }
 
 // page reads the header of a page that must have one of the flags.

@@ -67,8 +67,14 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 		return tx.Rollback()
 	}
 	id := tx.ID()
-	if err := tx.Commit(); err != nil {
-		return e.judge(id, err)
+	inLog, err := e.prepare(tx, g)
+	if err == nil {
+		err = tx.Commit()
+	} else {
+		err = errors.Join(err, tx.Rollback())
+	}
+	if err != nil {
+		return e.judge(id, inLog, err)
 	}
 	if m := e.missed.Load(); m != nil {
 		for _, u := range g.waiting {
@@ -123,9 +129,21 @@ func (e *Engine) next(g *group) *update {
 	return nil
 }
 
-// judge says what the failure of the commit with the id means.
-func (e *Engine) judge(id int, err error) error {
+// judge says what the failure of the commit with the id means, which may be in the log.
+func (e *Engine) judge(id int, inLog bool, err error) error {
+	if broken := e.broken.Load(); broken != nil {
+		return *broken
+	}
 	if !isFull(err) || e.visible(id) {
+		return e.fail(err)
+	}
+	if inLog {
+		if err := e.log.erase(); err != nil {
+			return e.fail(err)
+		}
+	}
+	// What is pinned may be the room that the next one needs.
+	if err := e.settle(); err != nil {
 		return e.fail(err)
 	}
 	return fault.New(codes.ResourceExhausted, faultpb.Reason_REASON_DISK_FULL,

@@ -201,13 +201,15 @@ func (c *compaction) swap() error {
 	if err != nil {
 		return err
 	}
+	if err := c.e.settle(); err != nil { // the log is of the old one
+		return err
+	}
 	if err := os.Rename(c.to.Path(), c.e.path); err != nil {
 		return err
 	}
 	if err := syncFolder(filepath.Dir(c.e.path)); err != nil {
 		return c.e.fail(err) // after a crash it may be either
 	}
-	c.to.NoSync = c.e.options.NoSync
 	c.e.file.Swap(newFile(c.to)).release()
 	c.to = nil
 	c.done.After, err = fileSize(c.e.path)

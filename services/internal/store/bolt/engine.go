@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,9 @@ type Engine struct {
 	closing chan struct{}
 	stopped chan struct{} // closed when the committer has ended
 	broken  atomic.Pointer[error]
-	stuck   bool // bbolt's write lock cannot be released
+	log     logged
+	mapped  int64 // address space that the file surely has
+	stuck   bool  // bbolt's write lock cannot be released
 	close   sync.Once
 
 	compacting sync.Mutex
@@ -72,8 +75,10 @@ type update struct {
 	writes []store.Write // set before ran is closed, if the function was content
 }
 
-func start(path string, db *bbolt.DB, o Options) *Engine {
+func start(path string, db *bbolt.DB, log wal, o Options) *Engine {
+	log.noSync, log.most = o.NoSync, o.records
 	e := &Engine{
+		log: logged{wal: log}, mapped: int64(o.mapped),
 		path: path, options: o, line: make(chan *update), between: make(chan func()),
 		closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -89,9 +94,10 @@ func (e *Engine) Close() (err error) {
 		<-e.stopped
 		e.compacting.Lock() // for good
 		if f := e.file.Load(); !e.stuck {
+			err = e.endLog()
 			f.release()
 			<-f.closed
-			err = f.err
+			err = errors.Join(err, f.err)
 		}
 	})
 	return err

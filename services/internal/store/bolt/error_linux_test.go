@@ -53,14 +53,14 @@ func failCalls(t *testing.T, tr *trial.Trial, what string, errno syscall.Errno, 
 // changed then, and what is tried again succeeds, in the same process.
 func TestNoRoomForWrite(t *testing.T) {
 	tr := trial.New(t, "ENOSPC from the nth write", "bolt")
-	findNoRoom(t, tr, "write", 8)
+	findNoRoom(t, tr, "write", 12)
 }
 
 // TestNoRoomForSync does the same with syncs, as some file systems have it. Is it the
 // commit's last, the process ends.
 func TestNoRoomForSync(t *testing.T) {
 	tr := trial.New(t, "ENOSPC from the nth sync", "bolt")
-	findNoRoom(t, tr, "sync", 9)
+	findNoRoom(t, tr, "sync", 10)
 }
 
 // findNoRoom begins with the first call after those that open the store.
@@ -70,7 +70,7 @@ func findNoRoom(t *testing.T, tr *trial.Trial, what string, first int) {
 	for n := first; n < first+trial.Times(50, 500); n++ {
 		path := filepath.Join(dir, fmt.Sprint(n, ".db"))
 		w := startWriter(t, path, []string{
-			fmt.Sprintf("%s=%s %d %d", failEnv, what, n, int(syscall.ENOSPC)), fmt.Sprint(limitEnv, "=", 10+n/2), patientEnv + "=1",
+			fmt.Sprintf("%s=%s %d %d", failEnv, what, n, int(syscall.ENOSPC)), fmt.Sprint(limitEnv, "=", 10+2*n), patientEnv + "=1",
 		})
 		w.end()
 		if w.said[saysUnable] > 0 {
@@ -80,7 +80,7 @@ func findNoRoom(t *testing.T, tr *trial.Trial, what string, first int) {
 		switch {
 		case w.said[saysUnknown] > 0 && what == "sync":
 			unknown++
-		case w.said[saysFull] > 0 && len(w.acknowledged) == (10+n/2)*writers:
+		case w.said[saysFull] > 0 && len(w.acknowledged) == (10+2*n)*writers:
 			recovered++
 		default:
 			tr.Wrong("%s %d: the process ended with %d acknowledged:\n%s", what, n, len(w.acknowledged), w.log.String())

@@ -20,9 +20,9 @@ const (
 	// lockWait lets the process before this one finish its last commit.
 	lockWait = time.Second
 
-	// mapped is the address space, not the memory, taken at first. Growing it later
-	// waits for all reads to end.
-	mapped = 1 << 30
+	// mapped is the address space, not the memory, that is taken at least. A file that comes
+	// near its end syncs each commit by itself.
+	mapped = 1 << 30 << (5 * (^uint(0) >> 63)) // 32 GiB where there are 64 bits
 )
 
 // Options are for tests and for small disks; the zero value is right otherwise.
@@ -31,57 +31,85 @@ type Options struct {
 	MaxBytes int  // size at which the file counts as a full disk; 0 is none
 
 	openFile func(string, int, os.FileMode) (*os.File, error)
+	mapped   int // at least so much address space
+	records  int // of a half of the log, at most
+}
+
+// withDefaults returns options for a file of some size.
+func (o Options) withDefaults(size int64) Options {
+	if o.mapped == 0 {
+		o.mapped = max(mapped, 4*int(size))
+	}
+	if o.records == 0 {
+		o.records = mostRecords
+	}
+	return o
 }
 
 // Open opens the file, and creates it and its folder if they do not exist. Its errors
 // are for a person: one line that names the file and what is wrong.
 func Open(path string, o Options) (*Engine, error) {
-	db, err := open(path, o)
+	size, err := fileSize(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	o = o.withDefaults(size)
+	db, log, err := open(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return start(path, db, o), nil
+	return start(path, db, *log, o), nil
 }
 
 // toWrite are bbolt's options for a file that is written to.
 func (o Options) toWrite() bbolt.Options {
-	return bbolt.Options{InitialMmapSize: mapped, MaxSize: o.MaxBytes, NoSync: o.NoSync, OpenFile: o.openFile}
+	return bbolt.Options{InitialMmapSize: o.mapped, MaxSize: o.MaxBytes, NoSync: o.NoSync, OpenFile: o.openFile}
 }
 
-func open(path string, o Options) (*bbolt.DB, error) {
+func open(path string, o Options) (*bbolt.DB, *wal, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := create(path); err != nil {
-			return nil, fmt.Errorf("create: %w", err)
+			return nil, nil, fmt.Errorf("create: %w", err)
 		}
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case info.Size() == 0:
-		return nil, errors.New("file is damaged: it is empty")
+		return nil, nil, errors.New("file is damaged: it is empty")
 	}
 	// Opened to read, bbolt takes the lock and touches nothing but the meta pages.
 	db, err := openFile(path, bbolt.Options{ReadOnly: true})
 	if err != nil {
-		return nil, explain(err)
+		return nil, nil, explain(err)
+	}
+	l, err := readLog(path + walSuffix)
+	if err == nil {
+		err = l.putBack(path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
 	}
 	if err := errors.Join(check(path), db.Close()); err != nil {
-		return nil, fmt.Errorf("file is damaged: %w", err)
+		return nil, nil, fmt.Errorf("file is damaged: %w", err)
 	}
 	db, same, err := openSame(path, o.toWrite())
 	if err != nil {
-		return nil, explain(err)
+		return nil, nil, explain(err)
 	}
 	if !same {
-		return nil, errors.Join(ErrInUse, db.Close())
+		return nil, nil, errors.Join(ErrInUse, db.Close())
 	}
 	if err := guarded(func() error { return db.View(hasBucket) }); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	if err := l.redo(db, o); err != nil {
+		return nil, nil, errors.Join(err, l.wal.close(), db.Close())
 	}
 	if err := os.Remove(path + compactSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that died over it
-		return nil, errors.Join(err, db.Close())
+		return nil, nil, errors.Join(err, l.wal.close(), db.Close())
 	}
-	return db, nil
+	return db, &l.wal, nil
 }
 
 // openSame opens a file, and reports whether that still has its name: the process that

@@ -70,6 +70,9 @@ func TestOpenFolder(t *testing.T) {
 	if err := put(e, "a", "1"); err != nil {
 		t.Fatal(err)
 	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if left, err := filepath.Glob(path + "?*"); err != nil || left != nil {
 		t.Errorf("left behind: %v, %v", left, err)
 	}

@@ -13,12 +13,14 @@ import (
 	"latchkey.dev/services/internal/trial"
 )
 
-// effect is what a process did to its file, or said that it had done.
+// effect is what a process did to one of its files, or said that it had done.
 type effect struct {
-	kind effectKind
-	at   int64  // where a write begins; the size of a resize
-	data []byte // of a write
-	id   string // of a record that was acknowledged
+	kind   effectKind
+	of     place
+	at     int64  // where a write begins; the size of a resize
+	data   []byte // of a write
+	id     string // of a record that was acknowledged
+	thread string // of a sync
 }
 
 type effectKind int
@@ -27,8 +29,18 @@ const (
 	overwrite effectKind = iota
 	resize
 	rename
-	synced // has ended: what was done before is on the disk
+	syncing // has begun: what was done before is on the disk when it has ended
+	synced
 	acknowledgement
+)
+
+// place is what an effect is of.
+type place int
+
+const (
+	theFile place = iota
+	theLog
+	theFolder
 )
 
 // tracer returns the words before a command that let strace see its system calls.
@@ -53,7 +65,7 @@ func record(t *testing.T, tr *trial.Trial, path string, env []string) []effect {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &parser{t: t, path: path, syncing: map[string]bool{}}
+	p := &parser{t: t, path: path, begun: map[string]effect{}}
 	for line := range strings.Lines(string(text)) {
 		p.line(line)
 	}
@@ -64,7 +76,7 @@ func record(t *testing.T, tr *trial.Trial, path string, env []string) []effect {
 type parser struct {
 	t       *testing.T
 	path    string
-	syncing map[string]bool // threads that are in a sync of the file or of its folder
+	begun   map[string]effect // by thread: what has not yet ended
 	effects []effect
 }
 
@@ -81,10 +93,13 @@ func (p *parser) line(line string) {
 	if strings.Contains(line, " = -1 ") {
 		p.t.Fatalf("a call failed: %.200s", line)
 	}
+	if strings.Contains(line, " ???(") { // of a thread that ended before strace saw what it called
+		return
+	}
 	if m := resumed.FindStringSubmatch(line); m != nil {
-		if p.syncing[m[1]] {
-			delete(p.syncing, m[1])
-			p.effects = append(p.effects, effect{kind: synced})
+		if e, ok := p.begun[m[1]]; ok {
+			delete(p.begun, m[1])
+			p.effects = append(p.effects, e)
 		}
 		return
 	}
@@ -93,34 +108,50 @@ func (p *parser) line(line string) {
 		p.t.Fatalf("a line cannot be read: %.200s", line)
 	}
 	thread, call, arguments := m[1], m[2], m[3]
-	if strings.HasPrefix(call, "rename") {
-		p.effects = append(p.effects, effect{kind: rename})
+	e, ok := p.effect(call, arguments)
+	if !ok {
 		return
 	}
-	m = onFile.FindStringSubmatch(arguments)
+	if e.thread = thread; e.kind == synced {
+		e.kind = syncing
+		p.effects = append(p.effects, e)
+		e.kind = synced
+	}
+	// What another thread does before it has ended is not after it.
+	if strings.HasSuffix(line, "<unfinished ...>\n") {
+		p.begun[thread] = e
+		return
+	}
+	p.effects = append(p.effects, e)
+}
+
+// effect returns what a call does, if it does something to one of the files.
+func (p *parser) effect(call, arguments string) (e effect, ok bool) {
+	p.t.Helper()
+	if strings.HasPrefix(call, "rename") {
+		return effect{kind: rename, of: theFolder}, true
+	}
+	m := onFile.FindStringSubmatch(arguments)
 	if m == nil {
-		p.t.Fatalf("a call cannot be read: %.200s", line)
+		p.t.Fatalf("a call cannot be read: %s %.200s", call, arguments)
 	}
 	file, data, rest := string(unescape(m[1])), unescape(m[2]), numbers.FindStringSubmatch(m[3])
-	ofFile := file == p.path || file == p.path+".new"
+	of, ours := map[string]place{
+		p.path: theFile, p.path + ".new": theFile, p.path + ".wal": theLog, filepath.Dir(p.path): theFolder,
+	}[file]
 	switch {
-	case call == "write" && !ofFile:
-		if id := strings.TrimSpace(string(data)); strings.Count(id, "-") == 2 {
-			p.effects = append(p.effects, effect{kind: acknowledgement, id: id})
-		}
-	case call == "pwrite64" && ofFile:
-		p.effects = append(p.effects, effect{kind: overwrite, at: number(rest[2]), data: data})
-	case call == "ftruncate" && ofFile:
-		p.effects = append(p.effects, effect{kind: resize, at: number(rest[1])})
-	case strings.HasSuffix(call, "sync") && (ofFile || file == filepath.Dir(p.path)):
-		if strings.HasSuffix(line, "<unfinished ...>\n") {
-			p.syncing[thread] = true
-			return
-		}
-		p.effects = append(p.effects, effect{kind: synced})
-	default:
-		p.t.Fatalf("nobody said what %s does to %s", call, file)
+	case call == "write" && !ours:
+		id := strings.TrimSpace(string(data))
+		return effect{kind: acknowledgement, id: id}, strings.Count(id, "-") == 2
+	case call == "pwrite64" && ours:
+		return effect{kind: overwrite, of: of, at: digits(rest[2]), data: data}, true
+	case call == "ftruncate" && ours:
+		return effect{kind: resize, of: of, at: digits(rest[1])}, true
+	case strings.HasSuffix(call, "sync") && ours:
+		return effect{kind: synced, of: of}, true
 	}
+	p.t.Fatalf("nobody said what %s does to %s", call, file)
+	return effect{}, false
 }
 
 // unescape returns the bytes of a text that strace wrote.
@@ -137,7 +168,7 @@ func unescape(text string) []byte {
 	}))
 }
 
-func number(text string) int64 {
+func digits(text string) int64 {
 	n, _ := strconv.ParseInt(text, 10, 64) // the pattern is digits
 	return n
 }

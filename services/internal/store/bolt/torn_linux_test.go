@@ -27,10 +27,17 @@ func TestTornWritesWithoutSync(t *testing.T) {
 	tear(t, tr, []string{noSyncEnv + "=1"}, 4)
 }
 
+// TestTornWritesOfLog does it while the log changes its halves, and the file takes over what it has,
+// again and again.
+func TestTornWritesOfLog(t *testing.T) {
+	tr := trial.New(t, "torn writes of the log and what it is of", "bolt")
+	tear(t, tr, []string{recordsEnv + "=3"}, trial.Times(2, 100))
+}
+
 func tear(t *testing.T, tr *trial.Trial, env []string, times int) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	effects := record(t, tr, path, append(env, limitEnv+"=12"))
-	d := &medium{pages: map[int64][]byte{}}
+	d := newMedium()
 	var acknowledged []string
 	syncs := 0
 	leave := func() {
@@ -41,7 +48,7 @@ func tear(t *testing.T, tr *trial.Trial, env []string, times int) {
 				t.Fatal(err)
 			}
 			verify(tr, left, acknowledged, bolt.Options{NoSync: true})
-			for _, name := range []string{left, left + ".new"} {
+			for _, name := range []string{left, left + ".new", left + ".wal"} {
 				_ = os.Remove(name) // one of them may not be there
 			}
 		}
@@ -50,12 +57,14 @@ func tear(t *testing.T, tr *trial.Trial, env []string, times int) {
 		switch e.kind {
 		case acknowledgement:
 			acknowledged = append(acknowledged, e.id)
+		case syncing:
+			d.begin(e)
 		case synced:
 			leave()
-			d.settle()
+			d.settle(e)
 			syncs++
 		default:
-			d.waiting = append(d.waiting, e)
+			d.waiting[e.of] = append(d.waiting[e.of], e)
 		}
 	}
 	leave()
@@ -72,12 +81,20 @@ const (
 	rightName
 )
 
-// medium is what surely is in a file on a disk, and what waits to get there.
+// medium is what surely is on a disk in the file, its log and their folder, and what waits to get there.
 type medium struct {
-	pages   map[int64][]byte // by number; never changed
-	size    int64
-	name    int
-	waiting []effect
+	files   [2]contents
+	name    int            // of the file
+	named   bool           // the log is
+	waiting [3][]effect    // by place
+	settled [3]int         // how many do not wait any more
+	begun   map[string]int // by thread that syncs: how many there were when it began
+}
+
+// contents are those of a file.
+type contents struct {
+	pages map[int64][]byte // by number; never changed
+	size  int64
 }
 
 const (
@@ -85,30 +102,49 @@ const (
 	sectorSize = 512
 )
 
-// settle is the end of a sync.
-func (d *medium) settle() {
-	for _, e := range d.waiting {
-		d.apply(e, func() bool { return true }, pageSize)
+func newMedium() *medium {
+	return &medium{files: [2]contents{{pages: map[int64][]byte{}}, {pages: map[int64][]byte{}}}, begun: map[string]int{}}
+}
+
+// begin is the begin of a sync.
+func (d *medium) begin(e effect) { d.begun[e.thread] = d.settled[e.of] + len(d.waiting[e.of]) }
+
+// settle is its end.
+func (d *medium) settle(e effect) {
+	n := max(d.begun[e.thread]-d.settled[e.of], 0) // another sync may have ended meanwhile
+	for _, w := range d.waiting[e.of][:n] {
+		d.apply(w, func() bool { return true }, pageSize)
 	}
-	d.waiting = nil
-	d.name = max(d.name, newName)
+	d.waiting[e.of] = d.waiting[e.of][n:]
+	d.settled[e.of] += n
+	switch e.of {
+	case theFile:
+		d.name = max(d.name, newName)
+	case theFolder:
+		d.named = true
+	}
 }
 
 // torn returns what a disk may have that stops now.
 func (d *medium) torn() *medium {
-	left := &medium{pages: maps.Clone(d.pages), size: d.size, name: d.name}
+	left := &medium{name: d.name, named: d.named}
+	for i, c := range d.files {
+		left.files[i] = contents{pages: maps.Clone(c.pages), size: c.size}
+	}
 	chance := []float64{0.1, 0.5, 0.9}[rand.IntN(3)]
 	grain := []int{sectorSize, pageSize, 1 << 30}[rand.IntN(3)] // the last is a whole write
-	waiting := d.waiting
-	if rand.IntN(2) == 0 { // it stops before all was written
-		waiting = waiting[:rand.IntN(len(waiting)+1)]
+	for _, waiting := range d.waiting {
+		if rand.IntN(2) == 0 { // it stops before all was written
+			waiting = waiting[:rand.IntN(len(waiting)+1)]
+		}
+		for _, i := range rand.Perm(len(waiting)) {
+			left.apply(waiting[i], func() bool { return rand.Float64() < chance }, grain)
+		}
 	}
-	for _, i := range rand.Perm(len(waiting)) {
-		left.apply(waiting[i], func() bool { return rand.Float64() < chance }, grain)
-	}
-	if left.name == noName && len(left.pages) > 0 {
+	if left.name == noName && len(left.files[theFile].pages) > 0 {
 		left.name = rand.IntN(2)
 	}
+	left.named = left.named || rand.IntN(2) == 0
 	return left
 }
 
@@ -116,8 +152,8 @@ func (d *medium) torn() *medium {
 func (d *medium) apply(e effect, chosen func() bool, grain int) {
 	switch e.kind {
 	case resize:
-		if chosen() {
-			d.size = max(d.size, e.at) // a bbolt file never shrinks
+		if c := &d.files[e.of]; chosen() {
+			c.size = max(c.size, e.at) // neither file ever shrinks
 		}
 	case rename:
 		if chosen() {
@@ -126,44 +162,53 @@ func (d *medium) apply(e effect, chosen func() bool, grain int) {
 	case overwrite:
 		for from := 0; from < len(e.data); from += grain {
 			if to := min(from+grain, len(e.data)); chosen() {
-				d.put(e.at+int64(from), e.data[from:to])
+				d.files[e.of].put(e.at+int64(from), e.data[from:to])
 			}
 		}
 	}
 }
 
-func (d *medium) put(at int64, data []byte) {
-	d.size = max(d.size, at+int64(len(data)))
+func (c *contents) put(at int64, data []byte) {
+	c.size = max(c.size, at+int64(len(data)))
 	for len(data) > 0 {
 		number, within := at/pageSize, at%pageSize
 		n := min(int64(len(data)), pageSize-within)
-		page := bytes.Clone(d.pages[number])
+		page := bytes.Clone(c.pages[number])
 		if page == nil {
 			page = make([]byte, pageSize)
 		}
 		copy(page[within:], data[:n])
-		d.pages[number] = page
+		c.pages[number] = page
 		at, data = at+n, data[n:]
 	}
 }
 
-// write makes a file of it, under the name that it has.
+// write makes files of it, under the names that they have.
 func (d *medium) write(path string) error {
+	if d.named && d.files[theLog].size > 0 {
+		if err := d.files[theLog].write(path + ".wal"); err != nil {
+			return err
+		}
+	}
 	switch d.name {
 	case noName:
 		return nil
 	case newName:
 		path += ".new"
 	}
+	return d.files[theFile].write(path)
+}
+
+func (c contents) write(path string) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	for number, page := range d.pages {
+	for number, page := range c.pages {
 		if _, err := f.WriteAt(page, number*pageSize); err != nil {
 			return err
 		}
 	}
-	return f.Truncate(d.size)
+	return f.Truncate(c.size)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ const (
 	limitEnv   = "LATCHKEY_TEST_WRITES"   // how much each of its callers writes; if empty, without end
 	failEnv    = "LATCHKEY_TEST_FAIL"     // which of its system calls fails, and with what: "sync 3 5" is the third, with EIO
 	patientEnv = "LATCHKEY_TEST_PATIENT"  // to try again what the disk had no room for
+	recordsEnv = "LATCHKEY_TEST_RECORDS"  // how many records a half of the log has
 	compactEnv = "LATCHKEY_TEST_COMPACT"  // to compact the file all the while
 )
 
@@ -88,15 +90,17 @@ func write(path string) {
 		failCall(text)
 	}
 	say(saysOpening)
-	db, err := open(path, bolt.Options{NoSync: os.Getenv(noSyncEnv) != ""})
+	o := bolt.Options{NoSync: os.Getenv(noSyncEnv) != ""}
+	if text := os.Getenv(recordsEnv); text != "" {
+		o = bolt.Hurried(o, number(text))
+	}
+	db, err := open(path, o)
 	if err != nil {
 		give(err)
 	}
 	limit := 1 << 30
 	if text := os.Getenv(limitEnv); text != "" {
-		if _, err := fmt.Sscan(text, &limit); err != nil {
-			give(err)
-		}
+		limit = number(text)
 	}
 	if os.Getenv(compactEnv) != "" {
 		go func() {
@@ -131,6 +135,14 @@ func write(path string) {
 		give(err)
 	}
 	os.Exit(0)
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		give(err)
+	}
+	return n
 }
 
 func failCall(text string) {

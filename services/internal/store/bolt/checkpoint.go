@@ -1,0 +1,222 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"go.etcd.io/bbolt"
+)
+
+// room is how much of the address space must be left for a commit that is logged: while
+// pages are pinned the file cannot be mapped anew.
+const room = 256 << 20
+
+// pinned is a state of the file whose pages are not written to until it is released.
+type pinned struct {
+	tx   *bbolt.Tx
+	meta meta
+	seq  uint64 // of the last record before it
+
+	synced chan struct{} // closed when it is on the disk, or
+	err    error         // will never be
+}
+
+// logged is a file whose commits are not synced one by one, since a log has them. It is
+// used by the committer alone.
+type logged struct {
+	wal
+	base *pinned // what the file is put back to; nil while it needs no log
+	next *pinned // what takes its place as soon as it is on the disk
+}
+
+// pin keeps the newest state of the file.
+func (e *Engine) pin() (*pinned, error) {
+	tx, err := e.file.Load().Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	m, err := readState(e.path, uint64(tx.ID()))
+	if err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return &pinned{tx: tx, meta: m, seq: e.log.seq, synced: make(chan struct{})}, nil
+}
+
+// readState reads the meta page of a transaction, which may not be synced.
+func readState(path string, id uint64) (meta, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return meta{}, err
+	}
+	defer f.Close()
+	for at := range metaPlaces {
+		if m, ok := readMeta(f, at); ok && m.Txid == id {
+			return m, nil
+		}
+	}
+	return meta{}, fmt.Errorf("the meta page of transaction %d is not there", id)
+}
+
+func (p *pinned) release() error {
+	if p == nil {
+		return nil
+	}
+	return p.tx.Rollback()
+}
+
+// prepare has a group's writes in the log, if that is how they become durable, and says
+// whether they may be there. Then the commit itself is not synced.
+func (e *Engine) prepare(tx *bbolt.Tx, g *group) (inLog bool, err error) {
+	db, l := e.file.Load(), &e.log
+	db.NoSync = e.options.NoSync
+	r := record(g.waiting, g.bytes+8*len(g.waiting))
+	if len(r) > maxRecord || tx.Size()+room > e.mapped {
+		return false, e.settle()
+	}
+	if err := e.makeRoom(len(r)); err != nil {
+		return false, err
+	}
+	db.NoSync = true
+	return true, l.append(l.active(), r)
+}
+
+// active is the half that is being written: that of the base, unless it was full.
+func (l *logged) active() int {
+	if l.next != nil {
+		return 1 - l.half
+	}
+	return l.half
+}
+
+// makeRoom has a half of the log in use in which there is room for a record.
+func (e *Engine) makeRoom(bytes int) error {
+	l := &e.log
+	if l.base == nil {
+		if err := e.begin(); err != nil {
+			return err
+		}
+	}
+	if l.next != nil {
+		if err := e.advance(l.fits(l.active(), bytes)); err != nil {
+			return err
+		}
+	}
+	if l.fits(l.active(), bytes) {
+		return nil
+	}
+	next, err := e.pin()
+	if err != nil {
+		return err
+	}
+	l.next = next
+	l.to(l.active())
+	db := e.file.Load()
+	go func() {
+		defer close(next.synced)
+		if !e.options.NoSync {
+			next.err = db.Sync()
+		}
+	}()
+	return nil
+}
+
+// begin begins to use the log, with the file as it is, which is on the disk.
+func (e *Engine) begin() error {
+	l := &e.log
+	if err := l.open(); err != nil {
+		return err
+	}
+	for n := range 2 { // so that heads always have room
+		if err := l.extend(n, half(n)+walHead); err != nil {
+			return err
+		}
+	}
+	base, err := e.pin()
+	if err != nil {
+		return err
+	}
+	if err := e.head(head{Sequence: l.seq, Needed: 1, Base: base.meta}); err != nil {
+		return errors.Join(err, base.release())
+	}
+	l.base = base
+	l.to(l.half)
+	return nil
+}
+
+// advance has the next state take the place of the base: if it is on the disk, or, if it may not be
+// put off, as soon as it is.
+func (e *Engine) advance(later bool) error {
+	l := &e.log
+	select {
+	case <-l.next.synced:
+	default:
+		if later {
+			return nil
+		}
+		<-l.next.synced
+	}
+	if l.next.err != nil {
+		return e.fail(fmt.Errorf("sync: %w", l.next.err))
+	}
+	if err := e.head(head{Sequence: l.next.seq, Needed: 1, Base: l.next.meta}); err != nil {
+		return err
+	}
+	old := l.base
+	l.base, l.next = l.next, nil
+	return old.release()
+}
+
+// head writes a head. If it fails otherwise than for want of room, it may be either that counts.
+func (e *Engine) head(h head) error {
+	wrote, err := e.log.put(h)
+	if err != nil && (wrote || !isFull(err)) {
+		return e.fail(err)
+	}
+	return err
+}
+
+// settle has all that was committed on the disk and in the file, so that it needs no log.
+func (e *Engine) settle() error {
+	l := &e.log
+	if l.base == nil {
+		return nil
+	}
+	var err error
+	if l.next != nil {
+		<-l.next.synced
+		err = l.next.err
+	}
+	if err == nil && !e.options.NoSync {
+		err = e.file.Load().Sync()
+	}
+	if err != nil {
+		return e.fail(fmt.Errorf("sync: %w", err))
+	}
+	if err := e.head(head{Sequence: l.seq}); err != nil {
+		return err
+	}
+	return e.unpin()
+}
+
+func (e *Engine) unpin() error {
+	l := &e.log
+	err := errors.Join(l.next.release(), l.base.release())
+	l.base, l.next = nil, nil
+	return err
+}
+
+// endLog ends the use of the log when nothing is committed any more.
+func (e *Engine) endLog() error {
+	l := &e.log
+	if e.broken.Load() != nil {
+		if l.next != nil {
+			<-l.next.synced
+		}
+		return errors.Join(e.unpin(), l.close())
+	}
+	if err := e.settle(); err != nil {
+		return errors.Join(err, e.unpin(), l.close())
+	}
+	return errors.Join(l.close(), l.remove())
+}
