@@ -52,10 +52,9 @@ func TestCompactedMeanwhile(t *testing.T) {
 			m, live := newModel(), engines["bolt"](t)
 			db := openDB(t, live)
 			for n := range 150 {
-				if err := m.write(t.Context(), db, random, tenants[n%3], n); err != nil {
-					t.Fatal(err)
-				}
+				must(t, m.write(t.Context(), db, random, tenants[n%3], n))
 			}
+			must(t, compact(t.Context(), db, random, tenants[0])) // so that it surely was
 			pages := &compacting{Pages: small{store.PagesOf(live), random}, t: t, random: random}
 			pages.compact = func() error { return compact(t.Context(), db, random, tenants[random.IntN(3)]) }
 			taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: pages}}, Now: time.Now}
@@ -63,9 +62,7 @@ func TestCompactedMeanwhile(t *testing.T) {
 			take := func(f func(w io.Writer) error) {
 				var file bytes.Buffer
 				pages.left = 6
-				if err := f(&file); err != nil {
-					t.Fatal(err)
-				}
+				must(t, f(&file))
 				files = append(files, file.Bytes())
 			}
 			more := func(w io.Writer) error {
@@ -83,9 +80,7 @@ func TestCompactedMeanwhile(t *testing.T) {
 			})
 			// A segment finds nothing left of what it was to have.
 			for _, tenant := range tenants {
-				if err := compact(t.Context(), db, random, tenant); err != nil {
-					t.Fatal(err)
-				}
+				must(t, compact(t.Context(), db, random, tenant))
 			}
 			take(more)
 			all, _ := restored(t, engines["bolt"](t), backup.Restoring{}, files...)
@@ -99,6 +94,13 @@ func TestCompactedMeanwhile(t *testing.T) {
 				m.checkBack(t, random, all, files)
 			}
 		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -100,6 +100,9 @@ func open(path string, o Options) (*bbolt.DB, *wal, error) {
 	if !same {
 		return nil, nil, errors.Join(ErrInUse, db.Close())
 	}
+	if err := l.stillSo(); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
 	if err := guarded(func() error { return db.View(hasBucket) }); err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}

@@ -38,6 +38,16 @@ func (l *left) putBack(path string) (err error) {
 	return datasync(f)
 }
 
+// stillSo fails unless the log is as it was read. Between then and having the lock to write, another
+// process may have used the file.
+func (l *left) stillSo() error {
+	now, err := readLog(l.wal.path)
+	if err == nil && (now.wal.head != l.wal.head || now.count != l.count) {
+		err = ErrInUse
+	}
+	return err
+}
+
 // redo does again what the log has, in one commit, after which the file needs it no more.
 func (l *left) redo(db *bbolt.DB, o Options) error {
 	w := &l.wal
