@@ -33,17 +33,23 @@ func set(e *Engine, key, value string) error {
 	return e.Update(context.Background(), func(store.Snapshot) ([]store.Write, error) { return one(key, value), nil })
 }
 
-func has(t *testing.T, e *Engine, key string) (there bool) {
+func has(t *testing.T, e *Engine, key string) bool {
+	t.Helper()
+	return value(t, e, key) != ""
+}
+
+// value returns the value of a key, or nothing if there is none.
+func value(t *testing.T, e *Engine, key string) (value string) {
 	t.Helper()
 	err := e.View(context.Background(), func(s store.Snapshot) error {
 		b, err := s.Get([]byte(key))
-		there = b != nil
+		value = string(b)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return there
+	return value
 }
 
 // commits returns how many transactions bbolt has committed.
