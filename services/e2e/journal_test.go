@@ -27,6 +27,8 @@ var unshown = map[string]string{
 	"identity/forgetting":          "work that an erasure has left to do",
 	"identity/imported_kind":       "how many hashes of a kind are left",
 	"identity/password_reset":      "a hash of what replaces a password",
+	"identity/mail":                "what is to be sent, of events that the journal shows",
+	"identity/mail_count":          "how many messages somebody got lately",
 	"identity/salt":                "random bytes",
 	"identity/signing_key":         "a private key",
 	"identity/session_refresh":     "a hash of what renews a session",

@@ -116,6 +116,9 @@ func (s *service) serve(env *server.Env) error {
 	}
 	env.GoAlone("upkeep", s.upkeep)
 	env.GoAlone("erasure", s.eraseForever)
+	if err := s.offerMail(env); err != nil {
+		return err
+	}
 	return s.offerClaim(env.BootstrapCode, env.Addr)
 }
 

@@ -207,6 +207,12 @@ var (
 	}).Party((*pb.NotificationChoices).GetOrganizationId).OfParty()
 	notificationDefaults = store.NewCollection("notification_defaults", (*pb.NotificationDefaults).GetId).Party((*pb.NotificationDefaults).GetId).OfParty()
 
+	mails    = store.NewCollection("mail", (*identitystorepb.Mail).GetId).Stays("it is sent from here")
+	mailsDue = mails.Index("due", func(m *identitystorepb.Mail) store.Key { return moment(m.GetNextTime()) })
+
+	mailCounts      = store.NewCollection("mail_count", (*identitystorepb.MailCount).GetId).Stays("they were sent from here")
+	mailCountsByEnd = mailCounts.Index("end", func(c *identitystorepb.MailCount) store.Key { return moment(c.GetEndTime()) })
+
 	billingAccounts = store.NewCollection("billing_account", (*pb.BillingAccount).GetId).Party((*pb.BillingAccount).GetId).OfParty()
 
 	seedings = store.NewCollection("seeding", (*identitystorepb.Seeding).GetOrganizationId).
@@ -220,7 +226,7 @@ var (
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, calendars, devices, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
-	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, billingAccounts,
+	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
 	providers, providerSecrets, links, outsideInvitations,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
 

@@ -16,6 +16,7 @@ import (
 
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -123,19 +124,24 @@ func (s *service) OpenPasswordReset(ctx context.Context, req *pb.OpenPasswordRes
 		return nil, err
 	}
 	return read(ctx, s, func(tx *store.Tx) (*pb.OpenPasswordResetResponse, error) {
-		r, ok := resetsByID.First(tx, req.GetId())
-		p, known := profiles.Get(tx, r.GetUserId())
-		if !ok || !known || len(r.GetSealed()) == 0 || !r.GetExpireTime().AsTime().After(tx.Now()) {
-			return nil, fault.NotFound("password_reset", req.GetId())
-		}
-		code, err := box.Open(resetName(p.GetId()), r.GetSealed())
-		if err != nil {
-			return nil, fmt.Errorf("open a code for a password: %w", err)
-		}
-		return &pb.OpenPasswordResetResponse{
-			Email: p.GetEmail(), DisplayName: p.GetDisplayName(), Code: string(code), ExpireTime: r.GetExpireTime(),
-		}, nil
+		return openReset(tx, box, req.GetId())
 	})
+}
+
+// openReset returns a code that is good, and to whom to send it.
+func openReset(tx *store.Tx, box *seal.Box, id string) (*pb.OpenPasswordResetResponse, error) {
+	r, ok := resetsByID.First(tx, id)
+	p, known := profiles.Get(tx, r.GetUserId())
+	if !ok || !known || len(r.GetSealed()) == 0 || !r.GetExpireTime().AsTime().After(tx.Now()) {
+		return nil, fault.NotFound("password_reset", id)
+	}
+	code, err := box.Open(resetName(p.GetId()), r.GetSealed())
+	if err != nil {
+		return nil, fmt.Errorf("open a code for a password: %w", err)
+	}
+	return &pb.OpenPasswordResetResponse{
+		Email: p.GetEmail(), DisplayName: p.GetDisplayName(), Code: string(code), ExpireTime: r.GetExpireTime(),
+	}, nil
 }
 
 // ResetPassword implements pb.PasswordServiceServer.

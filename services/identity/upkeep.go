@@ -40,6 +40,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.purge(ctx, "old devices", purgeDevices)
 		s.purge(ctx, "old failures", purgeFailures)
 		s.purge(ctx, "old codes for passwords", purgeResets)
+		s.removeAll(ctx, "old counts of messages", s.purgeMailCounts)
 		s.purge(ctx, "old impersonations", purgeImpersonations)
 		s.purge(ctx, "old removals of factors", purgeRemovals)
 		s.purge(ctx, "deleted outside providers", purgeProviders)

@@ -31,6 +31,7 @@ func (p *Process) env(part Part) *Env {
 		Journal: p.journals[part.Name],
 		HTTP:    p.http,
 		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()), Outside: p.config.outside(),
+		Mail: p.mail, SignInPage: p.config.SignInPage,
 		Blobs: func(ctx context.Context) (*blob.Bucket, error) {
 			b, err := p.openBlobs(ctx, part.Name)
 			if err == nil {

@@ -14,7 +14,7 @@ import (
 // check says what is wrong with the configuration as it was written, so that a process
 // which was called wrongly says so before it does anything.
 func (c *Config) check() error {
-	for _, check := range []func() error{c.checkListen, c.checkHTTP, c.checkPasskeys, c.checkStores, c.checkPeers, c.checkObservers, c.checkBounds} {
+	for _, check := range []func() error{c.checkListen, c.checkHTTP, c.checkPasskeys, c.checkMail, c.checkStores, c.checkPeers, c.checkObservers, c.checkBounds} {
 		if err := check(); err != nil {
 			return err
 		}

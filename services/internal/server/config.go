@@ -37,17 +37,23 @@ type Config struct {
 	PasskeyOrigins  origins
 	OutsideNetworks networks
 	SealKeyFile     string
-	MetricsListen   string
-	TraceEndpoint   string
-	LogLevel        string
-	LogFormat       string
-	Lease           time.Duration
-	Drain           time.Duration
-	CallTimeout     time.Duration
-	MaxStreams      uint
-	MaxMessage      int
-	Demo            bool
-	Check           check
+
+	SMTP             string
+	SMTPSender       string
+	SMTPPasswordFile string
+	SignInPage       string
+
+	MetricsListen string
+	TraceEndpoint string
+	LogLevel      string
+	LogFormat     string
+	Lease         time.Duration
+	Drain         time.Duration
+	CallTimeout   time.Duration
+	MaxStreams    uint
+	MaxMessage    int
+	Demo          bool
+	Check         check
 }
 
 // peers are the addresses of services in other processes, by service: that of a name that
@@ -114,6 +120,9 @@ func parse(name, runs string, args []string, env func(string) (string, bool), ou
 		return c, err
 	case len(operands) > 0:
 		return c, fmt.Errorf("unexpected argument %q (%s --help lists the flags)", operands[0], name)
+	}
+	if err := checkMailArguments(f); err != nil {
+		return c, err
 	}
 	return c, c.check()
 }
@@ -204,6 +213,10 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.PasskeyDomain, "passkey-domain", "", "`domain` that passkeys are made for, for example example.com; whoever changes it makes all passkeys worthless; by default the host of --issuer")
 	f.Var(&c.PasskeyOrigins, "passkey-origins", "the `origins` of the pages and apps in which people show passkeys, with commas between: https://HOST in that domain, http://localhost:PORT for a test, android:apk-key-hash:HASH; by default --issuer, or else https:// and the domain")
 	f.Var(&c.OutsideNetworks, "outside-networks", "private `networks` in which OpenID Connect providers may be that people sign in by, with commas between, for example 10.1.0.0/16; by default the suite asks none at a private address")
+	f.StringVar(&c.SMTP, "smtp", "", "`URL` of the mail server by which the suite writes to people, smtp://USER@HOST:587 (which changes to TLS, but on loopback) or smtps://USER@HOST:465; off if left out; needs --smtp-sender; a password in it only by environment")
+	f.StringVar(&c.SMTPSender, "smtp-sender", "", "`address` that messages are from, for example \"Harbour Group <no-reply@example.com>\"")
+	f.StringVar(&c.SMTPPasswordFile, "smtp-password-file", "", "`file` with the password of the user of --smtp; read again for each connection")
+	f.StringVar(&c.SignInPage, "sign-in-page", "", "`URL` of the page on which people sign in, for messages to lead to; without it they lead nowhere")
 	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")

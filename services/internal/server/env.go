@@ -12,6 +12,7 @@ import (
 
 	"latchkey.dev/services/internal/journal"
 	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/mail"
 	"latchkey.dev/services/internal/seal"
 	"latchkey.dev/services/internal/store"
 )
@@ -72,6 +73,11 @@ type Env struct {
 	Passkeys Passkeys
 	// Outside says where the part may ask servers that are not the suite's.
 	Outside Outside
+	// Mail sends messages to people; nil where that is off.
+	Mail *mail.Sender
+	// SignInPage is the URL of the page on which people sign in; empty if the operator named
+	// none.
+	SignInPage string
 	// FirstStart tells whether the part's store was made by this start.
 	FirstStart bool
 	// Lease is how long a lease holds.

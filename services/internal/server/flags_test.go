@@ -18,7 +18,9 @@ var values = map[string]string{
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
 	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
 	"passkey-domain": "example.com", "passkey-origins": "https://app.example.com,android:apk-key-hash:47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
-	"outside-networks": "10.1.0.0/16,fd00::/8", "drain": "1s", "max-message": "65536", "max-streams": "7",
+	"outside-networks": "10.1.0.0/16,fd00::/8", "drain": "1s",
+	"smtp": "smtp://127.0.0.1:2525", "smtp-sender": "no-reply@example.com", "smtp-password-file": "password", "sign-in-page": "https://app.example.com/",
+	"max-message": "65536", "max-streams": "7",
 }
 
 func env(set map[string]string) func(string) (string, bool) {
@@ -55,6 +57,13 @@ func TestEachFlag(t *testing.T) {
 			if name == "passkey-origins" { // likewise
 				args = append(args, "--passkey-domain=example.com")
 				vars["LATCHKEY_PASSKEY_DOMAIN"] = "example.com"
+			}
+			if strings.HasPrefix(name, "smtp") || name == "sign-in-page" { // these go together
+				args = []string{"--smtp=smtp://ada@127.0.0.1:2525", "--smtp-sender=no-reply@example.com", "--smtp-password-file=password", "--sign-in-page=https://app.example.com/"}
+				vars = map[string]string{
+					"LATCHKEY_SMTP": "smtp://ada@127.0.0.1:2525", "LATCHKEY_SMTP_SENDER": "no-reply@example.com",
+					"LATCHKEY_SMTP_PASSWORD_FILE": "password", "LATCHKEY_SIGN_IN_PAGE": "https://app.example.com/",
+				}
 			}
 			byFlag, err := server.Parse(args, env(nil))
 			if err != nil {
@@ -117,6 +126,12 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"--listen", ":8480"}, nil, "--listen :8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
 		{[]string{"--listen", "0.0.0.0:8480"}, nil, "--listen 0.0.0.0:8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
 		{[]string{"--listen", "example.org:8480"}, nil, "--listen example.org:8480 is not a loopback address, and without TLS passwords would cross the network readable: set --tls-cert and --tls-key" + open},
+		{[]string{"--smtp", "mail.example.com", "--smtp-sender", "a@example.com"}, nil, "--smtp: expected smtp://USER@HOST:PORT or smtps://USER@HOST:PORT, for example smtp://latchkey@mail.example.com:587"},
+		{[]string{"--smtp", "smtp://mail.example.com"}, nil, `--smtp: sender "": expected an address, for example no-reply@example.com or Harbour Group <no-reply@example.com>`},
+		{[]string{"--smtp", "smtp://ada:secret@mail.example.com", "--smtp-sender", "a@example.com"}, nil, "--smtp: others can read a password in an argument: set LATCHKEY_SMTP, or --smtp-password-file"},
+		{[]string{"--smtp-sender", "a@example.com"}, map[string]string{"LATCHKEY_SMTP": "smtp://ada:secret%zz@mail.example.com"}, "--smtp: expected smtp://USER@HOST:PORT or smtps://USER@HOST:PORT, for example smtp://latchkey@mail.example.com:587"},
+		{[]string{"--smtp-sender", "a@example.com"}, nil, "--smtp-sender, --smtp-password-file and --sign-in-page need --smtp"},
+		{[]string{"--smtp", "smtp://mail.example.com", "--smtp-sender", "a@example.com", "--sign-in-page", "http://app.example.com"}, nil, `--sign-in-page "http://app.example.com": expected https://HOST with or without a path, or http:// on a loopback address`},
 		{[]string{"--tls-cert", "x"}, nil, "--tls-cert and --tls-key go together"},
 		{[]string{"--tls-key", "x"}, nil, "--tls-cert and --tls-key go together"},
 		{[]string{"--peer-cert", "x", "--peer-key", "x"}, nil, "--peer-cert, --peer-key and --peer-ca go together"},

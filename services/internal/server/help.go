@@ -13,6 +13,7 @@ var sections = []struct {
 	flags []string
 }{
 	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer", "passkey-domain", "passkey-origins", "outside-networks"}},
+	{"Mail", []string{"smtp", "smtp-sender", "smtp-password-file", "sign-in-page"}},
 	{"Where it keeps data", []string{"store", "blobs", "seal-key-file"}},
 	{"First start", []string{"demo", "bootstrap-code"}},
 	{"Services in other processes", []string{"peers", "peer-cert", "peer-key", "peer-ca", "tls-ca", "service-key-file", "service-key", "lease", "advertise"}},

@@ -23,6 +23,7 @@ import (
 	"latchkey.dev/services/internal/authz"
 	"latchkey.dev/services/internal/journal"
 	"latchkey.dev/services/internal/lease"
+	"latchkey.dev/services/internal/mail"
 	"latchkey.dev/services/internal/store"
 )
 
@@ -52,6 +53,7 @@ type Process struct {
 	keepers  []keeper // that parts have made
 	factsAt  string   // the part that has the hubs, if not identity and permissions have
 	metrics  *metrics
+	mail     *mail.Sender // nil where it is off
 	tracing  *tracing
 	ends     []endOf // of certificates
 
@@ -106,7 +108,7 @@ func (p *Process) start(ctx context.Context, o Options) error {
 	for _, step := range []func(context.Context) error{
 		p.listen, p.listenHTTP,
 		func(ctx context.Context) error { return p.openStores(ctx, o) },
-		p.observe, p.connect,
+		p.observe, p.openMail, p.connect,
 		func(ctx context.Context) error { return p.assemble(o) },
 		p.startParts,
 		func(context.Context) error { return p.enforce() },

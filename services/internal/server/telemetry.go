@@ -67,6 +67,11 @@ func (m *metrics) gauge(name, help string, labels prometheus.Labels, read func()
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
+// counter shows a count that is read when asked for.
+func (m *metrics) counter(name, help string, read func() int64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(read()) }))
+}
+
 func (m *metrics) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { m.server.Close() })
 	defer stop()
