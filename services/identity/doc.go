@@ -22,6 +22,9 @@
 // its pages drive the API as any client does: docs/oauth.md. An access token is known by
 // its hash, as every token is.
 //
+// What people are told by e-mail waits in another tenant, "mail", until a server has taken
+// it: docs/mail.md.
+//
 // What is always true:
 //   - No password, token or one-time code is on disk or in a journal, only its hash. What
 //     has to be read again, as the secret of an authenticator app, is sealed with a key

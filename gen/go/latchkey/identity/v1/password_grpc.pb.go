@@ -41,7 +41,7 @@ const (
 // alone: whoever has a second factor shows that at the next sign-in as at any other.
 type PasswordServiceClient interface {
 	// Asks for a code that is sent to an e-mail address, if somebody has it. The suite emits
-	// a PasswordResetRequested for whoever sends notifications.
+	// a PasswordResetRequested, and sends the code if it has a mail server.
 	// Fails with RESOURCE_EXHAUSTED after 10 in 10 minutes from one place, and
 	// FAILED_PRECONDITION if the suite has no key to seal codes with, in both cases whether or
 	// not somebody has the address. After 3 in a row for one address, more within a pause that grows to an hour are
@@ -153,7 +153,7 @@ func (c *passwordServiceClient) UnlockUser(ctx context.Context, in *UnlockUserRe
 // alone: whoever has a second factor shows that at the next sign-in as at any other.
 type PasswordServiceServer interface {
 	// Asks for a code that is sent to an e-mail address, if somebody has it. The suite emits
-	// a PasswordResetRequested for whoever sends notifications.
+	// a PasswordResetRequested, and sends the code if it has a mail server.
 	// Fails with RESOURCE_EXHAUSTED after 10 in 10 minutes from one place, and
 	// FAILED_PRECONDITION if the suite has no key to seal codes with, in both cases whether or
 	// not somebody has the address. After 3 in a row for one address, more within a pause that grows to an hour are
