@@ -186,7 +186,8 @@ func (s *Server) serve(raw net.Conn) {
 		delete(s.conns, raw)
 		s.mu.Unlock()
 	}()
-	raw.SetDeadline(time.Now().Add(patience))
+	cut := time.AfterFunc(patience, func() { raw.Close() })
+	defer cut.Stop()
 	c := &dialogue{s: s}
 	if c.use(raw); s.o.FromBeginning {
 		c.secure(raw)
