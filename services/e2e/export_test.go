@@ -243,9 +243,10 @@ func enrich(t *testing.T, s *suite, c *demo.Company) {
 	t.Helper()
 	owner := c.As(t.Context(), "OW")
 	for name, text := range map[string]string{
-		"CreateLabel":       `{"label": {"kind": "LABEL_KIND_TAG", "name": "Urgent"}}`,
-		"CreateCustomField": `{"custom_field": {"noun": "CUSTOM_FIELD_NOUN_USER", "name": "Van", "type": "CUSTOM_FIELD_TYPE_TEXT"}}`,
-		"SetOverride":       `{"user_id": "` + c.Person("US").ID + `", "key": "Invoices:Void", "effect": "EFFECT_GRANT", "reason": "stands in"}`,
+		"CreateLabel":          `{"label": {"kind": "LABEL_KIND_TAG", "name": "Urgent"}}`,
+		"CreateServiceAccount": `{"display_name": "Accounting export"}`,
+		"CreateCustomField":    `{"custom_field": {"noun": "CUSTOM_FIELD_NOUN_USER", "name": "Van", "type": "CUSTOM_FIELD_TYPE_TEXT"}}`,
+		"SetOverride":          `{"user_id": "` + c.Person("US").ID + `", "key": "Invoices:Void", "effect": "EFFECT_GRANT", "reason": "stands in"}`,
 	} {
 		m := methodByName(t, name)
 		req := newMessage(m.Input())

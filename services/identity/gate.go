@@ -37,10 +37,11 @@ const (
 	pathClose     path = "close a brand"                   // CloseBrand, whose answer reopens it
 	pathReopen    path = "reopen a brand"                  // ReopenBrand
 
-	pathProvider path = "configure an outside provider" // CreateOutsideProvider, UpdateOutsideProvider
-	pathInvite   path = "manage how others sign in"     // InviteToOutsideProvider, DeleteUserOutsideLink
-	pathLink     path = "link an account of a provider" // OutsideLinkService
-	pathOutside  path = "sign in by a provider"         // CompleteOutsideSignIn
+	pathProvider  path = "configure an outside provider"  // CreateOutsideProvider, UpdateOutsideProvider
+	pathInvite    path = "manage how others sign in"      // InviteToOutsideProvider, DeleteUserOutsideLink
+	pathLink      path = "link an account of a provider"  // OutsideLinkService
+	pathOutside   path = "sign in by a provider"          // CompleteOutsideSignIn
+	pathElsewhere path = "do what is sensitive elsewhere" // CheckStepUp
 
 	pathIssueReset path = "hand out a code for a password" // IssuePasswordReset
 	pathReset      path = "reset a password"               // ResetPassword
@@ -114,7 +115,7 @@ var (
 	issuing = append([]path{pathPassword, pathConnect}, sensitive...)
 	// sensitive are those of them for which something must have been proven lately. Who
 	// changes the password proves it in the same call.
-	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathTakeFactor, pathClose, pathProvider, pathInvite, pathLink}
+	sensitive = []path{pathFactor, pathConfirm, pathNewKey, pathAct, pathNewClient, pathIssueReset, pathTakeFactor, pathClose, pathProvider, pathInvite, pathLink, pathElsewhere}
 	// bySession are those on which a session is what lets in.
 	bySession = append([]path{pathSession, pathActing, pathStepUp, pathRenew, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}, issuing...)
 	// answering are those on which a challenge is answered, or what is like one.
@@ -201,6 +202,7 @@ var refusals = map[path]func() error{
 	pathActing:    credentialsInvalid,
 	pathClaim:     wrongCode,
 	pathClose:     credentialsInvalid,
+	pathElsewhere: credentialsInvalid,
 	pathReopen:    wrongReopenCode,
 
 	pathProvider: credentialsInvalid,

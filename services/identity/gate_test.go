@@ -135,6 +135,12 @@ var ways = map[string]func(*caller) error{
 		_, err := c.providers().CreateOutsideProvider(c.ctx(), &pb.CreateOutsideProviderRequest{OutsideProvider: company(), ValidateOnly: true})
 		return err
 	},
+	"do what is sensitive elsewhere": func(c *caller) error {
+		_, err := pb.NewSessionServiceClient(c.Conn("test", "identity")).CheckStepUp(
+			inOrganization(c.t.Context(), c.user.GetOrganizationId()),
+			&pb.CheckStepUpRequest{UserId: c.user.GetId(), SessionId: c.session.GetId()})
+		return err
+	},
 	"close a brand": func(c *caller) error {
 		_, err := c.brands().CloseBrand(c.ctx(), &pb.CloseBrandRequest{Id: c.brand, Name: "Harbour Group", ValidateOnly: true})
 		return err
@@ -313,10 +319,10 @@ var free = map[string][]string{
 	"calendar disconnected":   allBut("show a calendar's token"),
 	"second factor not shown in the session": allBut("connect a calendar", "change the password", "change a second factor", "confirm a second factor",
 		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "take a factor from another", "close a brand",
-		"configure an outside provider", "manage how others sign in", "link an account of a provider"),
+		"configure an outside provider", "manage how others sign in", "link an account of a provider", "do what is sensitive elsewhere"),
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
 		"hand out a code for a password", "take a factor from another", "close a brand",
-		"configure an outside provider", "manage how others sign in", "link an account of a provider"),
+		"configure an outside provider", "manage how others sign in", "link an account of a provider", "do what is sensitive elsewhere"),
 	"provider deleted":                 allBut("sign in by a provider"),
 	"provider disabled":                allBut("sign in by a provider"),
 	"provider of another organization": allBut("sign in by a provider"),

@@ -103,14 +103,14 @@ func (s *service) CheckRemovable(ctx context.Context, req *pb.CheckRemovableRequ
 	})
 }
 
-// leave notes that a user is about to be removed, if an owner stays.
+// leave notes that a user is about to be removed, if an owner stays. It is noted of whoever
+// is no owner too, so that he is not made the last one meanwhile.
 func (l *loader) leave(user string, active map[string]bool) error {
 	u := l.user(user)
-	if !l.access(u).owns(l.now) {
-		return nil
-	}
-	if err := l.keepOwner(active, user); err != nil {
-		return err
+	if l.access(u).owns(l.now) {
+		if err := l.keepOwner(active, user); err != nil {
+			return err
+		}
 	}
 	u.LeaveTime = timestamppb.New(l.now.Add(leaveTime))
 	return accesses.Put(l.tx, u)

@@ -38,16 +38,18 @@ type service struct {
 	pb.UnimplementedAccessServiceServer
 	pb.UnimplementedAnalysisServiceServer
 	pb.UnimplementedGrantServiceServer
+	pb.UnimplementedOwnerServiceServer
 	pb.UnimplementedUsageServiceServer
 	pb.UnimplementedAccessFileServiceServer
 	pb.UnimplementedReplayServiceServer
 
-	db    *store.DB
-	hub   *lease.Hub
-	log   *slog.Logger
-	newID func() string
-	clock func() time.Time
-	users identitypb.UserServiceClient
+	db       *store.DB
+	hub      *lease.Hub
+	log      *slog.Logger
+	newID    func() string
+	clock    func() time.Time
+	users    identitypb.UserServiceClient
+	sessions identitypb.SessionServiceClient
 	// organizations asks identity what the brand lets an organization decide.
 	organizations identitypb.OrganizationServiceClient
 	brands        identitypb.BrandServiceClient
@@ -69,7 +71,8 @@ func start(env *server.Env) error {
 		hub: lease.NewHub(lease.HubConfig{
 			Source: source, Duration: env.Lease, FirstStart: env.FirstStart, Replicated: env.Store.Shared(), Log: env.Log,
 		}),
-		users: identitypb.NewUserServiceClient(env.Conn("identity")),
+		users:    identitypb.NewUserServiceClient(env.Conn("identity")),
+		sessions: identitypb.NewSessionServiceClient(env.Conn("identity")),
 
 		organizations: identitypb.NewOrganizationServiceClient(env.Conn("identity")),
 		brands:        identitypb.NewBrandServiceClient(env.Conn("identity")),
@@ -84,6 +87,7 @@ func start(env *server.Env) error {
 	pb.RegisterAccessServiceServer(env.Registrar, s)
 	pb.RegisterAnalysisServiceServer(env.Registrar, s)
 	pb.RegisterGrantServiceServer(env.Registrar, s)
+	pb.RegisterOwnerServiceServer(env.Registrar, s)
 	pb.RegisterUsageServiceServer(env.Registrar, s)
 	showJournal(env.Journal)
 	pb.RegisterAccessFileServiceServer(env.Registrar, s)

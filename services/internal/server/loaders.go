@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -79,19 +78,10 @@ var tellable = []faultpb.Reason{
 
 // refused says what an error of ResolveSession means to the caller.
 func refused(err error) error {
-	st := status.Convert(err)
-	for _, d := range st.Details() {
-		info, ok := d.(*errdetails.ErrorInfo)
-		if !ok {
-			continue
-		}
-		for _, reason := range tellable {
-			if info.GetReason() == fault.ReasonName(reason) {
-				return fault.New(st.Code(), reason, st.Message(), info.GetMetadata())
-			}
-		}
+	if told := fault.Relay(err, tellable...); told != nil {
+		return told
 	}
-	if st.Code() == codes.Unauthenticated {
+	if status.Code(err) == codes.Unauthenticated {
 		return fault.New(codes.Unauthenticated, faultpb.Reason_REASON_CREDENTIALS_INVALID,
 			"the credentials are not valid, or not any more: sign in again", nil)
 	}
