@@ -1722,6 +1722,98 @@ func (x *ListMySessionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Request of SessionService.CheckStepUp.
+type CheckStepUpRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The person.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The person's session, in the organization that the call is made for.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStepUpRequest) Reset() {
+	*x = CheckStepUpRequest{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStepUpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStepUpRequest) ProtoMessage() {}
+
+func (x *CheckStepUpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStepUpRequest.ProtoReflect.Descriptor instead.
+func (*CheckStepUpRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CheckStepUpRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *CheckStepUpRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// Response of SessionService.CheckStepUp.
+type CheckStepUpResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStepUpResponse) Reset() {
+	*x = CheckStepUpResponse{}
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStepUpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStepUpResponse) ProtoMessage() {}
+
+func (x *CheckStepUpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStepUpResponse.ProtoReflect.Descriptor instead.
+func (*CheckStepUpResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{23}
+}
+
 // Request of SessionService.ResolveSession.
 type ResolveSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1736,7 +1828,7 @@ type ResolveSessionRequest struct {
 
 func (x *ResolveSessionRequest) Reset() {
 	*x = ResolveSessionRequest{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1840,7 @@ func (x *ResolveSessionRequest) String() string {
 func (*ResolveSessionRequest) ProtoMessage() {}
 
 func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[22]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1853,7 @@ func (x *ResolveSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResolveSessionRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResolveSessionRequest) GetTokenHash() []byte {
@@ -1789,7 +1881,7 @@ type ResolveSessionResponse struct {
 
 func (x *ResolveSessionResponse) Reset() {
 	*x = ResolveSessionResponse{}
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1893,7 @@ func (x *ResolveSessionResponse) String() string {
 func (*ResolveSessionResponse) ProtoMessage() {}
 
 func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_session_proto_msgTypes[23]
+	mi := &file_latchkey_identity_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1906,7 @@ func (x *ResolveSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveSessionResponse.ProtoReflect.Descriptor instead.
 func (*ResolveSessionResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_latchkey_identity_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResolveSessionResponse) GetSession() *SessionFacts {
@@ -1966,7 +2058,12 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"{\n" +
 	"\x16ListMySessionsResponse\x129\n" +
 	"\bsessions\x18\x01 \x03(\v2\x1d.latchkey.identity.v1.SessionR\bsessions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"u\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"`\n" +
+	"\x12CheckStepUpRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12'\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x15\n" +
+	"\x13CheckStepUpResponse\"u\n" +
 	"\x15ResolveSessionRequest\x12&\n" +
 	"\n" +
 	"token_hash\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\ttokenHash\x124\n" +
@@ -1977,8 +2074,7 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSURFACE_WEB\x10\x01\x12\x0f\n" +
 	"\vSURFACE_APP\x10\x02\x12\x0f\n" +
-	"\vSURFACE_API\x10\x032\xc5\n" +
-	"\n" +
+	"\vSURFACE_API\x10\x032\xb1\v\n" +
 	"\x0eSessionService\x12p\n" +
 	"\rCreateSession\x12*.latchkey.identity.v1.CreateSessionRequest\x1a+.latchkey.identity.v1.CreateSessionResponse\"\x06\x8a\xb5\x18\x020\x01\x12\x7f\n" +
 	"\x12BeginPasskeySignIn\x12/.latchkey.identity.v1.BeginPasskeySignInRequest\x1a0.latchkey.identity.v1.BeginPasskeySignInResponse\"\x06\x8a\xb5\x18\x020\x01\x12v\n" +
@@ -1992,7 +2088,8 @@ const file_latchkey_identity_v1_session_proto_rawDesc = "" +
 	"\x13Organization: Users\x12g\n" +
 	"\n" +
 	"EndSession\x12'.latchkey.identity.v1.EndSessionRequest\x1a(.latchkey.identity.v1.EndSessionResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
-	"\x0eListMySessions\x12+.latchkey.identity.v1.ListMySessionsRequest\x1a,.latchkey.identity.v1.ListMySessionsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12s\n" +
+	"\x0eListMySessions\x12+.latchkey.identity.v1.ListMySessionsRequest\x1a,.latchkey.identity.v1.ListMySessionsResponse\"\x06\x8a\xb5\x18\x02 \x01\x12j\n" +
+	"\vCheckStepUp\x12(.latchkey.identity.v1.CheckStepUpRequest\x1a).latchkey.identity.v1.CheckStepUpResponse\"\x06\x8a\xb5\x18\x02(\x01\x12s\n" +
 	"\x0eResolveSession\x12+.latchkey.identity.v1.ResolveSessionRequest\x1a,.latchkey.identity.v1.ResolveSessionResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/identity/v1;identitypbb\x06proto3"
 
 var (
@@ -2008,7 +2105,7 @@ func file_latchkey_identity_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_identity_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_latchkey_identity_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_latchkey_identity_v1_session_proto_goTypes = []any{
 	(Surface)(0),                       // 0: latchkey.identity.v1.Surface
 	(*Session)(nil),                    // 1: latchkey.identity.v1.Session
@@ -2033,37 +2130,39 @@ var file_latchkey_identity_v1_session_proto_goTypes = []any{
 	(*EndSessionResponse)(nil),         // 20: latchkey.identity.v1.EndSessionResponse
 	(*ListMySessionsRequest)(nil),      // 21: latchkey.identity.v1.ListMySessionsRequest
 	(*ListMySessionsResponse)(nil),     // 22: latchkey.identity.v1.ListMySessionsResponse
-	(*ResolveSessionRequest)(nil),      // 23: latchkey.identity.v1.ResolveSessionRequest
-	(*ResolveSessionResponse)(nil),     // 24: latchkey.identity.v1.ResolveSessionResponse
-	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
-	(Factor)(0),                        // 26: latchkey.identity.v1.Factor
-	(Strength)(0),                      // 27: latchkey.identity.v1.Strength
-	(*Challenge)(nil),                  // 28: latchkey.identity.v1.Challenge
-	(*Proof)(nil),                      // 29: latchkey.identity.v1.Proof
+	(*CheckStepUpRequest)(nil),         // 23: latchkey.identity.v1.CheckStepUpRequest
+	(*CheckStepUpResponse)(nil),        // 24: latchkey.identity.v1.CheckStepUpResponse
+	(*ResolveSessionRequest)(nil),      // 25: latchkey.identity.v1.ResolveSessionRequest
+	(*ResolveSessionResponse)(nil),     // 26: latchkey.identity.v1.ResolveSessionResponse
+	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
+	(Factor)(0),                        // 28: latchkey.identity.v1.Factor
+	(Strength)(0),                      // 29: latchkey.identity.v1.Strength
+	(*Challenge)(nil),                  // 30: latchkey.identity.v1.Challenge
+	(*Proof)(nil),                      // 31: latchkey.identity.v1.Proof
 }
 var file_latchkey_identity_v1_session_proto_depIdxs = []int32{
-	25, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	25, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	27, // 0: latchkey.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	27, // 1: latchkey.identity.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: latchkey.identity.v1.Session.surface:type_name -> latchkey.identity.v1.Surface
-	25, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	26, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
-	27, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
-	25, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
-	25, // 7: latchkey.identity.v1.Session.last_seen_time:type_name -> google.protobuf.Timestamp
+	27, // 3: latchkey.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	28, // 4: latchkey.identity.v1.Session.factors:type_name -> latchkey.identity.v1.Factor
+	29, // 5: latchkey.identity.v1.Session.strength:type_name -> latchkey.identity.v1.Strength
+	27, // 6: latchkey.identity.v1.Session.auth_time:type_name -> google.protobuf.Timestamp
+	27, // 7: latchkey.identity.v1.Session.last_seen_time:type_name -> google.protobuf.Timestamp
 	0,  // 8: latchkey.identity.v1.SessionFacts.surface:type_name -> latchkey.identity.v1.Surface
-	25, // 9: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 9: latchkey.identity.v1.SessionFacts.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 10: latchkey.identity.v1.CreateSessionRequest.surface:type_name -> latchkey.identity.v1.Surface
 	1,  // 11: latchkey.identity.v1.CreateSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	28, // 12: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	25, // 13: latchkey.identity.v1.CreateSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	30, // 12: latchkey.identity.v1.CreateSessionResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	27, // 13: latchkey.identity.v1.CreateSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 14: latchkey.identity.v1.BeginPasskeySignInRequest.surface:type_name -> latchkey.identity.v1.Surface
-	28, // 15: latchkey.identity.v1.BeginPasskeySignInResponse.challenge:type_name -> latchkey.identity.v1.Challenge
-	29, // 16: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
+	30, // 15: latchkey.identity.v1.BeginPasskeySignInResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	31, // 16: latchkey.identity.v1.AnswerChallengeRequest.proof:type_name -> latchkey.identity.v1.Proof
 	1,  // 17: latchkey.identity.v1.AnswerChallengeResponse.session:type_name -> latchkey.identity.v1.Session
-	25, // 18: latchkey.identity.v1.AnswerChallengeResponse.token_expire_time:type_name -> google.protobuf.Timestamp
-	28, // 19: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
+	27, // 18: latchkey.identity.v1.AnswerChallengeResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	30, // 19: latchkey.identity.v1.BeginStepUpResponse.challenge:type_name -> latchkey.identity.v1.Challenge
 	1,  // 20: latchkey.identity.v1.RefreshSessionResponse.session:type_name -> latchkey.identity.v1.Session
-	25, // 21: latchkey.identity.v1.RefreshSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	27, // 21: latchkey.identity.v1.RefreshSessionResponse.token_expire_time:type_name -> google.protobuf.Timestamp
 	1,  // 22: latchkey.identity.v1.ListUserSessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
 	1,  // 23: latchkey.identity.v1.ListMySessionsResponse.sessions:type_name -> latchkey.identity.v1.Session
 	2,  // 24: latchkey.identity.v1.ResolveSessionResponse.session:type_name -> latchkey.identity.v1.SessionFacts
@@ -2077,20 +2176,22 @@ var file_latchkey_identity_v1_session_proto_depIdxs = []int32{
 	17, // 32: latchkey.identity.v1.SessionService.EndUserSessions:input_type -> latchkey.identity.v1.EndUserSessionsRequest
 	19, // 33: latchkey.identity.v1.SessionService.EndSession:input_type -> latchkey.identity.v1.EndSessionRequest
 	21, // 34: latchkey.identity.v1.SessionService.ListMySessions:input_type -> latchkey.identity.v1.ListMySessionsRequest
-	23, // 35: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
-	4,  // 36: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
-	6,  // 37: latchkey.identity.v1.SessionService.BeginPasskeySignIn:output_type -> latchkey.identity.v1.BeginPasskeySignInResponse
-	8,  // 38: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
-	10, // 39: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
-	12, // 40: latchkey.identity.v1.SessionService.RefreshSession:output_type -> latchkey.identity.v1.RefreshSessionResponse
-	14, // 41: latchkey.identity.v1.SessionService.EndOtherSessions:output_type -> latchkey.identity.v1.EndOtherSessionsResponse
-	16, // 42: latchkey.identity.v1.SessionService.ListUserSessions:output_type -> latchkey.identity.v1.ListUserSessionsResponse
-	18, // 43: latchkey.identity.v1.SessionService.EndUserSessions:output_type -> latchkey.identity.v1.EndUserSessionsResponse
-	20, // 44: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
-	22, // 45: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
-	24, // 46: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
+	23, // 35: latchkey.identity.v1.SessionService.CheckStepUp:input_type -> latchkey.identity.v1.CheckStepUpRequest
+	25, // 36: latchkey.identity.v1.SessionService.ResolveSession:input_type -> latchkey.identity.v1.ResolveSessionRequest
+	4,  // 37: latchkey.identity.v1.SessionService.CreateSession:output_type -> latchkey.identity.v1.CreateSessionResponse
+	6,  // 38: latchkey.identity.v1.SessionService.BeginPasskeySignIn:output_type -> latchkey.identity.v1.BeginPasskeySignInResponse
+	8,  // 39: latchkey.identity.v1.SessionService.AnswerChallenge:output_type -> latchkey.identity.v1.AnswerChallengeResponse
+	10, // 40: latchkey.identity.v1.SessionService.BeginStepUp:output_type -> latchkey.identity.v1.BeginStepUpResponse
+	12, // 41: latchkey.identity.v1.SessionService.RefreshSession:output_type -> latchkey.identity.v1.RefreshSessionResponse
+	14, // 42: latchkey.identity.v1.SessionService.EndOtherSessions:output_type -> latchkey.identity.v1.EndOtherSessionsResponse
+	16, // 43: latchkey.identity.v1.SessionService.ListUserSessions:output_type -> latchkey.identity.v1.ListUserSessionsResponse
+	18, // 44: latchkey.identity.v1.SessionService.EndUserSessions:output_type -> latchkey.identity.v1.EndUserSessionsResponse
+	20, // 45: latchkey.identity.v1.SessionService.EndSession:output_type -> latchkey.identity.v1.EndSessionResponse
+	22, // 46: latchkey.identity.v1.SessionService.ListMySessions:output_type -> latchkey.identity.v1.ListMySessionsResponse
+	24, // 47: latchkey.identity.v1.SessionService.CheckStepUp:output_type -> latchkey.identity.v1.CheckStepUpResponse
+	26, // 48: latchkey.identity.v1.SessionService.ResolveSession:output_type -> latchkey.identity.v1.ResolveSessionResponse
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -2109,7 +2210,7 @@ func file_latchkey_identity_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_session_proto_rawDesc), len(file_latchkey_identity_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	SessionService_EndUserSessions_FullMethodName    = "/latchkey.identity.v1.SessionService/EndUserSessions"
 	SessionService_EndSession_FullMethodName         = "/latchkey.identity.v1.SessionService/EndSession"
 	SessionService_ListMySessions_FullMethodName     = "/latchkey.identity.v1.SessionService/ListMySessions"
+	SessionService_CheckStepUp_FullMethodName        = "/latchkey.identity.v1.SessionService/CheckStepUp"
 	SessionService_ResolveSession_FullMethodName     = "/latchkey.identity.v1.SessionService/ResolveSession"
 )
 
@@ -127,6 +128,12 @@ type SessionServiceClient interface {
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListMySessions(ctx context.Context, in *ListMySessionsRequest, opts ...grpc.CallOption) (*ListMySessionsResponse, error)
+	// Checks, for another service that is about to do what is worth stealing a session for,
+	// that a person's session has proven enough, within the last ten minutes.
+	// Fails with FAILED_PRECONDITION and reason STEP_UP_NEEDED if it has not, and UNAUTHENTICATED
+	// and CREDENTIALS_INVALID if it has ended or its person may not come in any more.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11", "session_id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
+	CheckStepUp(ctx context.Context, in *CheckStepUpRequest, opts ...grpc.CallOption) (*CheckStepUpResponse, error)
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
 	// session's, an API key's or a calendar feed's (CalendarService). The first use of a key
 	// on a day is written down. The answer may be used only under the lease of the feed
@@ -251,6 +258,16 @@ func (c *sessionServiceClient) ListMySessions(ctx context.Context, in *ListMySes
 	return out, nil
 }
 
+func (c *sessionServiceClient) CheckStepUp(ctx context.Context, in *CheckStepUpRequest, opts ...grpc.CallOption) (*CheckStepUpResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckStepUpResponse)
+	err := c.cc.Invoke(ctx, SessionService_CheckStepUp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) ResolveSession(ctx context.Context, in *ResolveSessionRequest, opts ...grpc.CallOption) (*ResolveSessionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResolveSessionResponse)
@@ -354,6 +371,12 @@ type SessionServiceServer interface {
 	// Fails with INVALID_ARGUMENT for a page token of another request.
 	// Example: {"page_size": 10}
 	ListMySessions(context.Context, *ListMySessionsRequest) (*ListMySessionsResponse, error)
+	// Checks, for another service that is about to do what is worth stealing a session for,
+	// that a person's session has proven enough, within the last ten minutes.
+	// Fails with FAILED_PRECONDITION and reason STEP_UP_NEEDED if it has not, and UNAUTHENTICATED
+	// and CREDENTIALS_INVALID if it has ended or its person may not come in any more.
+	// Example: {"user_id": "5f0c3a52-2f3e-5b0e-8f61-0d9a4f0f4c11", "session_id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a11"}
+	CheckStepUp(context.Context, *CheckStepUpRequest) (*CheckStepUpResponse, error)
 	// Tells the suite's services whose token it is that hashes to these bytes, be it a
 	// session's, an API key's or a calendar feed's (CalendarService). The first use of a key
 	// on a day is written down. The answer may be used only under the lease of the feed
@@ -407,6 +430,9 @@ func (UnimplementedSessionServiceServer) EndSession(context.Context, *EndSession
 }
 func (UnimplementedSessionServiceServer) ListMySessions(context.Context, *ListMySessionsRequest) (*ListMySessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMySessions not implemented")
+}
+func (UnimplementedSessionServiceServer) CheckStepUp(context.Context, *CheckStepUpRequest) (*CheckStepUpResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckStepUp not implemented")
 }
 func (UnimplementedSessionServiceServer) ResolveSession(context.Context, *ResolveSessionRequest) (*ResolveSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResolveSession not implemented")
@@ -612,6 +638,24 @@ func _SessionService_ListMySessions_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_CheckStepUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckStepUpRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).CheckStepUp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_CheckStepUp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).CheckStepUp(ctx, req.(*CheckStepUpRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_ResolveSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResolveSessionRequest)
 	if err := dec(in); err != nil {
@@ -676,6 +720,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMySessions",
 			Handler:    _SessionService_ListMySessions_Handler,
+		},
+		{
+			MethodName: "CheckStepUp",
+			Handler:    _SessionService_CheckStepUp_Handler,
 		},
 		{
 			MethodName: "ResolveSession",
