@@ -281,9 +281,15 @@ func TestWhatAnEditOfABrandsRoleRestsOnIsHeld(t *testing.T) {
 			return errOf(l.updateGroup(boss(), &pb.Group{Id: "night", RoleId: role}, maskOfFields("role_id"), nil))
 		})
 	}
+	handOver := func(user string) error {
+		return c.edit("house1", func(l *loader) error {
+			return errOf(l.transfer(boss(), &pb.TransferOrganizationOwnershipRequest{UserId: user}))
+		})
+	}
 	e := c.update(updateRequest(role, "Web"))
 	c.must(e.hold(c.at("house0")))
 	for name, err := range map[string]error{
+		"making a holder the owner":  handOver("uma"),
 		"giving the role":            c.give("house1", "ulf", role),
 		"taking the role":            c.give("house1", "uma", "US"),
 		"giving a holder more":       more("uma"),

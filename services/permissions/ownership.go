@@ -126,6 +126,9 @@ func (l *loader) transfer(g granter, req *pb.TransferOrganizationOwnershipReques
 	former.RoleId = role
 	edits[0].after, edits[1].after = l.access(next), l.access(former)
 	for _, e := range edits {
+		if err := l.notHeld(e.before.role, e.after.role); err != nil {
+			return nil, err
+		}
 		if err := by.check(e); err != nil {
 			return nil, err
 		}

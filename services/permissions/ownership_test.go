@@ -2,6 +2,7 @@ package permissions_test
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -152,6 +153,12 @@ func TestTransferTakesTheOwnerHimself(t *testing.T) {
 	program.token = key.GetToken()
 	_, err = program.transfer(next, "")
 	check(t, "by an API key", err, codes.PermissionDenied, "IN_PERSON_ONLY")
+	second := owner.add("otto", "OW")
+	acting, err := identitypb.NewImpersonationServiceClient(owner.conn).ImpersonateUser(owner.ctx(), &identitypb.ImpersonateUserRequest{UserId: second, Reason: "help"})
+	mustNot(t, err)
+	program.token = acting.GetToken()
+	_, err = program.transfer(next, "")
+	check(t, "by who acts for an owner", err, codes.PermissionDenied, "IN_PERSON_ONLY")
 	owner.clock.forward(11 * time.Minute)
 	_, err = owner.transfer(next, "")
 	check(t, "with an old proof", err, codes.FailedPrecondition, "STEP_UP_NEEDED", "max_age", "600")
@@ -193,4 +200,51 @@ func TestTransfersAtOnce(t *testing.T) {
 	if owners == 0 {
 		t.Error("nobody owns the organization any more")
 	}
+}
+
+// Who holds the key now, and what the history says of both, agree with what was handed over.
+func TestTransferIsToldOfBoth(t *testing.T) {
+	owner := start(t)
+	next := owner.hire("nora", "PM")
+	_, err := owner.transfer(next.id, "")
+	mustNot(t, err)
+	var holders []string
+	resp, err := next.analysis().ListHolders(next.ctx(), &pb.ListHoldersRequest{Question: &pb.ListHoldersRequest_Grant{Grant: "Organization: Owner"}})
+	mustNot(t, err)
+	for _, h := range resp.GetHolders() {
+		holders = append(holders, h.GetUserId())
+	}
+	if !slices.Equal(holders, []string{next.id}) {
+		t.Errorf("the key is held by %q, want the new owner %q", holders, next.id)
+	}
+	for _, user := range []string{owner.id, next.id} {
+		resp, err := next.analysis().ListAccessChanges(next.ctx(), &pb.ListAccessChangesRequest{UserId: &user, PageSize: 1})
+		mustNot(t, err)
+		c := resp.GetChanges()[0]
+		keys := c.GetGained()
+		if user == owner.id {
+			keys = c.GetLost()
+		}
+		if p := c.GetProvenance(); p.GetAuthor() != owner.id || !strings.HasSuffix(p.GetMethod(), "TransferOrganizationOwnership") || !slices.Contains(keys, "Organization: Owner") {
+			t.Errorf("the last change of %s: got %v", user, c)
+		}
+	}
+}
+
+// A repeat hands nothing over once more, though the organization was handed back meanwhile.
+func TestTransferRepeated(t *testing.T) {
+	owner := start(t)
+	next := owner.hire("nora", "PM")
+	req := &pb.TransferOrganizationOwnershipRequest{RequestId: servertest.UUID(7), UserId: next.id}
+	first, err := owner.owners().TransferOrganizationOwnership(owner.ctx(), req)
+	mustNot(t, err)
+	_, err = owner.owners().TransferOrganizationOwnership(owner.ctx(), req)
+	check(t, "a repeat by who may not any more", err, codes.PermissionDenied, "GRANT_MISSING")
+	_, err = next.transfer(owner.id, "")
+	mustNot(t, err)
+	before := owner.stored(owner.id)
+	again, err := owner.owners().TransferOrganizationOwnership(owner.ctx(), req)
+	mustNot(t, err)
+	same(t, "the repeat", again, first)
+	same(t, "after the repeat", owner.stored(owner.id), before)
 }
