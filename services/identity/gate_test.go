@@ -81,8 +81,14 @@ var ways = map[string]func(*caller) error{
 		_, err := c.clients().CreateOauthClient(c.ctx(), &pb.CreateOauthClientRequest{OauthClient: machine("Organization"), ValidateOnly: true})
 		return err
 	},
-	"prove an OAuth client": func(c *caller) error { return refusedHTTP(c.machine.introspects(c.suite, "nonsense")) },
-	"exchange an API key":   func(c *caller) error { return refusedHTTP(c.machineToken(c.keyID, c.key)) },
+	"prove an OAuth client": func(c *caller) error {
+		err := refusedHTTP(c.machine.introspects(c.suite, "nonsense"))
+		if pushed := refusedHTTP(c.machine.pushes(c.suite)); (pushed == nil) != (err == nil) {
+			return status.Errorf(codes.Internal, "introspection answers %v, and a pushed request %v", err, pushed)
+		}
+		return err
+	},
+	"exchange an API key": func(c *caller) error { return refusedHTTP(c.machineToken(c.keyID, c.key)) },
 	"issue a token to a client": func(c *caller) error {
 		return refusedHTTP(c.machineToken(c.machine.GetId(), c.machine.secret))
 	},
@@ -167,7 +173,7 @@ var ways = map[string]func(*caller) error{
 // refusedHTTP makes a refusal of an endpoint one of gRPC.
 func refusedHTTP(r *reply) error {
 	switch r.status {
-	case 200:
+	case 200, 201:
 		return nil
 	case 400, 401:
 		return status.Errorf(codes.Unauthenticated, "%s", r.text)

@@ -32,7 +32,7 @@ func (s *service) upkeepOAuth(ctx context.Context) {
 		s.log.WarnContext(ctx, "keys that sign tokens were not renewed", "error", err)
 	}
 	for what, purge := range map[string]func(*store.Tx) int{
-		"access tokens": purgeTokens, "authorization codes": purgeCodes, "revocations": purgeRevocations,
+		"access tokens": purgeTokens, "authorization codes": purgeCodes, "pushed requests": purgePushed, "revocations": purgeRevocations,
 		"deleted OAuth clients": purgeClients, "signing keys": purgeSigningKeys,
 	} {
 		s.purge(ctx, what, purge)

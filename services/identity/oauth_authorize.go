@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"encoding/base64"
 	"net/http"
 	"net/url"
@@ -30,12 +29,15 @@ const (
 
 // authorization is what a client asks of a person.
 type authorization struct {
-	query    url.Values // as it was asked
+	asked    url.Values // what the browser came with
+	query    url.Values // what that stands for, if it was pushed
+	pushed   string     // what that is kept by; empty if it was not
 	client   *pb.OauthClient
 	redirect string
 	state    string
 	scopes   []string
 	prompt   []string
+	classes  []string      // acr_values
 	maxAge   time.Duration // negative if it does not matter
 }
 
@@ -76,12 +78,18 @@ func (a *authorization) back(issuer string, pairs ...string) string {
 //
 // SECURITY: as long as it is not certain that the client may have the answer at the
 // redirect URI, the error is shown to the person and sent nowhere.
-func (s *service) authorization(ctx context.Context, query url.Values) (*authorization, error) {
-	q, err := once(query)
+func (s *service) authorization(r *http.Request, query url.Values) (*authorization, error) {
+	asked, err := once(query)
 	if err != nil {
 		return nil, err
 	}
-	client, err := read(ctx, s, func(tx *store.Tx) (*pb.OauthClient, error) {
+	q, pushed := asked, pushedID(asked)
+	if pushed != "" {
+		if q, err = s.pushed(r, asked); err != nil {
+			return nil, err
+		}
+	}
+	client, err := read(r.Context(), s, func(tx *store.Tx) (*pb.OauthClient, error) {
 		c, ok := clients.Get(tx, q.Get("client_id"))
 		if !ok || c.GetDeleteTime() != nil {
 			return nil, oauthRefusal("invalid_request", "the application that sent you here is not known")
@@ -91,11 +99,30 @@ func (s *service) authorization(ctx context.Context, query url.Values) (*authori
 	if err != nil {
 		return nil, err
 	}
+	a, err := requestOf(client, q)
+	if a == nil {
+		return nil, err
+	}
+	a.asked, a.pushed = asked, pushed
+	if err == nil && client.GetRequirePushed() && pushed == "" {
+		err = a.refuse("invalid_request", "the client has to push its requests (RFC 9126)")
+	}
+	return a, err
+}
+
+// requestOf reads what a client asks for. Without an authorization it may not have the answer
+// where it wants it.
+func requestOf(client *pb.OauthClient, q url.Values) (*authorization, error) {
 	if !matchesRedirect(q.Get("redirect_uri"), client.GetRedirectUris()) {
 		return nil, oauthRefusal("invalid_request", "the application that sent you here wants the answer where it may not have it")
 	}
 	a := &authorization{query: q, client: client, redirect: q.Get("redirect_uri"), state: q.Get("state"), maxAge: -1}
 	return a, a.check()
+}
+
+// again is where a person comes back to with the same request.
+func (a *authorization) again() *url.URL {
+	return &url.URL{Path: authorizePath, RawQuery: a.asked.Encode()}
 }
 
 // check checks what the client is told about.
@@ -129,7 +156,7 @@ func (a *authorization) check() (err error) {
 		}
 		a.maxAge = time.Duration(seconds) * time.Second
 	}
-	a.prompt = askedScopes(q.Get("prompt"))
+	a.prompt, a.classes = askedScopes(q.Get("prompt")), askedScopes(q.Get("acr_values"))
 	if slices.Contains(a.prompt, "none") && len(a.prompt) > 1 {
 		return a.refuse("invalid_request", "prompt none stands alone")
 	}
@@ -152,42 +179,51 @@ func (s *service) authorizeEndpoint(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, authorizePath+"?"+f.Encode(), http.StatusSeeOther)
 		return
 	}
-	a, err := s.authorization(r.Context(), r.URL.Query())
-	if err != nil {
-		s.showError(w, r, err)
-		return
-	}
-	who, err := s.browserOf(r)
-	if err != nil {
-		s.showError(w, r, err)
-		return
-	}
-	silent := slices.Contains(a.prompt, "none")
-	switch {
-	case s.mustSignIn(a, who) && silent:
-		err = a.refuse("login_required", "nobody is signed in, or not lately enough")
-	case s.mustSignIn(a, who):
-		http.Redirect(w, r, signInPath+"?continue="+url.QueryEscape(authorizePath+"?"+a.query.Encode()), http.StatusSeeOther)
-		return
-	case a.client.GetFirstParty() && !slices.Contains(a.prompt, "consent"):
-		err = s.sendCode(w, r, a, who)
-	default:
-		err = s.authorizeConsented(w, r, a, who, silent)
-	}
-	if err != nil {
+	if err := s.authorize(w, r); err != nil {
 		s.showError(w, r, err)
 	}
 }
 
+func (s *service) authorize(w http.ResponseWriter, r *http.Request) error {
+	if err := s.bindPushed(w, r); err != nil {
+		return err
+	}
+	a, err := s.authorization(r, r.URL.Query())
+	if err != nil {
+		return err
+	}
+	who, err := s.browserOf(r)
+	if err != nil {
+		return err
+	}
+	silent := slices.Contains(a.prompt, "none")
+	if mustSignIn(a, who) {
+		if silent {
+			return a.refuse("login_required", "nobody is signed in")
+		}
+		s.sendToSignIn(w, r, a)
+		return nil
+	}
+	if asked, err := s.askMore(w, r, a, who); asked || err != nil {
+		return err
+	}
+	if a.client.GetFirstParty() && !slices.Contains(a.prompt, "consent") {
+		return s.sendCode(w, r, a, who)
+	}
+	return s.authorizeConsented(w, r, a, who, silent)
+}
+
+// sendToSignIn sends a person to the sign-in page, and from there back.
+func (s *service) sendToSignIn(w http.ResponseWriter, r *http.Request, a *authorization) {
+	http.Redirect(w, r, signInPath+"?continue="+url.QueryEscape(a.again().String()), http.StatusSeeOther)
+}
+
 // mustSignIn tells whether the person has to sign in, or again.
-func (s *service) mustSignIn(a *authorization, who *pb.Session) bool {
+func mustSignIn(a *authorization, who *pb.Session) bool {
 	if who == nil || slices.Contains(a.prompt, "login") || slices.Contains(a.prompt, "select_account") {
 		return true
 	}
-	if a.client.GetOwner() != brandOwned && a.client.GetOrganizationId() != who.GetOrganizationId() {
-		return true
-	}
-	return a.maxAge == 0 || a.maxAge > 0 && s.now().Sub(who.GetAuthTime().AsTime()) > a.maxAge
+	return a.client.GetOwner() != brandOwned && a.client.GetOrganizationId() != who.GetOrganizationId()
 }
 
 // afterSignIn leaves out of a request what asked for the sign-in that was just made.
@@ -207,6 +243,9 @@ func (s *service) sendCode(w http.ResponseWriter, r *http.Request, a *authorizat
 	err := s.db.Update(r.Context(), func(tx *store.Tx) error {
 		if err := admit(tx, browserAsSubject(who, a.client), pathAuthorize); err != nil {
 			return a.refuse("access_denied", "the person may not let the client in, or not any more")
+		}
+		if err := a.takePushed(tx); err != nil {
+			return err
 		}
 		if a.client.GetOwner() == brandOwned {
 			if brand, err := brandOf(tx, who.GetOrganizationId()); err != nil || brand.GetId() != a.client.GetBrandId() {

@@ -81,7 +81,9 @@ func (s *service) formToken(w http.ResponseWriter, r *http.Request) string {
 		panic("identity: no random bytes: " + err.Error())
 	}
 	value := base64.RawURLEncoding.EncodeToString(raw[:])
-	http.SetCookie(w, s.cookie(formCookie, value))
+	c := s.cookie(formCookie, value)
+	http.SetCookie(w, c)
+	r.AddCookie(c) // for what else looks at this request
 	return value
 }
 
@@ -113,16 +115,7 @@ func onward(text string) (*url.URL, error) {
 // signInPage asks who it is.
 func (s *service) signInPage(w http.ResponseWriter, r *http.Request) {
 	r = origin(r, "")
-	s.showSignIn(w, r, http.StatusOK, signInForm{Continue: r.URL.Query().Get("continue"), Email: hintOf(r.URL.Query().Get("continue"))})
-}
-
-// hintOf returns the address that a client says it is about.
-func hintOf(next string) string {
-	u, err := onward(next)
-	if err != nil {
-		return ""
-	}
-	return u.Query().Get("login_hint")
+	s.showSignIn(w, r, http.StatusOK, signInForm{Continue: r.URL.Query().Get("continue")})
 }
 
 func (s *service) showSignIn(w http.ResponseWriter, r *http.Request, status int, f signInForm) {
@@ -133,10 +126,13 @@ func (s *service) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 	}
 	allowed, client := "", ""
 	if next.Path == authorizePath {
-		a, err := s.authorization(r.Context(), next.Query())
+		a, err := s.authorization(r, next.Query())
 		if err != nil {
 			s.showError(w, r, err)
 			return
+		}
+		if f.Email == "" {
+			f.Email = a.query.Get("login_hint")
 		}
 		allowed, client = originOf(a.redirect), a.client.GetName()
 		if f.Providers, err = s.providersFor(r.Context(), a.client, f.Continue); err != nil {
@@ -164,7 +160,7 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 	again := signInForm{Continue: f.Get("continue"), Email: f.Get("email"), Organization: f.Get("organization")}
 	organization := f.Get("organization")
 	if next.Path == authorizePath {
-		a, err := s.authorization(r.Context(), next.Query())
+		a, err := s.authorization(r, next.Query())
 		if err != nil {
 			s.showError(w, r, err)
 			return
@@ -172,7 +168,6 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 		if a.client.GetOwner() != brandOwned {
 			organization = a.client.GetOrganizationId()
 		}
-		next.RawQuery = afterSignIn(next.Query()).Encode()
 	}
 	resp, err := pb.NewSessionServiceClient(s.public).CreateSession(r.Context(), &pb.CreateSessionRequest{
 		Email: f.Get("email"), Password: f.Get("password"), Surface: pb.Surface_SURFACE_API, OrganizationId: organization,
@@ -190,14 +185,32 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	http.SetCookie(w, s.cookie(sessionCookie, resp.GetToken()))
+	s.goOn(w, r, resp.GetToken(), next)
+}
+
+// goOn keeps the token of somebody who has just signed in, and sends the person on.
+func (s *service) goOn(w http.ResponseWriter, r *http.Request, token string, next *url.URL) {
+	http.SetCookie(w, s.cookie(sessionCookie, token))
+	if err := s.signedInFor(r, next); err != nil {
+		s.showError(w, r, err)
+		return
+	}
 	http.Redirect(w, r, next.String(), http.StatusSeeOther)
 }
 
 // showChallenge asks for the second factor of whoever has shown the right password.
 func (s *service) showChallenge(w http.ResponseWriter, r *http.Request, status int, next *url.URL, f challengeForm) {
 	f.Form = s.formToken(w, r)
-	s.show(w, status, "challenge", originOf(next.Query().Get("redirect_uri")), f)
+	allowed := ""
+	if next.Path == authorizePath {
+		a, err := s.authorization(r, next.Query())
+		if err != nil {
+			s.showError(w, r, err)
+			return
+		}
+		allowed = originOf(a.redirect)
+	}
+	s.show(w, status, "challenge", allowed, f)
 }
 
 // answerChallenge shows the second factor as any client of the API does.
@@ -228,12 +241,16 @@ func (s *service) answerChallenge(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	http.SetCookie(w, s.cookie(sessionCookie, resp.GetToken()))
 	if codes := resp.GetRecoveryCodes(); len(codes) > 0 {
+		http.SetCookie(w, s.cookie(sessionCookie, resp.GetToken()))
+		if err := s.signedInFor(r, next); err != nil {
+			s.showError(w, r, err)
+			return
+		}
 		s.show(w, http.StatusOK, "recovery-codes", "", recoveryPage{Codes: codes, Continue: next.String()})
 		return
 	}
-	http.Redirect(w, r, next.String(), http.StatusSeeOther)
+	s.goOn(w, r, resp.GetToken(), next)
 }
 
 // passkeyOnPages returns the options for a passkey, if one can be shown on our own pages.
@@ -281,6 +298,7 @@ func (s *service) endBrowserSession(ctx context.Context, r *http.Request) error 
 // showError tells a person, or by way of the browser the client, what is wrong.
 func (s *service) showError(w http.ResponseWriter, r *http.Request, err error) {
 	if e, ok := errors.AsType[*sentBack](err); ok {
+		s.dropPushed(r, e.authorization)
 		http.Redirect(w, r, e.back(s.issuer, "error", e.code, "error_description", e.description), http.StatusSeeOther)
 		return
 	}

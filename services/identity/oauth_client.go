@@ -36,7 +36,7 @@ func (s *service) CreateOauthClient(ctx context.Context, req *pb.CreateOauthClie
 	fresh := &pb.OauthClient{
 		Id: s.newID(), Owner: in.GetOwner(), OrganizationId: caller.Organization, UserId: caller.ID, Name: in.GetName(), Kind: in.GetKind(),
 		GrantTypes: in.GetGrantTypes(), RedirectUris: in.GetRedirectUris(), PostLogoutRedirectUris: in.GetPostLogoutRedirectUris(),
-		Scopes: in.GetScopes(), SigningAlgorithm: in.GetSigningAlgorithm(), FirstParty: in.FirstParty, ServiceAccountId: in.ServiceAccountId,
+		Scopes: in.GetScopes(), SigningAlgorithm: in.GetSigningAlgorithm(), FirstParty: in.FirstParty, RequirePushed: in.GetRequirePushed(), ServiceAccountId: in.ServiceAccountId,
 	}
 	if err := checkClient(fresh, caller); err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (s *service) UpdateOauthClient(ctx context.Context, req *pb.UpdateOauthClie
 			return nil, err
 		}
 		err = mask.Apply(c, in, req.GetUpdateMask(), "name", "grant_types", "redirect_uris", "post_logout_redirect_uris",
-			"scopes", "signing_algorithm", "first_party")
+			"scopes", "signing_algorithm", "first_party", "require_pushed")
 		if err != nil {
 			return nil, err
 		}

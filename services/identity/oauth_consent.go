@@ -36,7 +36,7 @@ func (s *service) authorizeConsented(w http.ResponseWriter, r *http.Request, a *
 		return err
 	}
 	page := consentForm{
-		Form: s.formToken(w, r), Continue: authorizePath + "?" + a.query.Encode(), Client: a.client.GetName(), User: profile.GetDisplayName(),
+		Form: s.formToken(w, r), Continue: a.again().String(), Client: a.client.GetName(), User: profile.GetDisplayName(),
 	}
 	for _, scope := range a.scopes {
 		page.Scopes = append(page.Scopes, scopeText(scope))
@@ -79,7 +79,7 @@ func (s *service) decide(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.authorization(r.Context(), next.Query())
+	a, err := s.authorization(r, next.Query())
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *service) decide(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
-	case who == nil:
+	case who == nil || weak(a, who): // nobody gets round what the authorization endpoint asks for
 		http.Redirect(w, r, next.String(), http.StatusSeeOther)
 		return nil
 	case a.client.GetOwner() != brandOwned && a.client.GetOrganizationId() != who.GetOrganizationId():

@@ -27,6 +27,8 @@ type providerMetadata struct {
 	UserInfoEndpoint      string   `json:"userinfo_endpoint"`
 	EndSessionEndpoint    string   `json:"end_session_endpoint"`
 	DeviceEndpoint        string   `json:"device_authorization_endpoint"`
+	PushEndpoint          string   `json:"pushed_authorization_request_endpoint"`
+	RequirePushed         bool     `json:"require_pushed_authorization_requests"`
 	ResponseTypes         []string `json:"response_types_supported"`
 	ResponseModes         []string `json:"response_modes_supported"`
 	SubjectTypes          []string `json:"subject_types_supported"`
@@ -49,11 +51,11 @@ func (s *service) metadata() *providerMetadata {
 		ScopesSupported: plainScopes, GrantTypes: slices.Sorted(maps.Keys(grants)),
 		ClientAuth: append(secrets, "none"), IntrospectionAuth: secrets, RevocationAuth: append(secrets, "none"),
 		AuthorizationEndpoint: s.issuer + authorizePath, UserInfoEndpoint: s.issuer + userInfoPath,
-		EndSessionEndpoint: s.issuer + signOutPath, DeviceEndpoint: s.issuer + deviceAuthPath,
+		EndSessionEndpoint: s.issuer + signOutPath, DeviceEndpoint: s.issuer + deviceAuthPath, PushEndpoint: s.issuer + pushPath,
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"}, SubjectTypes: []string{"public"},
 		ChallengeMethods: []string{"S256"}, PromptValues: []string{"none", "login", "consent", "select_account"},
 		Claims: []string{"sub", "iss", "aud", "exp", "iat", "auth_time", "acr", "amr", "nonce", "name", "updated_at", "email", "email_verified"}, NamesIssuer: true,
-		Classes: []string{"single_factor", "multi_factor"},
+		Classes: classes,
 	}
 	for _, key := range catalog.Keys() {
 		m.ScopesSupported = append(m.ScopesSupported[:len(m.ScopesSupported):len(m.ScopesSupported)], scopeOf(key))

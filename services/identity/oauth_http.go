@@ -33,6 +33,7 @@ const (
 	signOutPath    = "/oauth2/sign-out"
 	devicePath     = "/oauth2/device"
 	deviceAuthPath = "/oauth2/device-authorization"
+	pushPath       = "/oauth2/par"
 
 	revocationsPath = "/oauth2/revocations"
 	outsidePath     = "/oauth2/outside"
@@ -57,6 +58,7 @@ func (s *service) serveOAuth(h *server.HTTP) {
 	h.Handle("POST "+consentPath, s.consent)
 	h.Handle("GET "+signOutPath, s.signOutPage)
 	h.Handle("POST "+signOutPath, s.signOut)
+	h.Handle("POST "+pushPath, s.pushEndpoint)
 	h.Handle("POST "+deviceAuthPath, s.deviceEndpoint)
 	h.Handle("GET "+revocationsPath, s.listRevocations)
 	h.Feed("GET "+revocationsPath+"/feed", s.feedRevocations)
@@ -117,7 +119,7 @@ func (s *service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch e.status {
 	case http.StatusInternalServerError:
 		s.log.ErrorContext(r.Context(), "an endpoint of OAuth is broken", "path", r.URL.Path, "error", err)
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(1))
 	case http.StatusUnauthorized:
 		if r.Header.Get("Authorization") != "" { // RFC 6749 5.2

@@ -46,6 +46,9 @@ var (
 		return store.Key{c.GetUserCode()}
 	})
 
+	pushedRequests = store.NewCollection("oauth_pushed", (*identitystorepb.PushedRequest).GetId).Stays("it is for this installation, for minutes")
+	pushedByExpiry = pushedRequests.Index("expiry", func(p *identitystorepb.PushedRequest) store.Key { return moment(p.GetExpireTime()) })
+
 	consents         = store.NewCollection("oauth_consent", (*identitystorepb.Consent).GetId).Stays("people are asked again where a client signs them in elsewhere")
 	consentsByClient = consents.Index("client", func(c *identitystorepb.Consent) store.Key { return store.Key{c.GetClientId()} })
 

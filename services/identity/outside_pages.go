@@ -73,7 +73,7 @@ func (s *service) leave(w http.ResponseWriter, r *http.Request) error {
 		ProviderId: q.Get("provider"), OrganizationId: q.Get("organization"), RedirectUri: s.issuer + outsideBackPath, Surface: pb.Surface_SURFACE_API,
 	}
 	if next.Path == authorizePath {
-		a, err := s.authorization(r.Context(), next.Query())
+		a, err := s.authorization(r, next.Query())
 		if err != nil {
 			return err
 		}
@@ -141,9 +141,6 @@ func (s *service) arrive(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return s.notArrived(w, r, secret, next, err)
 	}
-	if next.Path == authorizePath {
-		next.RawQuery = afterSignIn(next.Query()).Encode()
-	}
 	if c := resp.GetChallenge(); c != nil {
 		s.showChallenge(w, r, http.StatusOK, next, challengeForm{
 			Challenge: c.GetSecret(), Continue: next.String(), SetupKey: c.GetTotpSetup().GetKey(), SetupURI: template.URL(c.GetTotpSetup().GetUri()),
@@ -151,8 +148,7 @@ func (s *service) arrive(w http.ResponseWriter, r *http.Request) error {
 		})
 		return nil
 	}
-	http.SetCookie(w, s.cookie(sessionCookie, resp.GetToken()))
-	http.Redirect(w, r, next.String(), http.StatusSeeOther)
+	s.goOn(w, r, resp.GetToken(), next)
 	return nil
 }
 

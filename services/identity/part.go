@@ -79,6 +79,7 @@ type service struct {
 	wrongUserCodes *limiter // of devices, by user
 	wrongCodes     *limiter // of ClaimOwnership
 	resetsAsked    *limiter // by where from
+	pushes         *limiter // of requests, by client without a secret and where from
 }
 
 func start(env *server.Env) error { return newService(env).serve(env) }
@@ -144,6 +145,7 @@ func newService(env *server.Env) *service {
 		}),
 		hasher:      newHasher(currentParams, runtime.GOMAXPROCS(0), rand.Reader),
 		wrongCodes:  newLimiter("wrong one-time codes", 10, time.Minute, env.Now),
+		pushes:      newLimiter("pushed requests", maxPushes, time.Minute, env.Now),
 		resetsAsked: newLimiter("codes for passwords", 10, 10*time.Minute, env.Now),
 	}
 }

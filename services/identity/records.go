@@ -228,7 +228,7 @@ var schema = store.NewSchema(brands, organizations, profiles, credentials, impor
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
 	providers, providerSecrets, links, outsideInvitations,
-	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, consents, revocations).Shares(directory)
+	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, pushedRequests, consents, revocations).Shares(directory)
 
 func userKey(organization, user string) string { return organization + "/" + user }
 

@@ -297,8 +297,11 @@ type OauthClient struct {
 	// made it, if absent. Never changes. Its client goes on when who made it leaves, and is
 	// refused tokens while the account is shut out.
 	ServiceAccountId *string `protobuf:"bytes,19,opt,name=service_account_id,json=serviceAccountId,proto3,oneof" json:"service_account_id,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether it has to push what it asks of people, from where it proves itself (RFC 9126),
+	// so that nothing of it can be changed in a browser.
+	RequirePushed bool `protobuf:"varint,20,opt,name=require_pushed,json=requirePushed,proto3" json:"require_pushed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OauthClient) Reset() {
@@ -462,6 +465,13 @@ func (x *OauthClient) GetServiceAccountId() string {
 		return *x.ServiceAccountId
 	}
 	return ""
+}
+
+func (x *OauthClient) GetRequirePushed() bool {
+	if x != nil {
+		return x.RequirePushed
+	}
+	return false
 }
 
 // Request of OauthClientService.CreateOauthClient.
@@ -806,8 +816,8 @@ type UpdateOauthClientRequest struct {
 	// The client: its id, its etag if only that version is to change, and new values.
 	OauthClient *OauthClient `protobuf:"bytes,3,opt,name=oauth_client,json=oauthClient,proto3" json:"oauth_client,omitempty"`
 	// Which fields to change: name, grant_types, redirect_uris,
-	// post_logout_redirect_uris, scopes, signing_algorithm, first_party. Left out, those
-	// of them that `oauth_client` has.
+	// post_logout_redirect_uris, scopes, signing_algorithm, first_party, require_pushed.
+	// Left out, those of them that `oauth_client` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1297,7 +1307,7 @@ var File_latchkey_identity_v1_oauth_client_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_oauth_client_proto_rawDesc = "" +
 	"\n" +
-	"'latchkey/identity/v1/oauth_client.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/identity/v1/session.proto\"\xfa\b\n" +
+	"'latchkey/identity/v1/oauth_client.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/identity/v1/session.proto\"\xa1\t\n" +
 	"\vOauthClient\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x02id\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12;\n" +
@@ -1324,7 +1334,8 @@ const file_latchkey_identity_v1_oauth_client_proto_rawDesc = "" +
 	"\x11signing_algorithm\x18\x11 \x01(\x0e2+.latchkey.identity.v1.OauthSigningAlgorithmB\b\xbaH\x05\x82\x01\x02\x10\x01R\x10signingAlgorithm\x12<\n" +
 	"\vfirst_party\x18\x12 \x01(\bB\x16\x92\xb5\x18\x12\x12\x10Branding:ApiKeysH\x00R\n" +
 	"firstParty\x88\x01\x01\x12T\n" +
-	"\x12service_account_id\x18\x13 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x01R\x10serviceAccountId\x88\x01\x01B\x0e\n" +
+	"\x12service_account_id\x18\x13 \x01(\tB!\xbaH\x05r\x03\xb0\x01\x01\x92\xb5\x18\x15\x12\x13Organization: UsersH\x01R\x10serviceAccountId\x88\x01\x01\x12%\n" +
+	"\x0erequire_pushed\x18\x14 \x01(\bR\rrequirePushedB\x0e\n" +
 	"\f_first_partyB\x15\n" +
 	"\x13_service_account_id\"\xb9\x01\n" +
 	"\x18CreateOauthClientRequest\x12*\n" +

@@ -426,6 +426,88 @@ func (x *AuthorizationCode) GetFactors() []int32 {
 	return nil
 }
 
+// PushedRequest is what a client will ask of a person (RFC 9126).
+type PushedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the text that the client refers to it by, in hexadecimal.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The client.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// The parameters, as a query.
+	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
+	// Until when a person can come with it.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// SHA-256 of the cookie of the browser that has come with it; empty if none has.
+	BrowserHash   []byte `protobuf:"bytes,5,opt,name=browser_hash,json=browserHash,proto3" json:"browser_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushedRequest) Reset() {
+	*x = PushedRequest{}
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushedRequest) ProtoMessage() {}
+
+func (x *PushedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushedRequest.ProtoReflect.Descriptor instead.
+func (*PushedRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PushedRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PushedRequest) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *PushedRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *PushedRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *PushedRequest) GetBrowserHash() []byte {
+	if x != nil {
+		return x.BrowserHash
+	}
+	return nil
+}
+
 // RefreshToken is what a client renews its tokens with. All of one session are kept until
 // that ends, so that the use of an old one is noticed.
 type RefreshToken struct {
@@ -442,7 +524,7 @@ type RefreshToken struct {
 
 func (x *RefreshToken) Reset() {
 	*x = RefreshToken{}
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +536,7 @@ func (x *RefreshToken) String() string {
 func (*RefreshToken) ProtoMessage() {}
 
 func (x *RefreshToken) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[4]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +549,7 @@ func (x *RefreshToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshToken.ProtoReflect.Descriptor instead.
 func (*RefreshToken) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RefreshToken) GetId() string {
@@ -513,7 +595,7 @@ type ClientSession struct {
 
 func (x *ClientSession) Reset() {
 	*x = ClientSession{}
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +607,7 @@ func (x *ClientSession) String() string {
 func (*ClientSession) ProtoMessage() {}
 
 func (x *ClientSession) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[5]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +620,7 @@ func (x *ClientSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientSession.ProtoReflect.Descriptor instead.
 func (*ClientSession) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClientSession) GetSessionId() string {
@@ -598,7 +680,7 @@ type Consent struct {
 
 func (x *Consent) Reset() {
 	*x = Consent{}
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +692,7 @@ func (x *Consent) String() string {
 func (*Consent) ProtoMessage() {}
 
 func (x *Consent) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[6]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +705,7 @@ func (x *Consent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consent.ProtoReflect.Descriptor instead.
 func (*Consent) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Consent) GetId() string {
@@ -663,7 +745,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +757,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_oauth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +770,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revocation) GetId() string {
@@ -756,7 +838,14 @@ const file_latchkey_identity_store_v1_oauth_proto_rawDesc = "" +
 	"\x06denied\x18\x0f \x01(\bR\x06denied\x127\n" +
 	"\tpoll_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bpollTime\x12\x1a\n" +
 	"\binterval\x18\x11 \x01(\x05R\binterval\x12\x18\n" +
-	"\afactors\x18\x12 \x03(\x05R\afactors\"t\n" +
+	"\afactors\x18\x12 \x03(\x05R\afactors\"\xb2\x01\n" +
+	"\rPushedRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x14\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12!\n" +
+	"\fbrowser_hash\x18\x05 \x01(\fR\vbrowserHash\"t\n" +
 	"\fRefreshToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -792,35 +881,37 @@ func file_latchkey_identity_store_v1_oauth_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_oauth_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_oauth_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_latchkey_identity_store_v1_oauth_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_latchkey_identity_store_v1_oauth_proto_goTypes = []any{
 	(*SigningKey)(nil),            // 0: latchkey.identity.store.v1.SigningKey
 	(*ClientSecrets)(nil),         // 1: latchkey.identity.store.v1.ClientSecrets
 	(*ClientSecret)(nil),          // 2: latchkey.identity.store.v1.ClientSecret
 	(*AuthorizationCode)(nil),     // 3: latchkey.identity.store.v1.AuthorizationCode
-	(*RefreshToken)(nil),          // 4: latchkey.identity.store.v1.RefreshToken
-	(*ClientSession)(nil),         // 5: latchkey.identity.store.v1.ClientSession
-	(*Consent)(nil),               // 6: latchkey.identity.store.v1.Consent
-	(*Revocation)(nil),            // 7: latchkey.identity.store.v1.Revocation
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*PushedRequest)(nil),         // 4: latchkey.identity.store.v1.PushedRequest
+	(*RefreshToken)(nil),          // 5: latchkey.identity.store.v1.RefreshToken
+	(*ClientSession)(nil),         // 6: latchkey.identity.store.v1.ClientSession
+	(*Consent)(nil),               // 7: latchkey.identity.store.v1.Consent
+	(*Revocation)(nil),            // 8: latchkey.identity.store.v1.Revocation
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_latchkey_identity_store_v1_oauth_proto_depIdxs = []int32{
-	8,  // 0: latchkey.identity.store.v1.SigningKey.activate_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: latchkey.identity.store.v1.SigningKey.purge_time:type_name -> google.protobuf.Timestamp
+	9,  // 0: latchkey.identity.store.v1.SigningKey.activate_time:type_name -> google.protobuf.Timestamp
+	9,  // 1: latchkey.identity.store.v1.SigningKey.purge_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: latchkey.identity.store.v1.ClientSecrets.secrets:type_name -> latchkey.identity.store.v1.ClientSecret
-	8,  // 3: latchkey.identity.store.v1.ClientSecret.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: latchkey.identity.store.v1.AuthorizationCode.auth_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: latchkey.identity.store.v1.AuthorizationCode.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: latchkey.identity.store.v1.AuthorizationCode.purge_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: latchkey.identity.store.v1.AuthorizationCode.poll_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: latchkey.identity.store.v1.RefreshToken.use_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: latchkey.identity.store.v1.ClientSession.auth_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: latchkey.identity.store.v1.Revocation.time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 3: latchkey.identity.store.v1.ClientSecret.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: latchkey.identity.store.v1.AuthorizationCode.auth_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: latchkey.identity.store.v1.AuthorizationCode.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 6: latchkey.identity.store.v1.AuthorizationCode.purge_time:type_name -> google.protobuf.Timestamp
+	9,  // 7: latchkey.identity.store.v1.AuthorizationCode.poll_time:type_name -> google.protobuf.Timestamp
+	9,  // 8: latchkey.identity.store.v1.PushedRequest.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 9: latchkey.identity.store.v1.RefreshToken.use_time:type_name -> google.protobuf.Timestamp
+	9,  // 10: latchkey.identity.store.v1.ClientSession.auth_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: latchkey.identity.store.v1.Revocation.time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_oauth_proto_init() }
@@ -834,7 +925,7 @@ func file_latchkey_identity_store_v1_oauth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_oauth_proto_rawDesc), len(file_latchkey_identity_store_v1_oauth_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
