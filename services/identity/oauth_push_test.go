@@ -70,6 +70,25 @@ func TestPushedRequests(t *testing.T) {
 			t.Errorf("GET: got %d", r.status)
 		}
 	})
+	t.Run("RFC 9126 2.2: bound to the client", func(t *testing.T) {
+		other := owner.register(site("openid"))
+		path := strings.Replace(c.pushed(owner.suite), c.GetId(), other.GetId(), 1)
+		if b := owner.browser(); b.open(path).status != 400 || b.away != nil {
+			t.Errorf("for another client: sent to %v", b.away)
+		}
+	})
+	t.Run("RFC 9126 5: metadata", func(t *testing.T) {
+		doc := owner.fetch("/.well-known/openid-configuration").body
+		if doc["pushed_authorization_request_endpoint"] != issuer+"/oauth2/par" || doc["require_pushed_authorization_requests"] != false {
+			t.Errorf("got %v", doc)
+		}
+	})
+}
+
+// A person comes with what was pushed, once, and it counts whatever else the URL says.
+func TestPushedRequestsOnPages(t *testing.T) {
+	owner := owned(t)
+	c := owner.register(site("openid", "email"))
 	t.Run("RFC 9126 4: authorization request", func(t *testing.T) {
 		b := owner.browser()
 		back := b.letIn(owner, c.pushed(owner.suite, "scope", "openid email")+"&"+values("scope", "openid", "state", "another").Encode())
@@ -97,19 +116,6 @@ func TestPushedRequests(t *testing.T) {
 		}
 		if page := b.open(path); page.status != 400 {
 			t.Errorf("after a refusal: got %d", page.status)
-		}
-	})
-	t.Run("RFC 9126 2.2: bound to the client", func(t *testing.T) {
-		other := owner.register(site("openid"))
-		path := strings.Replace(c.pushed(owner.suite), c.GetId(), other.GetId(), 1)
-		if b := owner.browser(); b.open(path).status != 400 || b.away != nil {
-			t.Errorf("for another client: sent to %v", b.away)
-		}
-	})
-	t.Run("RFC 9126 5: metadata", func(t *testing.T) {
-		doc := owner.fetch("/.well-known/openid-configuration").body
-		if doc["pushed_authorization_request_endpoint"] != issuer+"/oauth2/par" || doc["require_pushed_authorization_requests"] != false {
-			t.Errorf("got %v", doc)
 		}
 	})
 	t.Run("RFC 9126 6: a client that has to push", func(t *testing.T) {
@@ -167,7 +173,7 @@ func TestAskedClasses(t *testing.T) {
 	var offset atomic.Int64
 	s := newSuite(t, func() time.Time { return time.Now().Add(time.Duration(offset.Load())) })
 	owner := s.claim()
-	c := owner.register(with(site("openid"), func(c *pb.OauthClient) { c.FirstParty = new(bool); *c.FirstParty = true }))
+	c := owner.register(with(site("openid"), func(c *pb.OauthClient) { c.FirstParty = new(true) }))
 	classOf := func(t *testing.T, b *browser) any {
 		t.Helper()
 		if b.away == nil || b.away.Query().Get("code") == "" {
@@ -176,7 +182,6 @@ func TestAskedClasses(t *testing.T) {
 		claims, _ := owner.verify(c.redeem(s, b.away.Query().Get("code")).str("id_token"), "JWT")
 		return claims["acr"]
 	}
-	other, eve := owner.register(site("openid")), owner.hire("eve", "US")
 	// Her session is older than her app, and has not shown it.
 	ada := owner.hire("ada", "US").setUp()
 	made, err := ada.factors().ConfirmTotp(ada.ctx(), &pb.ConfirmTotpRequest{Setup: ada.setup, Code: ada.app.now()})
@@ -222,6 +227,14 @@ func TestAskedClasses(t *testing.T) {
 		b.submit(b.open(c.authorizePath("max_age", "0")), "code", made.GetRecoveryCodes()[2])
 		classOf(t, b)
 	})
+}
+
+// Of what a person cannot reach the client is told, and gets nothing less.
+func TestClassesThatNobodyReaches(t *testing.T) {
+	owner := owned(t)
+	s := owner.suite
+	c := owner.register(with(site("openid"), func(c *pb.OauthClient) { c.FirstParty = new(true) }))
+	other, eve := owner.register(site("openid")), owner.hire("eve", "US")
 	t.Run("RFC 9470 5: what the person cannot reach", func(t *testing.T) {
 		b := s.browser()
 		if back := b.letIn(owner, c.authorizePath("acr_values", "multi_factor")); back.Get("error") != "unmet_authentication_requirements" {
