@@ -13,6 +13,17 @@ import (
 // who knows an address is bounded twice: resets by resetsAsked, too.
 var mailKinds = kindsOf(
 	mailOf(resetLife, 10, (*letter).resetRequested),
+	mailOf(day, 5, (*letter).resetIssued),
+	mailOf(day, 5, (*letter).wasReset),
+	mailOf(day, 3, (*letter).signInFailed),
+	mailOf(day, 5, (*letter).refreshReused),
+	mailOf(day, 5, (*letter).unlocked),
+	mailOf(day, 5, (*letter).factorAdded),
+	mailOf(day, 5, (*letter).factorTaken),
+	mailOf(day, 5, (*letter).actBegan),
+	mailOf(day, 5, (*letter).linked),
+	mailOf(day, 5, (*letter).unlinked),
+	mailOf(invitationLife, 3, (*letter).invited),
 )
 
 func kindsOf(kinds ...mailKind) map[string]mailKind {
@@ -41,5 +52,113 @@ func (l *letter) resetRequested(e *pb.PasswordResetRequested) (bool, error) {
 	l.say("It is good once, until %s.", l.when(r.GetExpireTime().AsTime(), ""))
 	l.lead("Go where you sign in, and enter it there together with your address")
 	l.say("If it was not you, you need do nothing: your password stays as it is. Do not tell anybody the code, whoever asks for it.")
+	return true, nil
+}
+
+func (l *letter) resetIssued(e *pb.PasswordResetIssued) (bool, error) {
+	l.subject = "An administrator can set your password"
+	l.say("An administrator of %s got a code for a new password of yours, %s, to hand it over to you.",
+		l.organization(e.GetOrganizationId()), l.happened(e.GetOrganizationId()))
+	l.say("If you have not asked for that, ask there.")
+	return true, nil
+}
+
+func (l *letter) wasReset(e *pb.PasswordWasReset) (bool, error) {
+	l.subject = "Your password was replaced"
+	l.say("Your password was replaced by means of a code, %s.%s You are signed out everywhere.",
+		l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	l.ifNotYou()
+	return true, nil
+}
+
+// signInFailed tells of those wrong proofs that keep somebody out, and not of every slip of
+// a finger.
+func (l *letter) signInFailed(e *pb.SignInFailed) (bool, error) {
+	if e.GetUntilTime() == nil && !e.GetLocked() {
+		return false, nil
+	}
+	l.subject = "Somebody tries to sign in as you"
+	l.say("Somebody has shown %s for your account that was wrong, %d times in a row, the last time %s.%s",
+		proof(e.GetFactor()), e.GetInARow(), l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	if e.GetLocked() {
+		l.say("So many were wrong that no further one is looked at. An administrator can allow it again.")
+	} else {
+		l.say("After each further one it takes longer until another one is looked at.")
+	}
+	l.say("Nobody was let in by it. If it was not you, you need do nothing but have a password that nobody guesses.")
+	return true, nil
+}
+
+func (l *letter) refreshReused(e *pb.RefreshTokenReused) (bool, error) {
+	l.subject = "Somebody has copied a session of yours"
+	l.say("What keeps a session of yours alive was used a second time, so somebody has a copy of it, %s.%s The session has ended.",
+		l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) unlocked(e *pb.UserUnlocked) (bool, error) {
+	l.subject = "You can sign in again"
+	l.say("There were many wrong passwords or codes for your account. An administrator of %s has made them forgotten, %s, so that the right ones are looked at again.",
+		l.organization(e.GetOrganizationId()), l.happened(e.GetOrganizationId()))
+	l.lead("Sign in")
+	return true, nil
+}
+
+func (l *letter) factorAdded(e *pb.FactorAdded) (bool, error) {
+	l.subject = "You have another way to prove who you are"
+	l.say("For your account %s was set up, %s.", proof(e.GetFactor()), l.happened(e.GetOrganizationId()))
+	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) factorTaken(e *pb.UserFactorRemoved) (bool, error) {
+	l.subject = "Somebody took a way to prove who you are from you"
+	l.say("%s of %s has taken %s from your account, %s, and you are signed out everywhere.",
+		l.person(e.GetOrganizationId(), e.GetRemoverId()), l.organization(e.GetOrganizationId()), proof(e.GetFactor()), l.happened(e.GetOrganizationId()))
+	if r, ok := factorRemovals.Get(l.tx, e.GetFactorRemovalId()); ok {
+		l.say("The reason that was given: %s", plain(r.GetReason()))
+	}
+	l.say("If you do not know of it, ask there.")
+	return true, nil
+}
+
+func (l *letter) actBegan(e *pb.ImpersonationBegan) (bool, error) {
+	l.subject = "Somebody acts in your name"
+	l.say("%s of %s has begun to act in your name, %s.",
+		l.person(e.GetOrganizationId(), e.GetActorId()), l.organization(e.GetOrganizationId()), l.happened(e.GetOrganizationId()))
+	if i, ok := impersonations.Get(l.tx, e.GetImpersonationId()); ok {
+		l.say("It ends on %s at the latest. The reason that was given: %s", l.when(i.GetExpireTime().AsTime(), e.GetOrganizationId()), plain(i.GetReason()))
+	}
+	l.say("Whatever is done is written down with both names. If you do not know of it, ask there.")
+	return true, nil
+}
+
+func (l *letter) linked(e *pb.OutsideLinked) (bool, error) {
+	l.subject = "You can sign in in another way"
+	l.say("Your account was linked with one at %s, which signs you in from now on, %s.", l.provider(e.GetProviderId()), l.happened(e.GetOrganizationId()))
+	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) unlinked(e *pb.OutsideUnlinked) (bool, error) {
+	l.subject = "A way to sign in has ended"
+	l.say("The link of your account with one at %s was removed, %s. It does not sign you in any more.",
+		l.provider(e.GetProviderId()), l.happened(e.GetOrganizationId()))
+	l.say("If you do not know of it, ask your administrator.")
+	return true, nil
+}
+
+func (l *letter) invited(e *pb.OutsideInvited) (bool, error) {
+	i, ok := outsideInvitations.Get(l.tx, invitationKey(e.GetProviderId(), e.GetUserId()))
+	if !ok || !i.GetExpireTime().AsTime().After(l.tx.Now()) {
+		return false, nil
+	}
+	l.subject = "You are invited to sign in"
+	l.say("%s invites you to sign in by %s, with the account that you have there under this address.",
+		l.organization(e.GetOrganizationId()), l.provider(e.GetProviderId()))
+	l.say("You can do so until %s.", l.when(i.GetExpireTime().AsTime(), e.GetOrganizationId()))
+	l.lead("Sign in")
+	l.say("If you do not know who that is, you need do nothing.")
 	return true, nil
 }

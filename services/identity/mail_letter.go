@@ -51,6 +51,9 @@ func mailOf[E about](life time.Duration, most int, write func(*letter, E) (bool,
 			if err != nil {
 				return false, err
 			}
+			if in, ok := any(e).(interface{ GetOrganizationId() string }); ok && !l.chosen(in.GetOrganizationId()) {
+				return false, nil
+			}
 			return write(l, e)
 		},
 	}
@@ -140,6 +143,58 @@ func (l *letter) when(t time.Time, organization string) string {
 		}
 	}
 	return t.In(zone).Format("2 January 2006 at 15:04 MST")
+}
+
+// happened tells when what the message is about has happened.
+func (l *letter) happened(organization string) string {
+	return "on " + l.when(l.mail.GetEventTime().AsTime(), organization)
+}
+
+// from tells where something came from, in a sentence that goes on after another.
+func from(address, userAgent string) string {
+	switch program := plain(userAgent); {
+	case address == "":
+		return ""
+	case program == "":
+		return fmt.Sprintf(" It came from the address %s.", address)
+	default:
+		return fmt.Sprintf(" It came from the address %s, by a program that calls itself %q.", address, program)
+	}
+}
+
+func (l *letter) ifNotYou() {
+	l.say("If it was not you, set a new password now, end your other sessions, and tell your administrator.")
+}
+
+func (l *letter) organization(id string) string {
+	o, _ := organizations.Get(l.tx, id)
+	return plain(o.GetName())
+}
+
+// person is what an organization calls one of its users.
+func (l *letter) person(organization, id string) string {
+	u, _ := users.Get(l.tx, userKey(organization, id))
+	return plain(u.GetDisplayName())
+}
+
+func (l *letter) provider(id string) string {
+	p, _ := providers.Get(l.tx, id)
+	return plain(p.GetDisplayName())
+}
+
+// proof is what a person would call a factor.
+func proof(f pb.Factor) string {
+	switch f {
+	case factorPassword:
+		return "a password"
+	case factorTOTP:
+		return "an authenticator app"
+	case factorPasskey:
+		return "a passkey"
+	case factorRecovery:
+		return "recovery codes"
+	}
+	return "an account at another provider"
 }
 
 // chosen tells whether the person wants to be told by e-mail of what happened in an

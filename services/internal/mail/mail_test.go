@@ -64,7 +64,7 @@ func TestMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, m := range at.Wait(2) {
+	for _, m := range at.Wait(2, "") {
 		if m.From != "no-reply@example.com" || m.To != "ada@example.com" || m.Subject != "Grüße" || m.Text != message().Text {
 			t.Errorf("got %+v", m)
 		}
@@ -237,7 +237,7 @@ func TestInjection(t *testing.T) {
 	if err := c.Send(m); err != nil {
 		t.Fatal(err)
 	}
-	got := at.Wait(1)[0]
+	got := at.Wait(1, "")[0]
 	if len(at.Taken()) != 1 || got.Header.Get("Bcc") != "" || got.Text != strings.ReplaceAll(m.Text, "\r\n", "\n") {
 		t.Errorf("got %d messages, %q", len(at.Taken()), got.Raw)
 	}

@@ -124,11 +124,21 @@ func (s *Server) Taken() []Message {
 // patience is for a machine that has much else to do.
 const patience = 2 * time.Minute
 
-// Wait waits until the server has taken so many messages, and returns them.
-func (s *Server) Wait(n int) []Message {
+// Wait waits until the server has taken so many messages with a subject, and returns all
+// of them. Without a subject it is any.
+func (s *Server) Wait(n int, subject string) []Message {
 	s.t.Helper()
-	s.await(fmt.Sprintf("%d messages", n), func() bool { return len(s.taken) >= n })
-	return s.Taken()
+	var found []Message
+	s.await(fmt.Sprintf("%d messages %q", n, subject), func() bool {
+		found = nil
+		for _, m := range s.taken {
+			if subject == "" || m.Subject == subject {
+				found = append(found, m)
+			}
+		}
+		return len(found) >= n
+	})
+	return found
 }
 
 // WaitTries waits until recipients were named so many times, taken or not.

@@ -32,9 +32,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NotificationService keeps what people want to be told of, and how. It sends nothing:
-// whoever sends notifications follows the events of the suite (EventService.WatchEvents) and
-// asks LookupRecipients to whom each goes.
+// NotificationService keeps what people want to be told of, and how. With a mail server the
+// suite sends e-mail about identity's own events; whoever sends other notifications follows
+// the events of the suite (EventService.WatchEvents) and asks LookupRecipients to whom each
+// goes.
 //
 // For each event the channels are those that the person chose in the organization; else
 // those that the organization chose for its people; else e-mail. A message about security
@@ -131,9 +132,10 @@ func (c *notificationServiceClient) LookupRecipients(ctx context.Context, in *Lo
 // All implementations must embed UnimplementedNotificationServiceServer
 // for forward compatibility.
 //
-// NotificationService keeps what people want to be told of, and how. It sends nothing:
-// whoever sends notifications follows the events of the suite (EventService.WatchEvents) and
-// asks LookupRecipients to whom each goes.
+// NotificationService keeps what people want to be told of, and how. With a mail server the
+// suite sends e-mail about identity's own events; whoever sends other notifications follows
+// the events of the suite (EventService.WatchEvents) and asks LookupRecipients to whom each
+// goes.
 //
 // For each event the channels are those that the person chose in the organization; else
 // those that the organization chose for its people; else e-mail. A message about security
