@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
@@ -16,7 +19,12 @@ func TestMailOverReplicas(t *testing.T) {
 	}
 	const subject = "A code for a new password"
 	post := mailtest.Start(t, mailtest.Options{})
-	d := &doubled{suite: newSuite(t, append(inDatabase(t), "LATCHKEY_SMTP="+post.URL(), "LATCHKEY_SMTP_SENDER=no-reply@example.com"))}
+	seal := filepath.Join(t.TempDir(), "seal.key")
+	if err := os.WriteFile(seal, []byte(strings.Repeat("s", 32)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &doubled{suite: newSuite(t, append(inDatabase(t), "LATCHKEY_SEAL_KEY_FILE="+seal,
+		"LATCHKEY_SMTP="+post.URL(), "LATCHKEY_SMTP_SENDER=no-reply@example.com"))}
 	d.run(2, [][]string{names})
 	people := d.company.People
 	asked := 0
