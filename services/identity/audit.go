@@ -139,6 +139,16 @@ func tellFactorAdded(tx *store.Tx, user string, factor pb.Factor) {
 	}
 }
 
+// tellCloned tells each organization of a person that there are two of a passkey of hers.
+func tellCloned(tx *store.Tx, found *cloned, from place) {
+	for u := range usersByPerson.Scan(tx, usersByPerson.Range(found.user)) {
+		tx.Involve(u.GetOrganizationId())
+		tx.Emit(&pb.PasskeyCloned{
+			OrganizationId: u.GetOrganizationId(), UserId: found.user, PasskeyId: found.passkey, Address: from.address, UserAgent: from.userAgent,
+		})
+	}
+}
+
 // tellReuse tells the journal, with its end, why a session ends.
 func tellReuse(tx *store.Tx, who subject, from place) {
 	tx.Involve(who.organization)

@@ -64,6 +64,7 @@ func showJournal(j *journal.Source) {
 	showEvent(j, (*pb.OutsideInvited).GetOrganizationId)
 	showEvent(j, (*pb.SignInFailed).GetOrganizationId)
 	showEvent(j, (*pb.RefreshTokenReused).GetOrganizationId)
+	showEvent(j, (*pb.PasskeyCloned).GetOrganizationId)
 	showEvent(j, (*pb.PasswordResetIssued).GetOrganizationId)
 	showEvent(j, (*pb.PasswordWasReset).GetOrganizationId)
 	showEvent(j, (*pb.UserUnlocked).GetOrganizationId)

@@ -120,16 +120,18 @@ func (s *service) barPasskey(ctx context.Context, found *cloned, validateOnly bo
 	if validateOnly {
 		return passkeyCloned()
 	}
+	from := placeOf(ctx)
 	o := store.OriginOf(ctx)
 	o.Caller = found.user
 	ctx = store.WithOrigin(ctx, o)
 	bar := func(ctx context.Context) error {
 		return s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
 			p, ok := passkeys.Get(tx, found.passkey)
-			if !ok {
+			if !ok || p.GetCloneTime() != nil {
 				return nil
 			}
 			p.CloneTime = timestamppb.New(tx.Now())
+			tellCloned(tx, found, from)
 			endSessions(tx, found.user, func(*pb.Session) bool { return true })
 			return passkeys.Put(tx, p)
 		})

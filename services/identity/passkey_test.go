@@ -266,7 +266,8 @@ func TestPasskeyChallengeIsGoodOnce(t *testing.T) {
 
 // SECURITY: whose counter goes back was copied. It proves nothing any more, from neither.
 func TestClonedPasskey(t *testing.T) {
-	ada := owned(t).hire("ada", "US").withPasskey(authenticator.New(origin))
+	owner := owned(t)
+	ada := owner.hire("ada", "US").withPasskey(authenticator.New(origin))
 	thief := ada.passkeys.Copy()
 	ada = ada.signInAlone(ada.challenged())
 	dry, err := thief.Copy().Get(ada.beginStepUp().GetPasskeyOptions())
@@ -283,6 +284,13 @@ func TestClonedPasskey(t *testing.T) {
 	if ada.signedIn(ada.token) {
 		t.Error("a session lives on that may be the thief's")
 	}
+	told := func(when string, c *caller) {
+		found := c.told("PasskeyCloned")
+		if len(found) != 1 || found[0]["user_id"] != ada.user.GetId() || found[0]["passkey_id"] == "" || found[0]["address"] != "127.0.0.1" {
+			t.Errorf("%s: told %v, want one entry", when, found)
+		}
+	}
+	told("at once", owner)
 	for _, when := range []string{"at once", "after a restart"} {
 		s := ada.suite
 		if when != "at once" {
@@ -304,6 +312,7 @@ func TestClonedPasskey(t *testing.T) {
 	if len(list.GetPasskeys()) != 1 || list.GetPasskeys()[0].GetCloneTime() == nil {
 		t.Errorf("the passkeys are %v", list)
 	}
+	told("after both were tried again, and a restart", owner.in(ada.suite))
 	_, err = back.factors().DeletePasskey(back.ctx(), &pb.DeletePasskeyRequest{Id: list.GetPasskeys()[0].GetId()})
 	mustNot(t, err)
 	back.withPasskey(authenticator.New(origin))

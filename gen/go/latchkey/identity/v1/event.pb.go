@@ -217,6 +217,91 @@ func (x *RefreshTokenReused) GetUserAgent() string {
 	return ""
 }
 
+// PasskeyCloned is emitted for each organization of a person when the counter of a passkey
+// went back (Web Authentication Level 3, 6.1.1): there are two of it, one of which is stolen. It
+// proves nothing any more, and all sessions of the person have ended.
+type PasskeyCloned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Whose passkey it is.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The passkey; its `clone_time` is set.
+	PasskeyId string `protobuf:"bytes,3,opt,name=passkey_id,json=passkeyId,proto3" json:"passkey_id,omitempty"`
+	// Where the answer came from by which it was found out: an IP address, which may be that
+	// of a proxy.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// What the program called itself (gRPC metadata `user-agent`), cut to 200 characters.
+	UserAgent     string `protobuf:"bytes,5,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasskeyCloned) Reset() {
+	*x = PasskeyCloned{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasskeyCloned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasskeyCloned) ProtoMessage() {}
+
+func (x *PasskeyCloned) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasskeyCloned.ProtoReflect.Descriptor instead.
+func (*PasskeyCloned) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PasskeyCloned) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *PasskeyCloned) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PasskeyCloned) GetPasskeyId() string {
+	if x != nil {
+		return x.PasskeyId
+	}
+	return ""
+}
+
+func (x *PasskeyCloned) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PasskeyCloned) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
 // PasswordResetRequested is emitted when somebody has asked for a code for a person. Whoever
 // sends notifications gets the code by PasswordService.OpenPasswordReset.
 type PasswordResetRequested struct {
@@ -231,7 +316,7 @@ type PasswordResetRequested struct {
 
 func (x *PasswordResetRequested) Reset() {
 	*x = PasswordResetRequested{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +328,7 @@ func (x *PasswordResetRequested) String() string {
 func (*PasswordResetRequested) ProtoMessage() {}
 
 func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[2]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +341,7 @@ func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordResetRequested.ProtoReflect.Descriptor instead.
 func (*PasswordResetRequested) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PasswordResetRequested) GetId() string {
@@ -286,7 +371,7 @@ type PasswordResetIssued struct {
 
 func (x *PasswordResetIssued) Reset() {
 	*x = PasswordResetIssued{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +383,7 @@ func (x *PasswordResetIssued) String() string {
 func (*PasswordResetIssued) ProtoMessage() {}
 
 func (x *PasswordResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[3]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +396,7 @@ func (x *PasswordResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordResetIssued.ProtoReflect.Descriptor instead.
 func (*PasswordResetIssued) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PasswordResetIssued) GetOrganizationId() string {
@@ -346,7 +431,7 @@ type PasswordWasReset struct {
 
 func (x *PasswordWasReset) Reset() {
 	*x = PasswordWasReset{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +443,7 @@ func (x *PasswordWasReset) String() string {
 func (*PasswordWasReset) ProtoMessage() {}
 
 func (x *PasswordWasReset) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[4]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +456,7 @@ func (x *PasswordWasReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordWasReset.ProtoReflect.Descriptor instead.
 func (*PasswordWasReset) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PasswordWasReset) GetOrganizationId() string {
@@ -418,7 +503,7 @@ type UserUnlocked struct {
 
 func (x *UserUnlocked) Reset() {
 	*x = UserUnlocked{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +515,7 @@ func (x *UserUnlocked) String() string {
 func (*UserUnlocked) ProtoMessage() {}
 
 func (x *UserUnlocked) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[5]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +528,7 @@ func (x *UserUnlocked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserUnlocked.ProtoReflect.Descriptor instead.
 func (*UserUnlocked) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UserUnlocked) GetOrganizationId() string {
@@ -487,7 +572,7 @@ type UserFactorRemoved struct {
 
 func (x *UserFactorRemoved) Reset() {
 	*x = UserFactorRemoved{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +584,7 @@ func (x *UserFactorRemoved) String() string {
 func (*UserFactorRemoved) ProtoMessage() {}
 
 func (x *UserFactorRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[6]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +597,7 @@ func (x *UserFactorRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserFactorRemoved.ProtoReflect.Descriptor instead.
 func (*UserFactorRemoved) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UserFactorRemoved) GetOrganizationId() string {
@@ -566,7 +651,7 @@ type FactorAdded struct {
 
 func (x *FactorAdded) Reset() {
 	*x = FactorAdded{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +663,7 @@ func (x *FactorAdded) String() string {
 func (*FactorAdded) ProtoMessage() {}
 
 func (x *FactorAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[7]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +676,7 @@ func (x *FactorAdded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorAdded.ProtoReflect.Descriptor instead.
 func (*FactorAdded) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FactorAdded) GetOrganizationId() string {
@@ -633,7 +718,7 @@ type ImpersonationBegan struct {
 
 func (x *ImpersonationBegan) Reset() {
 	*x = ImpersonationBegan{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +730,7 @@ func (x *ImpersonationBegan) String() string {
 func (*ImpersonationBegan) ProtoMessage() {}
 
 func (x *ImpersonationBegan) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[8]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +743,7 @@ func (x *ImpersonationBegan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImpersonationBegan.ProtoReflect.Descriptor instead.
 func (*ImpersonationBegan) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ImpersonationBegan) GetOrganizationId() string {
@@ -708,7 +793,7 @@ type OutsideLinked struct {
 
 func (x *OutsideLinked) Reset() {
 	*x = OutsideLinked{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +805,7 @@ func (x *OutsideLinked) String() string {
 func (*OutsideLinked) ProtoMessage() {}
 
 func (x *OutsideLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +818,7 @@ func (x *OutsideLinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideLinked.ProtoReflect.Descriptor instead.
 func (*OutsideLinked) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OutsideLinked) GetOrganizationId() string {
@@ -789,7 +874,7 @@ type OutsideUnlinked struct {
 
 func (x *OutsideUnlinked) Reset() {
 	*x = OutsideUnlinked{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +886,7 @@ func (x *OutsideUnlinked) String() string {
 func (*OutsideUnlinked) ProtoMessage() {}
 
 func (x *OutsideUnlinked) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +899,7 @@ func (x *OutsideUnlinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideUnlinked.ProtoReflect.Descriptor instead.
 func (*OutsideUnlinked) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OutsideUnlinked) GetOrganizationId() string {
@@ -860,7 +945,7 @@ type OutsideInvited struct {
 
 func (x *OutsideInvited) Reset() {
 	*x = OutsideInvited{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +957,7 @@ func (x *OutsideInvited) String() string {
 func (*OutsideInvited) ProtoMessage() {}
 
 func (x *OutsideInvited) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +970,7 @@ func (x *OutsideInvited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideInvited.ProtoReflect.Descriptor instead.
 func (*OutsideInvited) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OutsideInvited) GetOrganizationId() string {
@@ -930,6 +1015,14 @@ const file_latchkey_identity_v1_event_proto_rawDesc = "" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x03 \x01(\tR\tsessionId\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x05 \x01(\tR\tuserAgent\"\xa9\x01\n" +
+	"\rPasskeyCloned\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"passkey_id\x18\x03 \x01(\tR\tpasskeyId\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1d\n" +
 	"\n" +
 	"user_agent\x18\x05 \x01(\tR\tuserAgent\"A\n" +
@@ -996,28 +1089,29 @@ func file_latchkey_identity_v1_event_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_event_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*SignInFailed)(nil),           // 0: latchkey.identity.v1.SignInFailed
 	(*RefreshTokenReused)(nil),     // 1: latchkey.identity.v1.RefreshTokenReused
-	(*PasswordResetRequested)(nil), // 2: latchkey.identity.v1.PasswordResetRequested
-	(*PasswordResetIssued)(nil),    // 3: latchkey.identity.v1.PasswordResetIssued
-	(*PasswordWasReset)(nil),       // 4: latchkey.identity.v1.PasswordWasReset
-	(*UserUnlocked)(nil),           // 5: latchkey.identity.v1.UserUnlocked
-	(*UserFactorRemoved)(nil),      // 6: latchkey.identity.v1.UserFactorRemoved
-	(*FactorAdded)(nil),            // 7: latchkey.identity.v1.FactorAdded
-	(*ImpersonationBegan)(nil),     // 8: latchkey.identity.v1.ImpersonationBegan
-	(*OutsideLinked)(nil),          // 9: latchkey.identity.v1.OutsideLinked
-	(*OutsideUnlinked)(nil),        // 10: latchkey.identity.v1.OutsideUnlinked
-	(*OutsideInvited)(nil),         // 11: latchkey.identity.v1.OutsideInvited
-	(Factor)(0),                    // 12: latchkey.identity.v1.Factor
-	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
+	(*PasskeyCloned)(nil),          // 2: latchkey.identity.v1.PasskeyCloned
+	(*PasswordResetRequested)(nil), // 3: latchkey.identity.v1.PasswordResetRequested
+	(*PasswordResetIssued)(nil),    // 4: latchkey.identity.v1.PasswordResetIssued
+	(*PasswordWasReset)(nil),       // 5: latchkey.identity.v1.PasswordWasReset
+	(*UserUnlocked)(nil),           // 6: latchkey.identity.v1.UserUnlocked
+	(*UserFactorRemoved)(nil),      // 7: latchkey.identity.v1.UserFactorRemoved
+	(*FactorAdded)(nil),            // 8: latchkey.identity.v1.FactorAdded
+	(*ImpersonationBegan)(nil),     // 9: latchkey.identity.v1.ImpersonationBegan
+	(*OutsideLinked)(nil),          // 10: latchkey.identity.v1.OutsideLinked
+	(*OutsideUnlinked)(nil),        // 11: latchkey.identity.v1.OutsideUnlinked
+	(*OutsideInvited)(nil),         // 12: latchkey.identity.v1.OutsideInvited
+	(Factor)(0),                    // 13: latchkey.identity.v1.Factor
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 }
 var file_latchkey_identity_v1_event_proto_depIdxs = []int32{
-	12, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
-	13, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
-	12, // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
-	12, // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
+	13, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
+	14, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
+	13, // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
+	13, // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
 	4,  // [4:4] is the sub-list for method output_type
 	4,  // [4:4] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
@@ -1037,7 +1131,7 @@ func file_latchkey_identity_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_event_proto_rawDesc), len(file_latchkey_identity_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
