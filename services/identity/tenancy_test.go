@@ -229,3 +229,28 @@ func TestUndeleteUser(t *testing.T) {
 	_, err = rpc.UndeleteUser(owner.ctx(), &pb.UndeleteUserRequest{Id: servertest.UUID(9)})
 	check(t, "undelete nobody", err, codes.NotFound, "RECORD_NOT_FOUND")
 }
+
+// SECURITY: a request id is unique within the organization that a call is made in: the same
+// one, and the same request, in another organization is another call.
+func TestRequestIDsOfTwoOrganizations(t *testing.T) {
+	owner := owned(t)
+	there := owner.found("Hill Homes")
+	req := &pb.CreateLabelRequest{RequestId: servertest.UUID(1), Label: &pb.Label{Kind: pb.LabelKind_LABEL_KIND_TAG, Name: "Urgent"}}
+	create := func(c *caller) *pb.Label {
+		t.Helper()
+		resp, err := pb.NewLabelServiceClient(c.conn).CreateLabel(c.ctx(), req)
+		mustNot(t, err)
+		return resp.GetLabel()
+	}
+	here, other := create(owner), create(there)
+	if here.GetId() == other.GetId() || here.GetOrganizationId() != owner.user.GetOrganizationId() || other.GetOrganizationId() != there.user.GetOrganizationId() {
+		t.Errorf("got %v and %v, want one in each organization", here, other)
+	}
+	now := owner.again()
+	owner, there = owner.in(now), there.in(now)
+	for who, want := range map[*caller]*pb.Label{owner: here, there: other, owner.signIn(here.GetOrganizationId()): here} {
+		if got := create(who); !proto.Equal(got, want) {
+			t.Errorf("a repeat: got %v, want the first answer %v", got, want)
+		}
+	}
+}

@@ -27,9 +27,9 @@ func (tx *Tx) today() int64 { return tx.now.Unix() / int64(day/time.Second) }
 // Do is Update for a method with a request and a response, the usual form of a
 // mutating handler. If the request has the fields:
 //
-//   - request_id: a repeat by the same caller gets the first answer, and f does not
-//     run. A different request under the same id is refused. Errors are not kept,
-//     and answers for at least 24 hours.
+//   - request_id: a repeat by the same caller, in the same organization if the call has one,
+//     gets the first answer, and f does not run. A different request under the same id is
+//     refused. Errors are not kept, and answers for at least 24 hours.
 //   - validate_only: f runs and its result is returned, but nothing is changed or
 //     kept, and the request_id is not looked at.
 func Do[R proto.Message](ctx context.Context, db *DB, req proto.Message, f func(*Tx) (R, error)) (R, error) {
@@ -72,7 +72,9 @@ func requestFields(m protoreflect.Message) (requestID string, validateOnly bool)
 //
 // SECURITY: answers are kept by caller and method, so that nobody gets another's
 // answer by knowing its request id. Those who have not signed in are one caller: an
-// answer to them must not hold what its request did not prove.
+// answer to them must not hold what its request did not prove. They are kept by
+// organization, be it the tenant or the origin's party, so that a call in another one
+// is another call.
 func once[R proto.Message](ctx context.Context, db *DB, o Origin, requestID string, req proto.Message, f func(*Tx) (R, error)) (R, error) {
 	var result R
 	request, err := encode(req)
@@ -110,8 +112,7 @@ func repeat[R proto.Message](kept *storepb.Answer, hash []byte) (R, error) {
 
 // answer returns the answer kept for the caller's request id, or nil.
 func (tx *Tx) answer(requestID string) *storepb.Answer {
-	today := bytes.Clone(tx.row(spaceAnswer, tx.today(), tx.origin.Caller, tx.origin.Method, requestID))
-	yesterday := bytes.Clone(tx.row(spaceAnswer, tx.today()-1, tx.origin.Caller, tx.origin.Method, requestID))
+	today, yesterday := tx.answerRow(tx.today(), requestID), tx.answerRow(tx.today()-1, requestID)
 	tx.fetch(today, yesterday)
 	kept := &storepb.Answer{}
 	if tx.load(today, kept) || tx.load(yesterday, kept) {
@@ -120,13 +121,20 @@ func (tx *Tx) answer(requestID string) *storepb.Answer {
 	return nil
 }
 
+// answerRow returns the key of the answer of a day to the caller's request id.
+func (tx *Tx) answerRow(day int64, requestID string) []byte {
+	return answerRow(tx.Tenant(), day, &storepb.JournalEntry{
+		Caller: tx.origin.Caller, Method: tx.origin.Method, RequestId: requestID, RequestParty: tx.origin.Party,
+	})
+}
+
 // keep writes the answer.
 func (tx *Tx) keep(requestID string, hash []byte, result proto.Message) error {
 	response, err := encode(result)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	tx.save(tx.row(spaceAnswer, tx.today(), tx.origin.Caller, tx.origin.Method, requestID), &storepb.Answer{
+	tx.save(tx.answerRow(tx.today(), requestID), &storepb.Answer{
 		RequestHash: hash, Response: response, CommitTime: timestamppb.New(tx.now),
 	})
 	return nil

@@ -91,6 +91,9 @@ func (tx *Tx) appendEntry(changes []*storepb.Change) {
 		Parties:      tx.partiesOf(),
 		PreviousHash: head.GetHash(),
 	}
+	if tx.requestID != "" {
+		e.RequestParty = tx.origin.Party
+	}
 	for i, ev := range tx.events {
 		e.Events = append(e.Events, &storepb.Event{Type: ev.GetType(), Hash: ev.GetHash()})
 		tx.save(tx.row(spaceEvent, e.GetRevision(), i), &storepb.EventRow{
@@ -180,6 +183,10 @@ func entryHash(e *storepb.JournalEntry) []byte {
 		for _, party := range parties {
 			h.string(party)
 		}
+	}
+	if party := e.GetRequestParty(); party != "" {
+		h.int(-2) // no length of a party
+		h.string(party)
 	}
 	return h.Sum(nil)
 }

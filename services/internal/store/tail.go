@@ -85,7 +85,7 @@ func withRows(ctx context.Context, p Pages, tenant string, row Pair, e *storepb.
 		}
 	}
 	if e.GetRequestId() != "" {
-		key := answerRow(tenant, e)
+		key := answerRow(tenant, dayOf(e), e)
 		if err := EachPage(ctx, p, key, append(bytes.Clone(key), 0), take); err != nil {
 			return nil, err
 		}
@@ -106,9 +106,18 @@ func withRows(ctx context.Context, p Pages, tenant string, row Pair, e *storepb.
 	return entry, nil
 }
 
-// answerRow returns the key of the answer that was committed with an entry.
-func answerRow(tenant string, e *storepb.JournalEntry) []byte {
-	return tenantRow(tenant, spaceAnswer, e.GetCommitTime().GetSeconds()/int64(day/time.Second), e.GetCaller(), e.GetMethod(), e.GetRequestId())
+// answerRow returns the key of the answer of a day that was committed with an entry.
+func answerRow(tenant string, day int64, e *storepb.JournalEntry) []byte {
+	key := Key{day, e.GetCaller(), e.GetMethod(), e.GetRequestId()}
+	if party := e.GetRequestParty(); party != "" {
+		key = append(key, party)
+	}
+	return tenantRow(tenant, spaceAnswer, key...)
+}
+
+// dayOf numbers the day of an entry.
+func dayOf(e *storepb.JournalEntry) int64 {
+	return e.GetCommitTime().GetSeconds() / int64(day/time.Second)
 }
 
 // ReadLoose gives take the rows of a tenant that belong to no entry: notes from an instant

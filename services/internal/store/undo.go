@@ -97,7 +97,7 @@ func (r *Replay) undoOne(ctx context.Context, tenant string, revision, base int6
 		writes = append(writes, Write{tenantRow(tenant, spaceEvent, revision, i), nil})
 	}
 	if e.GetRequestId() != "" {
-		writes = append(writes, Write{answerRow(tenant, e), nil})
+		writes = append(writes, Write{answerRow(tenant, dayOf(e), e), nil})
 	}
 	return r.write(ctx, tenant, writes...)
 }

@@ -76,7 +76,11 @@ func requestIDReused(t *test) {
 func requestIDsOfOthers(t *test) {
 	other := store.OriginOf(t.ctx)
 	other.Method = "latchkey.store.v1.SampleService/Other"
-	for _, ctx := range []context.Context{t.ctx, as("acme", "bob"), as("beta", "ann"), store.WithOrigin(t.ctx, other)} {
+	elsewhere := store.OriginOf(t.ctx)
+	elsewhere.Party = "beta"
+	for _, ctx := range []context.Context{
+		t.ctx, as("acme", "bob"), as("beta", "ann"), store.WithOrigin(t.ctx, other), store.WithOrigin(t.ctx, elsewhere),
+	} {
 		before := t.count(ctx)
 		if _, err := t.save(ctx, "r1", fmt.Sprint("n", before), false); err != nil {
 			t.Errorf("got error %v for %+v", err, store.OriginOf(ctx))

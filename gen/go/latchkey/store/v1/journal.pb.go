@@ -50,6 +50,9 @@ type JournalEntry struct {
 	Positions map[string]int64 `protobuf:"bytes,11,rep,name=positions,proto3" json:"positions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Where the tenant is no organization: those that the entry belongs to, in order.
 	Parties []string `protobuf:"bytes,12,rep,name=parties,proto3" json:"parties,omitempty"`
+	// Where the tenant is no organization and the request had a request_id: the organization of
+	// the caller, within which that is unique.
+	RequestParty string `protobuf:"bytes,13,opt,name=request_party,json=requestParty,proto3" json:"request_party,omitempty"`
 	// SHA-256 over everything else. It covers the hash of each value and payload
 	// and not the bytes, so that they can be erased and the chain still verifies.
 	Hash          []byte `protobuf:"bytes,10,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -162,6 +165,13 @@ func (x *JournalEntry) GetParties() []string {
 		return x.Parties
 	}
 	return nil
+}
+
+func (x *JournalEntry) GetRequestParty() string {
+	if x != nil {
+		return x.RequestParty
+	}
+	return ""
 }
 
 func (x *JournalEntry) GetHash() []byte {
@@ -846,7 +856,7 @@ var File_latchkey_store_v1_journal_proto protoreflect.FileDescriptor
 
 const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x1flatchkey/store/v1/journal.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x04\n" +
+	"\x1flatchkey/store/v1/journal.proto\x12\x11latchkey.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x04\n" +
 	"\fJournalEntry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vcommit_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -860,7 +870,8 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x06events\x18\b \x03(\v2\x18.latchkey.store.v1.EventR\x06events\x12#\n" +
 	"\rprevious_hash\x18\t \x01(\fR\fpreviousHash\x12L\n" +
 	"\tpositions\x18\v \x03(\v2..latchkey.store.v1.JournalEntry.PositionsEntryR\tpositions\x12\x18\n" +
-	"\aparties\x18\f \x03(\tR\aparties\x12\x12\n" +
+	"\aparties\x18\f \x03(\tR\aparties\x12#\n" +
+	"\rrequest_party\x18\r \x01(\tR\frequestParty\x12\x12\n" +
 	"\x04hash\x18\n" +
 	" \x01(\fR\x04hash\x1a<\n" +
 	"\x0ePositionsEntry\x12\x10\n" +
