@@ -55,7 +55,7 @@ func (c *caller) whom() identity.Whom {
 		Organization: c.user.GetOrganizationId(), User: c.user.GetId(), Session: c.session.GetId(), Key: c.keyID, BrandKey: c.brandKeyID,
 		Client: c.machine.GetId(), Redirect: c.machine.GetRedirectUris()[0], Challenge: challenge(), ClientSession: c.personSession,
 		Provider: c.outsideAccount.id(), Link: c.outsideAccount.linkID(),
-		Challenges: []string{c.challenge, c.stepUp, c.setup, c.alone.GetSecret()},
+		Challenges: append(c.begun.challenges(), c.challenge, c.stepUp, c.setup, c.alone.GetSecret()),
 	}
 }
 
@@ -148,7 +148,9 @@ func (c *caller) actedOn(name string, surface pb.Surface) *caller {
 	strong := c.add("strong-"+name, "OA")
 	strong.surface = surface
 	strong = strong.signIn(c.session.GetOrganizationId()).withApp().withPasskey(authenticator.New(origin))
+	strong = c.withForeign(strong, "strong-"+name).withAsking(u.machine)
 	u.strong = strong.withKey("Organization").withChallenges()
+	u = u.withJourneys(u.machine)
 	return u
 }
 

@@ -127,6 +127,9 @@ var ways = map[string]func(*caller) error{
 		}
 		return err
 	},
+	"sign in by a provider on a page":     (*caller).signInOnPage,
+	"come back from a provider to a page": (*caller).comeBackToPage,
+	answerAfter:                           func(c *caller) error { return c.strong.answerOnPage() },
 	"link an account of a provider": func(c *caller) error {
 		_, err := c.links().BeginOutsideLink(c.ctx(), &pb.BeginOutsideLinkRequest{ProviderId: c.outsideAccount.provider.GetId(), RedirectUri: appBack})
 		return err
@@ -270,6 +273,8 @@ var calls = map[string]func(owner, c *caller) error{
 			}
 		}
 		c.strong.signInAlone(c.strong.alone)
+		c.finish()
+		c.strong.finish()
 		// Confirming ends the session that asks for the third, or uses up its setup.
 		return nil
 	},
@@ -286,7 +291,8 @@ var calls = map[string]func(owner, c *caller) error{
 var wholeOrganization = []string{"organization unknown", "organization suspended", "organization closed", "brand closed"}
 
 // both are the calls that are made for the person with the second factor too.
-var both = []string{"membership ended", "user deactivated", "session ended", "password changed"}
+var both = []string{"membership ended", "user deactivated", "session ended", "password changed",
+	"provider deleted", "provider disabled", "address of another domain", "link removed"}
 
 // ofAccounts are the states that a service account comes into too, with its key and client.
 var ofAccounts = []string{"membership ended", "user deactivated", "key revoked", "key expired", "client deleted", "client not proven", "access token expired"}
@@ -319,9 +325,9 @@ var free = map[string][]string{
 	"key expired":             allBut("show an API key's token", "show a brand's API key", "exchange an API key", "show a service account's key"),
 	"key not proven":          allBut("exchange an API key"),
 	"actor shut out":          allBut("show an actor's token"),
-	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session"),
-	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session"),
-	"second factor not shown": allBut("sign in with a password", "sign in by a provider"),
+	"challenge answered":      allBut("answer a challenge", "sign in with a passkey", "step up a session", "come back from a provider to a page", answerAfter),
+	"factor removed":          allBut("answer a challenge", "sign in with a passkey", "step up a session", answerAfter),
+	"second factor not shown": allBut(append(slices.Clone(onPage), "sign in with a password", "sign in by a provider")...),
 	"calendar disconnected":   allBut("show a calendar's token"),
 	"second factor not shown in the session": allBut("connect a calendar", "change the password", "change a second factor", "confirm a second factor",
 		"make an API key", "act for another", "make an OAuth client", "hand out a code for a password", "take a factor from another", "close a brand",
@@ -329,16 +335,17 @@ var free = map[string][]string{
 	"nothing proven lately": allBut("change a second factor", "confirm a second factor", "make an API key", "act for another", "make an OAuth client",
 		"hand out a code for a password", "take a factor from another", "close a brand",
 		"configure an outside provider", "manage how others sign in", "link an account of a provider", "do what is sensitive elsewhere"),
-	"provider deleted":                 allBut("sign in by a provider"),
-	"provider disabled":                allBut("sign in by a provider"),
-	"provider of another organization": allBut("sign in by a provider"),
-	"link removed":                     allBut("sign in by a provider"),
-	"address of another domain":        allBut("sign in by a provider"),
+	"provider deleted":                 allBut(append(slices.Clone(onPage), "sign in by a provider", answerAfter)...),
+	"provider disabled":                allBut(append(slices.Clone(onPage), "sign in by a provider", answerAfter)...),
+	"provider of another organization": allBut(append(slices.Clone(onPage), "sign in by a provider", answerAfter)...),
+	"link removed":                     allBut(append(slices.Clone(onPage), "sign in by a provider", answerAfter)...),
+	"address of another domain":        allBut(append(slices.Clone(onPage), "sign in by a provider", answerAfter)...),
 	"proven by a provider alone":       allBut("change a second factor", "confirm a second factor", "link an account of a provider"),
 
 	"client deleted": allBut("prove an OAuth client", "issue a token to a client", "show the token of a client",
 		"issue a token to a service account's client", "show the token of a service account's client",
-		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person"),
+		"let a client in", "redeem a code", "renew tokens", "show a token of a client's person",
+		"sign in by a provider on a page", "come back from a provider to a page", answerAfter),
 	"client not proven": allBut("prove an OAuth client", "issue a token to a client", "issue a token to a service account's client",
 		"redeem a code", "renew tokens"),
 	"access token expired": allBut("show the token of a client", "show the token of a service account's client", "show a token of a client's person"),
@@ -354,7 +361,8 @@ var free = map[string][]string{
 	"user deactivated":       {"prove an OAuth client", "reset a password"},
 }
 
-var notBySession = []string{"sign in with a password", "show a password for a challenge", "answer a challenge",
+var notBySession = []string{"sign in by a provider on a page", "come back from a provider to a page", answerAfter,
+	"sign in with a password", "show a password for a challenge", "answer a challenge",
 	"sign in with a passkey", "sign in by a provider", "show an API key's token", "show a brand's API key", "show an actor's token", "show a calendar's token", "reset a password",
 	"show a service account's key", "issue a token to a service account's client", "show the token of a service account's client"}
 

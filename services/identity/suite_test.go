@@ -106,6 +106,7 @@ type caller struct {
 	keyID          string
 	brandKey       string   // token of an API key of the brand
 	outsideAccount *foreign // that signs the caller in
+	begun          *begun   // on pages, by that
 	invitee        string   // somebody without a password
 	acting         string   // token of a session that somebody else has in this name
 	// actorSession is what that was opened from, beneath somebody to act for.
