@@ -2,126 +2,21 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
-	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
+
+	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
 	"latchkey.dev/services/demo"
 )
-
-// s3 is a server that speaks as much of the protocol of Amazon S3 as the driver needs for
-// objects: to put one, whole or in parts, to look at it and to get it.
-type s3 struct {
-	*httptest.Server
-	mu      sync.Mutex
-	objects map[string][]byte
-	uploads map[string]map[int][]byte // parts by number
-	parts   int                       // that have come
-	// refuse is what happens to a part that comes; nil lets it in.
-	refuse func(w http.ResponseWriter, r *http.Request) bool
-}
-
-func newS3(t *testing.T) *s3 {
-	t.Helper()
-	b := &s3{objects: map[string][]byte{}, uploads: map[string]map[int][]byte{}}
-	b.Server = httptest.NewServer(b)
-	t.Cleanup(b.Close)
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-	} {
-		t.Setenv(name, value)
-	}
-	return b
-}
-
-// url names an object.
-func (b *s3) url(name string) string {
-	return "s3://backups/" + name + "?use_path_style=true&endpoint=" + b.URL
-}
-
-func (b *s3) has(name string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	_, ok := b.objects["/backups/"+name]
-	return ok
-}
-
-// ServeHTTP implements http.Handler.
-func (b *s3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return // the caller is gone
-	}
-	q, path := r.URL.Query(), r.URL.Path
-	if q.Has("partNumber") && b.refuse != nil && b.refuse(w, r) {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	object, there := b.objects[path]
-	switch id := q.Get("uploadId"); {
-	case (r.Method == http.MethodGet || r.Method == http.MethodHead) && !there:
-		refuseS3(w, http.StatusNotFound, "NoSuchKey")
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
-		w.Header().Set("ETag", `"1"`)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(object))
-	case r.Header.Get("If-None-Match") == "*" && there:
-		refuseS3(w, http.StatusPreconditionFailed, "PreconditionFailed")
-	case q.Has("uploads"):
-		id := strconv.Itoa(len(b.uploads) + 1)
-		b.uploads[id] = map[int][]byte{}
-		fmt.Fprintf(w, `<InitiateMultipartUploadResult><Bucket>backups</Bucket><Key>k</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>`, id)
-	case r.Method == http.MethodPut && id != "":
-		number, _ := strconv.Atoi(q.Get("partNumber")) // the driver's own
-		b.uploads[id][number] = body
-		b.parts++
-		w.Header().Set("ETag", `"1"`)
-	case r.Method == http.MethodPost && id != "":
-		b.complete(w, path, id, body)
-	case r.Method == http.MethodDelete && id != "":
-		delete(b.uploads, id)
-		w.WriteHeader(http.StatusNoContent)
-	case r.Method == http.MethodPut:
-		b.objects[path] = body
-		w.Header().Set("ETag", `"1"`)
-	default:
-		refuseS3(w, http.StatusNotImplemented, "NotImplemented")
-	}
-}
-
-// complete makes an object of the parts that the caller names.
-func (b *s3) complete(w http.ResponseWriter, path, id string, body []byte) {
-	var named struct {
-		Part []struct{ PartNumber int }
-	}
-	if err := xml.Unmarshal(body, &named); err != nil || len(named.Part) != len(b.uploads[id]) {
-		refuseS3(w, http.StatusBadRequest, "InvalidPart")
-		return
-	}
-	var object []byte
-	for _, p := range named.Part {
-		object = append(object, b.uploads[id][p.PartNumber]...)
-	}
-	delete(b.uploads, id)
-	b.objects[path] = object
-	fmt.Fprint(w, `<CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploadResult>`)
-}
-
-func refuseS3(w http.ResponseWriter, status int, code string) {
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `<Error><Code>%s</Code><Message>refused</Message></Error>`, code)
-}
 
 // addPhoto gives the company a photo that is larger than a part of an object.
 func (s *suite) addPhoto(c *demo.Company) {
@@ -137,36 +32,65 @@ func (s *suite) addPhoto(c *demo.Company) {
 	}
 }
 
-// TestBucket backs up into a bucket, and exports into it. A backup that is cut off in its
-// middle leaves no object.
+// TestBucket backs up into a bucket of each kind, and exports into it. A backup that is cut off
+// in its middle leaves no object. Photos are kept there, too.
 func TestBucket(t *testing.T) {
-	b := newS3(t)
 	s := one(t)
 	c := s.fill()
 	want := s.properties(c)
+	attachPhoto(t, s.conn("servicerequest"), c)
 	s.addPhoto(c)
+	for _, kind := range bucketKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			b := newObjectServer(t, kind)
+			cutBackups(t, s, b)
+			s.must("backup", "--with-blobs", b.url("whole"))
+			if b.parts < 2 || !b.has("whole") {
+				t.Fatalf("%d parts have come, and the backup is there: %v", b.parts, b.has("whole"))
+			}
+			if code, out := s.does("backup", b.url("whole")); code != 1 || !strings.Contains(out, "never overwritten") {
+				t.Errorf("a backup over another ends with %d and prints %s", code, out)
+			}
+			s.must("verify", "--quick", b.url("whole"))
+			s.must("export", "--with-blobs", c.Organization, b.url("company"))
 
-	b.refuse = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Query().Get("partNumber") != "2" {
-			return false
+			there := one(t, "LATCHKEY_BLOBS="+b.url("")+"&prefix=photos/")
+			there.claim()
+			there.must("import", "--brand=Tamarisk", "--blobs="+b.url("")+"&prefix=photos/", b.url("company"))
+			if !there.nobodyOrAll(c, want) {
+				t.Error("nobody can sign in after the import")
+			}
+			there.keepsPhotos(c, b)
+			restored := filepath.Join(t.TempDir(), "restored")
+			s.must("restore", b.url("whole"), "--store=bolt:"+restored)
+			s.must("verify", "--store=bolt:"+restored)
+		})
+	}
+}
+
+// cutBackups makes backups of which a part is refused, or that are killed over one.
+func cutBackups(t *testing.T, s *suite, b *objectServer) {
+	t.Helper()
+	b.refuse = func(w http.ResponseWriter, _ *http.Request, part int) bool {
+		if part == 2 {
+			b.kind.fail(w, http.StatusForbidden)
 		}
-		refuseS3(w, http.StatusForbidden, "AccessDenied")
-		return true
+		return part == 2
 	}
 	if code, out := s.does("backup", "--with-blobs", b.url("refused")); code != 1 || b.has("refused") {
 		t.Errorf("a backup of which a part is refused ends with %d, and is there: %v\n%s", code, b.has("refused"), out)
 	}
 	came := make(chan struct{}, 1)
-	b.refuse = func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Query().Get("partNumber") == "2" {
-			select {
-			case came <- struct{}{}:
-			default:
-			}
-			<-r.Context().Done() // until the caller is killed
-			return true
+	b.refuse = func(_ http.ResponseWriter, r *http.Request, part int) bool {
+		if part != 2 {
+			return false
 		}
-		return false
+		select {
+		case came <- struct{}{}:
+		default:
+		}
+		<-r.Context().Done() // until the caller is killed
+		return true
 	}
 	cmd := s.command("backup", "--with-blobs", b.url("killed"))
 	if err := cmd.Start(); err != nil {
@@ -181,29 +105,75 @@ func TestBucket(t *testing.T) {
 	if code, out := s.does("restore", b.url("killed"), "--store=bolt:"+filepath.Join(t.TempDir(), "none")); code != 1 {
 		t.Errorf("restoring it ends with %d and prints %s", code, out)
 	}
+	b.refuse, b.parts = nil, 0
+}
 
-	b.refuse = nil
-	s.must("backup", "--with-blobs", b.url("whole"))
-	if b.parts < 2 || !b.has("whole") {
-		t.Fatalf("%d parts have come, and the backup is there: %v", b.parts, b.has("whole"))
+// keepsPhotos wants a suite to show the photo that came with the company, to keep a new one
+// in the bucket, and nothing of an upload that was done before.
+func (s *suite) keepsPhotos(c *demo.Company, b *objectServer) {
+	s.t.Helper()
+	ctx := s.signIn(c.Person("OW").Email, c.Person("OW").Password, c.Organization)
+	client := servicerequestpb.NewAttachmentServiceClient(s)
+	var requests []*servicerequestpb.ServiceRequest
+	for view := range servicerequestpb.ServiceRequestView_name {
+		resp, err := servicerequestpb.NewServiceRequestServiceClient(s).ListServiceRequests(ctx, &servicerequestpb.ListServiceRequestsRequest{
+			View: servicerequestpb.ServiceRequestView(view),
+		})
+		if err == nil { // one is no view
+			requests = append(requests, resp.GetServiceRequests()...)
+		}
 	}
-	if code, out := s.does("backup", b.url("whole")); code != 1 || !strings.Contains(out, "never overwritten") {
-		t.Errorf("a backup over another ends with %d and prints %s", code, out)
+	if len(requests) == 0 {
+		s.t.Fatal("there are no requests")
 	}
-	s.must("verify", "--quick", b.url("whole"))
-	s.must("export", c.Organization, b.url("company"))
-	there := one(t)
-	there.claim()
-	there.must("import", "--brand=Tamarisk", b.url("company"))
-	if !there.nobodyOrAll(c, want) {
-		t.Error("nobody can sign in after the import")
+	shown := 0
+	for _, r := range requests {
+		all, err := client.ListAttachments(ctx, &servicerequestpb.ListAttachmentsRequest{ServiceRequestId: r.GetId()})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, a := range all.GetAttachments() {
+			shown++
+			s.shows(ctx, a.GetId())
+		}
 	}
-	restored := filepath.Join(t.TempDir(), "restored")
-	s.must("restore", b.url("whole"), "--store=bolt:"+restored)
-	s.stop()
-	s.folder = restored
-	s.again()
-	if got := s.properties(c); got != want {
-		t.Errorf("got properties %s\nwant %s", got, want)
+	if shown == 0 {
+		s.t.Error("the photo has not come along")
+	}
+	photo := &servicerequestpb.UploadAttachmentRequest{Part: &servicerequestpb.UploadAttachmentRequest_Metadata{
+		Metadata: &servicerequestpb.UploadMetadata{
+			RequestId: "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6c", ServiceRequestId: requests[0].GetId(), FileName: "hall.png",
+		},
+	}}
+	before := b.names("photos/servicerequest/" + c.Organization + "/")
+	for range 2 {
+		got, err := upload(ctx, s, photo)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.shows(ctx, got.(*servicerequestpb.UploadAttachmentResponse).GetAttachment().GetId())
+	}
+	now := b.names("photos/servicerequest/" + c.Organization + "/")
+	if len(before) < 2 || len(now) != len(before)+1 {
+		s.t.Errorf("a photo was uploaded, and again: the bucket had %q and has %q", before, now)
+	}
+	out := s.must("backup", "--with-blobs", "--blobs="+b.url("")+"&prefix=photos/", b.url("photos-too"))
+	if !strings.Contains(out, fmt.Sprintf(" %d blobs", len(now))) {
+		s.t.Errorf("the bucket has %d photos, and a backup of it prints %s", len(now), out)
+	}
+}
+
+// shows wants the file of an attachment to be the photo.
+func (s *suite) shows(ctx context.Context, id string) {
+	s.t.Helper()
+	stream, err := servicerequestpb.NewAttachmentServiceClient(s).DownloadAttachment(ctx, &servicerequestpb.DownloadAttachmentRequest{Id: id})
+	var got []byte
+	for err == nil {
+		var m *servicerequestpb.DownloadAttachmentResponse
+		m, err = stream.Recv()
+		got = append(got, m.GetChunk()...)
+	}
+	if !errors.Is(err, io.EOF) || !bytes.Equal(got, photo()) {
+		s.t.Errorf("attachment %s has %d bytes (%v), want the photo of %d", id, len(got), err, len(photo()))
 	}
 }

@@ -39,7 +39,28 @@ func (a *apart) watchLeaves(t *testing.T, tr *trial.Trial) (*watch, change) {
 		}
 	}
 	return w, change{what: "his override", registers: w.watched(professional.Token, "what he may").of(all...),
-		take: set(permissionspb.Effect_EFFECT_DENY), give: set(permissionspb.Effect_EFFECT_GRANT)}
+		before: set(permissionspb.Effect_EFFECT_GRANT), take: set(permissionspb.Effect_EFFECT_DENY), give: set(permissionspb.Effect_EFFECT_GRANT)}
+}
+
+// byBrandRole is the change of a role of the brand, by which alone he may void invoices, in
+// place of his override. It is made in each organization, by whichever replica of permissions
+// goes on with it.
+func (w *watch) byBrandRole(a *apart, c change) change {
+	w.t.Helper()
+	user := a.company.Person("SP").ID
+	bare := []string{"Web", "Invoices"}
+	role, group := w.makeBrandGroup(a, "Voids in every organization", append(slices.Clone(bare), "Invoices:Void"))
+	access := permissionspb.NewAccessServiceClient(a)
+	c.what = "what a role of the brand may"
+	c.before = func(ctx context.Context, requestID string) error {
+		_, err := access.SetUserGroup(ctx, &permissionspb.SetUserGroupRequest{RequestId: requestID, UserId: user, GroupId: group})
+		if err == nil {
+			_, err = access.ClearOverride(ctx, &permissionspb.ClearOverrideRequest{UserId: user, Key: "Invoices:Void"})
+		}
+		return err
+	}
+	c.take, c.give = setBrandKeys(a, role, bare...), setBrandKeys(a, role, append(slices.Clone(bare), "Invoices:Void")...)
+	return c
 }
 
 // testFreshness takes a permission away and gives it back, through whichever replica of
@@ -51,16 +72,20 @@ func (a *apart) testFreshness(t *testing.T) {
 	stop := w.callAlways()
 	defer stop()
 	victims := []*process{a.replicas["invoicing"][0], a.replicas["permissions"][0]}
+	ofBrand := w.byBrandRole(a, c)
 	for range trial.Times(1, 60) {
-		for _, p := range victims {
-			d := pick(w.random, a.disturbances(p))
-			before := w.now()
-			w.roundOver(a, d, c)
-			tr.Tried()
-			tr.Checked(2)
-			t.Logf("%s while %s was taken and given: %s", d.what, c.what, w.now()-before)
+		for _, c := range []change{c, ofBrand} {
+			w.must(w.insist(c.what, c.before))
+			for _, p := range victims {
+				d := pick(w.random, a.disturbances(p))
+				before := w.now()
+				w.roundOver(a, d, c)
+				tr.Tried()
+				tr.Checked(2)
+				t.Logf("%s while %s was taken and given: %s", d.what, c.what, w.now()-before)
+			}
+			slices.Reverse(victims)
 		}
-		slices.Reverse(victims)
 	}
 	stop()
 	w.verify()

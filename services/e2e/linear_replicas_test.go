@@ -40,6 +40,7 @@ func TestOverReplicas(t *testing.T) {
 	t.Run("order of calls", a.testOrder)
 	t.Run("a revoke while a replica is gone", a.testRevoke)
 	t.Run("freshness", a.testFreshness)
+	t.Run("a watch of the journal", a.testWatchJournal)
 	t.Run("freshness without leases", a.testWithoutLeases)
 	for _, name := range names {
 		if err := a.verify(name); err != nil {

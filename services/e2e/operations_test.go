@@ -142,10 +142,20 @@ func (s *suite) properties(c *demo.Company) string {
 
 // TestFollow has a continuous backup follow a suite, and starts another one from it.
 func TestFollow(t *testing.T) {
-	s := one(t)
+	t.Run("in the open", func(t *testing.T) { follows(t, one(t), nil, nil) })
+	t.Run("encrypted", func(t *testing.T) {
+		s, key := one(t), filepath.Join(t.TempDir(), "key")
+		recipient := strings.TrimSpace(s.must("keygen", key))
+		follows(t, s, []string{"--recipient=" + recipient}, []string{"--identity-file=" + key})
+	})
+}
+
+// follows has a backup written and read with further flags.
+func follows(t *testing.T, s *suite, writing, reading []string) {
+	t.Helper()
 	company := s.fill()
 	folder := filepath.Join(t.TempDir(), "continuous")
-	cmd := s.command("backup", "--follow", "--every=50ms", folder)
+	cmd := s.command(append([]string{"backup", "--follow", "--every=50ms", folder}, writing...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -185,9 +195,12 @@ func TestFollow(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatalf("backup --follow ends with %v and prints\n%s", err, &out)
 	}
-	s.must("verify", folder)
+	if code, _ := s.does("verify", folder); (code == 0) != (len(reading) == 0) {
+		t.Errorf("verifying it without a key ends with %d", code)
+	}
+	s.must(append([]string{"verify", folder}, reading...)...)
 	restored := filepath.Join(t.TempDir(), "restored")
-	s.must("restore", folder, "--store=bolt:"+restored)
+	s.must(append([]string{"restore", folder, "--store=bolt:" + restored}, reading...)...)
 	s.stop()
 	s.folder = restored
 	s.again()

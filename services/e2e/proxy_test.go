@@ -13,12 +13,23 @@ type proxy struct {
 	target   string
 	running  sync.WaitGroup
 
+	look func(direction int, b []byte) fate // at what passes; nil lets all pass, set before anything does
+
 	mu      sync.Mutex
 	refuses bool
 	held    [2]chan struct{} // by direction, closed while bytes pass
 	conns   map[net.Conn]struct{}
 	over    chan struct{} // closed when the test has ended
 }
+
+// fate is what becomes of bytes, and of the connection that they come over.
+type fate int
+
+const (
+	passes     fate = iota
+	passesLast      // and then the connection ends
+	isLost          // and the connection ends
+)
 
 // The directions in which bytes go.
 const (
@@ -96,7 +107,14 @@ func (p *proxy) carry(direction int, from, to net.Conn) {
 		if err != nil || !p.pass(direction) {
 			return
 		}
-		if _, err := to.Write(buffer[:n]); err != nil {
+		becomes := passes
+		if p.look != nil {
+			becomes = p.look(direction, buffer[:n])
+		}
+		if becomes == isLost {
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil || becomes == passesLast {
 			return
 		}
 	}

@@ -19,11 +19,17 @@ type change struct {
 	registers []*register
 	take      func(ctx context.Context, requestID string) error
 	give      func(ctx context.Context, requestID string) error
+	before    func(ctx context.Context, requestID string) error // what needs doing first, and takes nothing
 	after     func(ctx context.Context, requestID string) error // what needs doing before the next
+	needs     string                                            // a service that permissions asks in order to make it
 }
 
-// concerns tells whether a service can see the change; any if none is named.
+// concerns tells whether a service can see the change, and can be troubled while it is made;
+// any if none is named.
 func (c change) concerns(service string) bool {
+	if service == c.needs && service != "" {
+		return false
+	}
 	return service == "" || slices.ContainsFunc(c.registers, func(r *register) bool { return r.service == service })
 }
 
@@ -104,6 +110,9 @@ var nothing = trouble{name: "nothing", strike: func(*watch, string) {}, heal: fu
 // round takes something from the subject while there is trouble, and gives it back.
 func (w *watch) round(tr trouble, victim string, c change) {
 	w.t.Helper()
+	if c.before != nil {
+		w.must(w.insist(c.what, c.before))
+	}
 	w.wait(w.t, w.now(), c.registers, allowed)
 	if tr.meanwhile {
 		w.during(tr, victim, c.what, c.registers, false, c.take)

@@ -2,6 +2,7 @@
 package main
 
 import (
+	_ "latchkey.dev/services/internal/bucket" // URLs of buckets, for photos and videos
 	"latchkey.dev/services/internal/server"
 	"latchkey.dev/services/internal/store/postgres"
 	"latchkey.dev/services/servicerequest"

@@ -94,6 +94,29 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestPrograms wants those that run the service which keeps files, and no others, to reach
+// buckets: the drivers are large.
+func TestPrograms(t *testing.T) {
+	const module = "latchkey.dev/services/"
+	found := 0
+	for _, s := range sources(t) {
+		if !strings.HasPrefix(s.path, "cmd/") || s.test() {
+			continue
+		}
+		imports := func(path string) bool {
+			return slices.ContainsFunc(s.Imports, func(i *ast.ImportSpec) bool { return strings.Trim(i.Path.Value, `"`) == module+path })
+		}
+		if keeps := imports("servicerequest"); keeps != imports("internal/bucket") {
+			t.Errorf("%s runs the service that keeps files: %v, and imports internal/bucket: %v", s.path, keeps, !keeps)
+		} else if keeps {
+			found++
+		}
+	}
+	if found < 2 {
+		t.Errorf("%d programs keep files", found)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, s := range sources(t) {
 		switch name := strings.TrimSuffix(s.Name.Name, "_test"); name {

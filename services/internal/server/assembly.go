@@ -90,11 +90,20 @@ func (p *Process) openBlobs(ctx context.Context, part string) (*blob.Bucket, err
 	if u.Scheme == fileblob.Scheme {
 		return openFolder(filepath.Join(u.Path, part))
 	}
-	bucket, err := blob.OpenBucket(ctx, p.config.Blobs)
+	bucket, err := openBucket(ctx, p.config.Blobs)
 	if err != nil {
 		return nil, fmt.Errorf("--blobs %s: %w", strings.SplitN(p.config.Blobs, "?", 2)[0], err)
 	}
 	return blob.PrefixedBucket(bucket, part+"/"), nil
+}
+
+// openBucket opens a bucket by its URL, if this program knows its kind.
+func openBucket(ctx context.Context, url string) (*blob.Bucket, error) {
+	scheme, _, _ := strings.Cut(url, "://")
+	if known := blob.DefaultURLMux(); !known.ValidBucketScheme(scheme) {
+		return nil, fmt.Errorf("this program reaches nothing by URLs of %s://, only by those of %s://", scheme, strings.Join(known.BucketSchemes(), "://, "))
+	}
+	return blob.OpenBucket(ctx, url)
 }
 
 func openFolder(folder string) (*blob.Bucket, error) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"filippo.io/age"
 )
 
 // command is what the program does when its first argument names it, instead of running
@@ -44,6 +46,9 @@ type invocation struct {
 	out      io.Writer // what was asked for
 	errOut   io.Writer // everything else
 
+	recipients []age.Recipient // for whom what it writes is encrypted
+	identities []age.Identity  // with which it opens what it reads
+
 	said time.Time // when progress was told last
 }
 
@@ -54,7 +59,7 @@ func (e usageError) Error() string { return string(e) }
 
 // commands are all, in the order of the help.
 func commands() []command {
-	return []command{backupCommand(), restoreCommand(), verifyCommand(), copyCommand(), compactCommand(), exportCommand(), importCommand(), certsCommand(), helpCommand()}
+	return []command{backupCommand(), restoreCommand(), verifyCommand(), copyCommand(), compactCommand(), exportCommand(), importCommand(), keygenCommand(), certsCommand(), helpCommand()}
 }
 
 // runCommand runs the command that the first argument names, and returns the exit code.

@@ -21,9 +21,11 @@ import (
 func backupCommand() command {
 	return command{
 		name: "backup", operands: "FILE", summary: "write a backup of all services, also while they run",
-		about: `Writes everything that the services of this program keep into FILE, which must not exist yet: a path, the URL of an object in a bucket, for example s3://BUCKET/NAME, or - for standard output. The services may run meanwhile, and notice nothing: a store in files that a process has open is read through that process, which is found at --listen or --peers and knows the command by the service key.
+		about: `Writes everything that the services of this program keep into FILE, which must not exist yet: a path, the URL of an object in a bucket (s3://BUCKET/NAME, gs://BUCKET/NAME or azblob://CONTAINER/NAME), or - for standard output. The services may run meanwhile, and notice nothing: a store in files that a process has open is read through that process, which is found at --listen or --peers and knows the command by the service key.
 
-The backup is of one instant, the same in all services. Photos and videos are taken along only with --with-blobs. Whoever can read the file can read everything, so keep it as safe as the store. The service key is not in it.
+The backup is of one instant, the same in all services. Photos and videos are taken along only with --with-blobs. The service key is not in it.
+
+Whoever can read the file can read everything, so keep it as safe as the store, or encrypt it: with --recipient for who has a key that keygen made, or with --passphrase-file.
 
 With --follow, FILE is a folder: it gets a backup, and then every few seconds a segment with what was committed meanwhile, until the command is stopped. restore takes the folder.`,
 		shared: append([]string{"blobs"}, toStores...),
@@ -31,17 +33,26 @@ With --follow, FILE is a folder: it gets a backup, and then every few seconds a 
 			follow := f.Bool("follow", false, "go on with segments of what is committed from then on")
 			every := f.Duration("every", 2*time.Second, "`duration` between two segments")
 			withBlobs := f.Bool("with-blobs", false, "take photos and videos along, from --blobs")
-			return func(ctx context.Context, in *invocation) (report, error) {
+			recipients := encrypting(f)
+			return func(ctx context.Context, in *invocation) (_ report, err error) {
 				if len(in.operands) != 1 {
 					return nil, usageError("expected one FILE to write")
 				}
+				if in.recipients, err = recipients(); err != nil {
+					return nil, err
+				}
+				folder, isLocal := local(in.operands[0])
 				switch {
+				case *follow && (!isLocal || in.operands[0] == "-"):
+					return nil, usageError("--follow takes a folder")
 				case *follow && *withBlobs:
 					return nil, usageError("--follow takes no blobs along")
+				case *follow && in.byPassphrase():
+					return nil, usageError("--follow takes --recipient: a passphrase costs a second of a processor in each segment")
 				case *follow && *every <= 0:
 					return nil, usageError("--every: expected more than 0s")
 				case *follow:
-					return in.follow(ctx, in.operands[0], *every)
+					return in.follow(ctx, folder, *every)
 				}
 				return in.backup(ctx, in.operands[0], *withBlobs)
 			}
@@ -54,12 +65,20 @@ type taken struct {
 	File string    `json:"file"`
 	Cut  time.Time `json:"cut"`
 	backup.Counts
-	Seconds float64 `json:"seconds"`
+	Encrypted bool    `json:"encrypted"`
+	Seconds   float64 `json:"seconds"`
 }
 
 func (t *taken) String() string {
-	return fmt.Sprintf("backup of %s in %s: %d rows, %d journal entries on top, %d blobs, %s, in %.1f s",
-		t.Cut.UTC().Format(time.RFC3339Nano), t.File, t.Pairs, t.Entries, t.Blobs, size(t.Bytes), t.Seconds)
+	return fmt.Sprintf("backup of %s in %s: %d rows, %d journal entries on top, %d blobs, %s%s, in %.1f s",
+		t.Cut.UTC().Format(time.RFC3339Nano), t.File, t.Pairs, t.Entries, t.Blobs, size(t.Bytes), t.openness(), t.Seconds)
+}
+
+func (t *taken) openness() string {
+	if t.Encrypted {
+		return " before it was encrypted"
+	}
+	return ""
 }
 
 // size tells a number of bytes to a person.
@@ -97,7 +116,7 @@ func (in *invocation) backup(ctx context.Context, target string, withBlobs bool)
 	if err != nil {
 		return nil, err
 	}
-	r := &taken{target, t.Cut(), counts, time.Since(start).Seconds()}
+	r := &taken{target, t.Cut(), counts, len(in.recipients) > 0, time.Since(start).Seconds()}
 	if target == "-" {
 		in.note("%s", r)
 		return nil, nil
@@ -136,6 +155,7 @@ func closeBlobs(all map[string]*blob.Bucket) {
 // writeTo gives f what writes a new file, object or standard output, and lets it appear
 // only if f has succeeded.
 func (in *invocation) writeTo(ctx context.Context, target string, f func(io.Writer) error) error {
+	f = in.encrypted(f)
 	if target == "-" {
 		return f(in.out)
 	}
@@ -200,12 +220,12 @@ func object(ctx context.Context, text string) (*blob.Bucket, string, error) {
 		return nil, "", errors.New("the URL names no object in the bucket")
 	}
 	u.Path = ""
-	bucket, err := blob.OpenBucket(ctx, u.String())
+	bucket, err := openBucket(ctx, u.String())
 	return bucket, key, err
 }
 
-// objectPart is how much of an object is sent at once. A bucket takes 10,000 parts of one, and
-// each is in memory until it is there.
+// objectPart is how much of an object is sent at once. A bucket of S3 takes 10,000 parts of one,
+// and each is in memory until it is there.
 const objectPart = 32 << 20
 
 func writeObject(ctx context.Context, target string, f func(io.Writer) error) error {

@@ -24,15 +24,19 @@ func exportCommand() command {
 
 The organization's own history goes whole. The people are in a directory that organizations share, and of that only the records go, as they are at one revision; the summary says which. All services are cut at one instant, and the directory a moment later: suspend the organization first to have both the same.
 
-SECRETS: the file has the hashes of passwords and the open secrets of authenticator apps, unless --without-credentials is given. It is not encrypted, and only the caller may read it: keep it as safe as the store, or encrypt it on its way (- is standard output). Sessions, remembered devices and codes never go along; API keys and the secrets of OAuth clients only with --with-keys.`,
+SECRETS: the file has the hashes of passwords and the open secrets of authenticator apps, unless --without-credentials is given. Only the caller may read it: keep it as safe as the store, or encrypt it, with --recipient for who has a key that keygen made, or with --passphrase-file. Sessions, remembered devices and codes never go along; API keys and the secrets of OAuth clients only with --with-keys.`,
 		shared: append([]string{"blobs", "seal-key-file", "passkey-domain", "issuer"}, toStores...),
 		declare: func(f *flag.FlagSet) action {
 			withBlobs := f.Bool("with-blobs", false, "take photos and videos along, from --blobs")
 			withKeys := f.Bool("with-keys", false, "take along what API keys and OAuth clients are recognized by, so that they work there too")
+			recipients := encrypting(f)
 			withoutCredentials := f.Bool("without-credentials", false, "leave out passwords, authenticator apps, recovery codes and passkeys: people ask for a new password")
-			return func(ctx context.Context, in *invocation) (report, error) {
+			return func(ctx context.Context, in *invocation) (_ report, err error) {
 				if len(in.operands) != 2 {
 					return nil, usageError("expected the id of an ORGANIZATION, and one FILE to write")
+				}
+				if in.recipients, err = recipients(); err != nil {
+					return nil, err
 				}
 				kinds := map[store.Kind]bool{store.Keys: *withKeys, store.Credentials: !*withoutCredentials, store.Passkeys: !*withoutCredentials}
 				return in.export(ctx, in.operands[0], in.operands[1], kinds, *withBlobs)
@@ -57,8 +61,8 @@ func (e *exported) String() string {
 	for _, service := range slices.Sorted(maps.Keys(e.Shared)) {
 		at = append(at, fmt.Sprintf("directory of %s %d", service, e.Shared[service]))
 	}
-	return fmt.Sprintf("export of organization %s as of %s in %s: %d rows, %d journal entries on top, %d records of the directory, %d blobs, %s, in %.1f s\nat revisions: %s",
-		e.Organization, e.Cut.UTC().Format(time.RFC3339Nano), e.File, e.Pairs, e.Entries, e.Records, e.Blobs, size(e.Bytes), e.Seconds, strings.Join(at, ", "))
+	return fmt.Sprintf("export of organization %s as of %s in %s: %d rows, %d journal entries on top, %d records of the directory, %d blobs, %s%s, in %.1f s\nat revisions: %s",
+		e.Organization, e.Cut.UTC().Format(time.RFC3339Nano), e.File, e.Pairs, e.Entries, e.Records, e.Blobs, size(e.Bytes), e.openness(), e.Seconds, strings.Join(at, ", "))
 }
 
 func (in *invocation) export(ctx context.Context, organization, target string, kinds map[store.Kind]bool, withBlobs bool) (report, error) {
@@ -90,7 +94,7 @@ func (in *invocation) export(ctx context.Context, organization, target string, k
 	if err != nil {
 		return nil, err
 	}
-	r := &exported{Organization: organization, taken: taken{target, t.Cut(), counts, time.Since(start).Seconds()}}
+	r := &exported{Organization: organization, taken: taken{target, t.Cut(), counts, len(in.recipients) > 0, time.Since(start).Seconds()}}
 	r.Revisions, r.Shared = t.Revisions()
 	if target == "-" {
 		in.note("%s", r)

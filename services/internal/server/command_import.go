@@ -25,21 +25,25 @@ func importCommand() command {
 		name: "import", operands: "FILE", summary: "bring an exported organization into this suite",
 		about: `Brings an organization that export has written, from a path, a URL or - for standard input, into the suite of --store, and gives it to --brand. Everything is verified before anybody sees any of it. If it is interrupted, call it again with the same file: it goes on.
 
-It refuses if the organization is there already. What it left here when it was erased is replaced, which needs the services to be stopped.
+It refuses if the organization is there already, or if another call is bringing it at the moment. One that was killed is found dead after some seconds. What it left here when it was erased is replaced, which needs the services to be stopped.
 
 Somebody of the organization who is here already, under the same id, keeps the address and what he signs in with, and joins the organization. Where somebody else has an address that somebody of the organization has, it refuses and lists them: nobody is ever taken for another. --rename gives those who come another address.
 
-Passkeys come along if --passkey-domain is here what it was there.`,
+Passkeys come along if --passkey-domain is here what it was there. What export has encrypted is opened with --identity-file or --passphrase-file, and is nowhere on disk in the open.`,
 		shared: append([]string{"blobs", "seal-key-file", "passkey-domain", "issuer"}, toStores...),
 		declare: func(f *flag.FlagSet) action {
 			brand := f.String("brand", "", "id or name of the `brand` that is to have the organization")
 			renames := f.String("rename", "", "`file` with other addresses for people who come, one a line: the address there, a tab, the address here")
-			return func(ctx context.Context, in *invocation) (report, error) {
+			identities := decrypting(f)
+			return func(ctx context.Context, in *invocation) (_ report, err error) {
 				if len(in.operands) != 1 {
 					return nil, usageError("expected one FILE to read")
 				}
 				if *brand == "" {
 					return nil, usageError("expected --brand")
+				}
+				if in.identities, err = identities(); err != nil {
+					return nil, err
 				}
 				pairs, err := readRenames(*renames)
 				if err != nil {
@@ -105,9 +109,11 @@ func (i *imported) String() string {
 type importing struct {
 	in       *invocation
 	file     *os.File
+	again    func() io.Reader // the export from its beginning
 	exported *backup.Exported
 	stores   *stores
 	local    *importer // of the stores that this process has opened
+	alone    bool      // nobody else can have any of them open
 	begin    operatorpb.ImportBegin
 	done     imported
 }
@@ -132,7 +138,7 @@ func (in *invocation) importFrom(ctx context.Context, name, brand string, rename
 	h := im.exported.Header
 	im.done.Organization = h.GetTenant()
 	im.begin = operatorpb.ImportBegin{Organization: h.GetTenant(), Checksum: im.exported.Checksum, Brand: brand, Renames: renames}
-	if err := im.run(ctx); err != nil {
+	if err := im.claimed(ctx, im.run); err != nil {
 		return nil, err
 	}
 	im.done.Seconds = time.Since(start).Seconds()
@@ -142,7 +148,7 @@ func (in *invocation) importFrom(ctx context.Context, name, brand string, rename
 // openFile opens the export, and copies what cannot be read several times into a file of its
 // own. It reads all of it, so that nothing is done with one that is damaged.
 func (im *importing) openFile(ctx context.Context, name string) (remove func(), err error) {
-	from, err := im.in.readFrom(ctx, name)
+	from, err := im.in.source(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +159,9 @@ func (im *importing) openFile(ctx context.Context, name string) (remove func(), 
 	} else if im.file, err = os.CreateTemp("", "latchkey-import-*"); err == nil {
 		remove = func() { im.file.Close(); os.Remove(im.file.Name()) }
 		_, err = io.Copy(im.file, from)
+	}
+	if err == nil {
+		im.again, err = im.in.decryptedAt(name, im.file)
 	}
 	if err == nil {
 		im.exported, err = backup.EachChunk(ctx, im.again(), func(*storepb.BackupChunk) error { return nil })
@@ -178,11 +187,6 @@ func (im *importing) fits() error {
 	return nil
 }
 
-// again returns the export from its beginning.
-func (im *importing) again() io.Reader {
-	return io.NewSectionReader(im.file, 0, 1<<62)
-}
-
 // openLocal opens the stores that no other process has open. Those of a database are
 // open in others too, if there is a replica on a list.
 func (im *importing) openLocal(ctx context.Context) (closeAll func() error, err error) {
@@ -197,8 +201,11 @@ func (im *importing) openLocal(ctx context.Context) (closeAll func() error, err 
 		}
 		return errors.Join(errs...)
 	}
+	_, inDatabase := in.config.database()
+	im.alone = !inDatabase
 	for _, o := range im.stores.all {
 		if o.engine == nil {
+			im.alone = false
 			continue
 		}
 		engine := o.engine
@@ -276,7 +283,7 @@ func (im *importing) everywhere(ctx context.Context, step operatorpb.ImportStep)
 func (im *importing) step(ctx context.Context, service string, step operatorpb.ImportStep) (resp *operatorpb.ImportOrganizationResponse, err error) {
 	b := &operatorpb.ImportBegin{
 		Service: service, Step: step, Organization: im.begin.GetOrganization(), Checksum: im.begin.GetChecksum(),
-		Brand: im.begin.GetBrand(), Renames: im.begin.GetRenames(), Again: im.begin.GetAgain(),
+		Brand: im.begin.GetBrand(), Renames: im.begin.GetRenames(), Again: im.begin.GetAgain(), Claim: im.begin.GetClaim(),
 	}
 	var export io.Reader
 	if step != operatorpb.ImportStep_IMPORT_STEP_LIST && step != operatorpb.ImportStep_IMPORT_STEP_FINISH {

@@ -22,7 +22,7 @@ import (
 func restoreCommand() command {
 	return command{
 		name: "restore", operands: "FILE", summary: "put a backup where there is no data yet",
-		about: `Puts a backup, a path, a URL or - for standard input, or the folder of a continuous one, into --store, which must be a folder that does not exist yet or is empty, or a database without data of these services. A folder appears when all is restored, verified and on disk, and not before. In a database, data that is not restored whole is refused by the services, and replaced when restore is called again.
+		about: `Puts a backup, a path, a URL or - for standard input, or the folder of a continuous one, into --store, which must be a folder that does not exist yet or is empty, or a database without data of these services. A folder appears when all is restored, verified and on disk, and not before. In a database, data that is not restored whole is refused by the services, and replaced when restore is called again. What backup has encrypted is opened with --identity-file or --passphrase-file.
 
 With --at or --revision it goes back behind the end of the backup, as far as the journals in it do. Tenants that are not named by --revision go to --at, or to the end. Positions of services in each other's events follow.`,
 		shared: []string{"store", "blobs"},
@@ -31,9 +31,13 @@ With --at or --revision it goes back behind the end of the backup, as far as the
 			f.Func("at", "`instant` to restore, such as 2026-03-01T08:00:00Z; by default the end of the backup", o.setAt)
 			f.Func("revision", "`service/tenant=N`: revision of a tenant to restore; may be given several times", o.setRevision)
 			f.BoolVar(&o.withoutErased, "without-erased", false, "leave out records that were there at that point but have been erased for good since, instead of failing")
-			return func(ctx context.Context, in *invocation) (report, error) {
+			identities := decrypting(f)
+			return func(ctx context.Context, in *invocation) (_ report, err error) {
 				if len(in.operands) != 1 {
 					return nil, usageError("expected one FILE to read")
+				}
+				if in.identities, err = identities(); err != nil {
+					return nil, err
 				}
 				return in.restore(ctx, in.operands[0], &o)
 			}
@@ -126,8 +130,27 @@ func (c *Config) shownStore() string {
 	return c.Store
 }
 
-// readFrom opens a file, an object or standard input.
+// readFrom opens a file, an object or standard input, and what is encrypted in it.
 func (in *invocation) readFrom(ctx context.Context, name string) (io.ReadCloser, error) {
+	file, err := in.source(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := in.decrypted(name, file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return reading{plain, file}, nil
+}
+
+// reading reads what is in a file, and closes the file.
+type reading struct {
+	io.Reader
+	io.Closer
+}
+
+// source opens a file, an object or standard input as it is.
+func (in *invocation) source(ctx context.Context, name string) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(os.Stdin), nil
 	}

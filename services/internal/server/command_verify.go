@@ -24,13 +24,17 @@ func verifyCommand() command {
 		name: "verify", operands: "[FILE]", summary: "look for damage in the stores, or in a backup",
 		about: `Without FILE it checks everything in the stores: that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
 
-With FILE, a path, a URL or - for standard input, it checks a backup or an export: the checksums first, and then all of the above, for which it restores the file into a temporary folder. With --quick it checks the checksums alone.
+With FILE, a path, a URL or - for standard input, it checks a backup or an export: the checksums first, and then all of the above, for which it restores the file into a temporary folder. With --quick it checks the checksums alone. What is encrypted is opened with --identity-file or --passphrase-file.
 
 It prints each problem on standard error, and exits with 1 if there is one.`,
 		shared: toStores,
 		declare: func(f *flag.FlagSet) action {
 			quick := f.Bool("quick", false, "check only the checksums of a backup")
-			return func(ctx context.Context, in *invocation) (report, error) {
+			identities := decrypting(f)
+			return func(ctx context.Context, in *invocation) (_ report, err error) {
+				if in.identities, err = identities(); err != nil {
+					return nil, err
+				}
 				switch {
 				case len(in.operands) > 1:
 					return nil, usageError("expected one FILE at most")

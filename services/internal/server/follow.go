@@ -56,7 +56,7 @@ func (in *invocation) follow(ctx context.Context, folder string, every time.Dura
 	defer stop()
 	t := &backup.Taking{Stores: s.sources(), Now: time.Now, Progress: in.counting("read")}
 	name := time.Now().UTC().Format(baseName)
-	err = writeFile(filepath.Join(folder, name+baseSuffix), func(w io.Writer) error {
+	err = in.writeTo(ctx, filepath.Join(folder, name+baseSuffix), func(w io.Writer) error {
 		_, err := t.Take(ctx, w)
 		return err
 	})
@@ -74,7 +74,7 @@ func (in *invocation) follow(ctx context.Context, folder string, every time.Dura
 		case <-tick.C:
 		}
 		tenants := changed.take()
-		if err := f.segment(ctx, t, name, tenants); err != nil && ctx.Err() == nil {
+		if err := in.segment(ctx, t, f, name, tenants); err != nil && ctx.Err() == nil {
 			changed.give(tenants)
 			in.note("no segment now, trying again: %v", err)
 		}
@@ -96,16 +96,16 @@ func (in *invocation) followLast(ctx context.Context, t *backup.Taking, f *follo
 		}
 		all[o.service] = tenants
 	}
-	return f.segment(ctx, t, name, all)
+	return in.segment(ctx, t, f, name, all)
 }
 
 // segment writes a segment of the backup called name, if tenants have changed.
-func (f *followed) segment(ctx context.Context, t *backup.Taking, name string, changed map[string][]string) error {
+func (in *invocation) segment(ctx context.Context, t *backup.Taking, f *followed, name string, changed map[string][]string) error {
 	if len(changed) == 0 {
 		return nil
 	}
 	var counts backup.Counts
-	err := writeFile(filepath.Join(f.Folder, fmt.Sprintf(segmentForm, name, f.Segments+1)), func(w io.Writer) (err error) {
+	err := in.writeTo(ctx, filepath.Join(f.Folder, fmt.Sprintf(segmentForm, name, f.Segments+1)), func(w io.Writer) (err error) {
 		counts, err = t.TakeMore(ctx, w, changed)
 		return err
 	})
@@ -268,13 +268,14 @@ func chosen(folder string, at time.Time) (files []string, err error) {
 
 // lazy is a file that is opened when it is read, and closed at its end.
 type lazy struct {
-	name string
-	file *os.File
+	open func() (io.ReadCloser, error)
+	file io.ReadCloser
 }
 
 func (l *lazy) Read(b []byte) (n int, err error) {
 	if l.file == nil {
-		if l.file, err = os.Open(l.name); err != nil {
+		if l.file, err = l.open(); err != nil {
+			l.file = nil
 			return 0, err
 		}
 	}
@@ -291,7 +292,7 @@ func (in *invocation) readAll(ctx context.Context, name string, at time.Time) (f
 	if info, err := os.Stat(path); ok && name != "-" && err == nil && info.IsDir() {
 		names, err := chosen(path, at)
 		for _, name := range names {
-			files = append(files, &lazy{name: name})
+			files = append(files, &lazy{open: func() (io.ReadCloser, error) { return in.readFrom(ctx, name) }})
 		}
 		return files, func() error { return nil }, err
 	}

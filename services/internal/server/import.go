@@ -32,20 +32,33 @@ func (im *importer) do(ctx context.Context, b *operatorpb.ImportBegin, export io
 	if !ok {
 		return nil, fault.NotFound("store", b.GetService())
 	}
+	shared, _ := db.Schema().Tenancy()
 	switch b.GetStep() {
-	case operatorpb.ImportStep_IMPORT_STEP_CHECK, operatorpb.ImportStep_IMPORT_STEP_ADMIT:
-		return im.people(ctx, db, b, export)
 	case operatorpb.ImportStep_IMPORT_STEP_STAGE:
 		return im.stage(ctx, db, b, export, tell)
 	case operatorpb.ImportStep_IMPORT_STEP_LIST:
-		return &operatorpb.ImportOrganizationResponse{}, db.ListArrival(ctx, b.GetOrganization())
+		return &operatorpb.ImportOrganizationResponse{}, db.ListArrival(ctx, b.GetOrganization(), b.GetClaim())
+	case operatorpb.ImportStep_IMPORT_STEP_FINISH:
+		return &operatorpb.ImportOrganizationResponse{}, db.FinishArrival(ctx, b.GetOrganization(), b.GetClaim())
 	}
-	return &operatorpb.ImportOrganizationResponse{}, db.FinishArrival(ctx, b.GetOrganization())
+	if shared == "" {
+		return nil, fault.Invalid("begin.service", "must be the one that keeps the people")
+	}
+	switch b.GetStep() {
+	case operatorpb.ImportStep_IMPORT_STEP_CLAIM:
+		held, ok, err := db.ClaimArrival(ctx, b.GetOrganization(), store.Claim{Number: b.GetClaim(), Beat: b.GetBeat()})
+		return &operatorpb.ImportOrganizationResponse{Claim: held.Number, Beat: held.Beat, Claimed: ok}, err
+	case operatorpb.ImportStep_IMPORT_STEP_BEAT:
+		return &operatorpb.ImportOrganizationResponse{}, db.BeatArrival(ctx, b.GetOrganization(), b.GetClaim())
+	case operatorpb.ImportStep_IMPORT_STEP_RELEASE:
+		return &operatorpb.ImportOrganizationResponse{}, db.ReleaseArrival(ctx, b.GetOrganization(), b.GetClaim())
+	}
+	return im.people(ctx, db, b, export)
 }
 
 // stage puts the organization's own tenant into a store.
 func (im *importer) stage(ctx context.Context, db *store.DB, b *operatorpb.ImportBegin, export io.Reader, tell func(rows int64)) (*operatorpb.ImportOrganizationResponse, error) {
-	a, err := db.NewArrival(ctx, b.GetOrganization(), b.GetChecksum(), b.GetAgain(), im.replace)
+	a, err := db.NewArrival(ctx, b.GetOrganization(), b.GetClaim(), b.GetChecksum(), b.GetAgain(), im.replace)
 	if err != nil || a == nil {
 		return &operatorpb.ImportOrganizationResponse{}, err
 	}
@@ -67,9 +80,6 @@ func isOf(e *backup.Exported, b *operatorpb.ImportBegin) error {
 // people finds out what stands against taking in the organization and its people, or takes
 // them in.
 func (im *importer) people(ctx context.Context, db *store.DB, b *operatorpb.ImportBegin, export io.Reader) (*operatorpb.ImportOrganizationResponse, error) {
-	if shared, _ := db.Schema().Tenancy(); shared == "" {
-		return nil, fault.Invalid("begin.service", "must be the one that keeps the people")
-	}
 	e, records, err := backup.Records(ctx, export, b.GetService())
 	if err == nil {
 		err = isOf(e, b)
@@ -78,7 +88,7 @@ func (im *importer) people(ctx context.Context, db *store.DB, b *operatorpb.Impo
 		return nil, err
 	}
 	a := &store.Arriving{
-		Organization: b.GetOrganization(), Checksum: b.GetChecksum(), Brand: b.GetBrand(), Renames: b.GetRenames(),
+		Organization: b.GetOrganization(), Checksum: b.GetChecksum(), Claim: b.GetClaim(), Brand: b.GetBrand(), Renames: b.GetRenames(),
 		Seal: im.sealed, Records: records, Method: operatorpb.OperatorService_ImportOrganization_FullMethodName[1:],
 		Without: map[store.Kind]bool{store.Passkeys: e.Header.GetExport().GetPasskeyDomain() != im.passkeys},
 	}
@@ -177,7 +187,7 @@ const pieceBytes = 256 << 10
 func checkExport(ctx context.Context, export io.Reader, organization string, stores map[string]*store.DB, tell func(rows int64)) (*backup.Exported, error) {
 	arrivals := map[string]*store.Arrival{}
 	for service, db := range stores {
-		a, err := db.NewArrival(ctx, organization, nil, false, false)
+		a, err := db.NewArrival(ctx, organization, 0, nil, false, false)
 		if err != nil {
 			return nil, err
 		}
@@ -203,7 +213,7 @@ func checkExport(ctx context.Context, export io.Reader, organization string, sto
 				return nil, fmt.Errorf("the records of %s: %w", service, err)
 			}
 		}
-		if err := db.ListArrival(ctx, organization); err != nil {
+		if err := db.ListArrival(ctx, organization, 0); err != nil {
 			return nil, err
 		}
 	}

@@ -18,6 +18,8 @@ type Arriving struct {
 	Organization string
 	// Checksum names the export that it comes in.
 	Checksum []byte
+	// Claim is the number of the claim of who brings it.
+	Claim int64
 	// Brand is the id or the name of what shall own it.
 	Brand string
 	// Renames are addresses for people who come along, by those that they had.
@@ -167,7 +169,9 @@ func (db *DB) CheckArrival(ctx context.Context, a *Arriving) (problems []string,
 		noted, there := tx.arrival(a.Organization), tx.has(a.root)
 		again = bytes.Equal(noted.GetChecksum(), a.Checksum)
 		switch {
-		case there && noted == nil:
+		case noted.GetClaim() != a.Claim:
+			return errTakenOver
+		case there && len(noted.GetChecksum()) == 0:
 			problems = append(problems, "the organization is there already")
 		case there && !again:
 			problems = append(problems, "the import of another export of the organization was interrupted: repeat that one")
@@ -190,7 +194,12 @@ func (db *DB) CheckArrival(ctx context.Context, a *Arriving) (problems []string,
 		return problems[:min(len(problems), mostProblems)], again, err
 	}
 	return nil, again, db.update(ctx, o, func(tx *Tx) error {
-		tx.save(tx.row(spaceArrival, a.Organization), &storepb.Arrival{Checksum: a.Checksum})
+		noted := tx.arrival(a.Organization)
+		if noted.GetClaim() != a.Claim {
+			return errTakenOver
+		}
+		noted.Checksum = a.Checksum
+		tx.save(tx.row(spaceArrival, a.Organization), noted)
 		return nil
 	})
 }
@@ -206,13 +215,23 @@ func (a *Arriving) each(f func([]*storepb.BackupRecord) error) error {
 	return err
 }
 
-// arrival returns what was noted of the arrival of an organization, or nil.
+// arrival returns what was noted of the arrival of an organization.
 func (tx *Tx) arrival(organization string) *storepb.Arrival {
 	noted := &storepb.Arrival{}
-	if !tx.load(tx.row(spaceArrival, organization), noted) {
-		return nil
-	}
+	tx.load(tx.row(spaceArrival, organization), noted)
 	return noted
+}
+
+// own wants the arrival to have begun, and to be the caller's.
+func (a *Arriving) own(tx *Tx) (*storepb.Arrival, error) {
+	noted := tx.arrival(a.Organization)
+	switch {
+	case !bytes.Equal(noted.GetChecksum(), a.Checksum):
+		return nil, fault.Refused("the import of this export has not begun, or is done")
+	case noted.GetClaim() != a.Claim:
+		return nil, errTakenOver
+	}
+	return noted, nil
 }
 
 func (tx *Tx) has(r *storepb.BackupRecord) bool {
@@ -242,7 +261,7 @@ func (a *Arriving) takeIn(tx *Tx, records []*storepb.BackupRecord) (problems []s
 }
 
 // Admit takes an organization in for which CheckArrival has found nothing. It is shut
-// until all of it is here. When it is, the note of its arrival is gone. It can be called
+// until all of it is here. When it is, only the claim is noted of its arrival. It can be called
 // again after it was interrupted.
 func (db *DB) Admit(ctx context.Context, a *Arriving) (done Admitted, err error) {
 	if err := a.sort(db.schema); err != nil {
@@ -251,8 +270,8 @@ func (db *DB) Admit(ctx context.Context, a *Arriving) (done Admitted, err error)
 	o := a.origin(db.schema)
 	err = a.each(func(batch []*storepb.BackupRecord) error {
 		return db.update(ctx, o, func(tx *Tx) error {
-			if !bytes.Equal(tx.arrival(a.Organization).GetChecksum(), a.Checksum) {
-				return fault.Refused("the import of this export has not begun, or is done")
+			if _, err := a.own(tx); err != nil {
+				return err
 			}
 			problems, err := a.takeIn(tx, batch)
 			if err == nil && len(problems) > 0 {
@@ -273,10 +292,15 @@ func (db *DB) Admit(ctx context.Context, a *Arriving) (done Admitted, err error)
 		}
 	}
 	return done, db.update(ctx, o, func(tx *Tx) error {
-		if tx.arrival(a.Organization) == nil {
-			return fault.Refused("the import of this export is done")
+		noted, err := a.own(tx)
+		if err != nil {
+			return err
 		}
-		tx.del(tx.row(spaceArrival, a.Organization))
+		if noted.Checksum = nil; noted.GetClaim() == 0 {
+			tx.del(tx.row(spaceArrival, a.Organization))
+		} else {
+			tx.save(tx.row(spaceArrival, a.Organization), noted)
+		}
 		problem, err := db.schema.rootCollection().takeIn(tx, a.root.GetValue(), a, false)
 		if err == nil && problem != "" {
 			err = fault.Refused("%s", problem)

@@ -3,10 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-
-	"google.golang.org/protobuf/proto"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 	"latchkey.dev/services/internal/fault"
@@ -16,6 +13,7 @@ import (
 // no list until all of it is there, so nothing is done with it before.
 type Arrival struct {
 	db     *DB
+	engine claimed
 	tenant string
 	replay *Replay
 	rows   int64
@@ -23,63 +21,44 @@ type Arrival struct {
 
 // NewArrival begins, in place of what an earlier one has left that did not come to its end.
 // It returns nil if that one was complete, of the same export, and is to go on: again.
-// If there is another thing of the tenant, it replaces that or refuses.
-func (db *DB) NewArrival(ctx context.Context, tenant string, checksum []byte, again, replace bool) (*Arrival, error) {
-	pages := PagesOf(db.engine)
-	noted, err := readArrival(ctx, pages, tenant)
-	if err != nil {
-		return nil, err
-	}
+// If there is another thing of the tenant, it replaces that or refuses. From then on no
+// arrival with a lower claim writes here.
+func (db *DB) NewArrival(ctx context.Context, tenant string, claim int64, checksum []byte, again, replace bool) (*Arrival, error) {
 	lo, hi := OfTenant(tenant)
-	some, err := pages.Page(ctx, lo, hi)
-	switch {
-	case err != nil:
-		return nil, err
-	case again && noted.GetComplete() && bytes.Equal(noted.GetChecksum(), checksum):
-		return nil, nil
-	case noted == nil && len(some) > 0 && !replace:
-		return nil, fault.Refused("there is something of %s already: what it left when it was erased goes only while the services do not run", tenant)
-	}
-	a := &Arrival{db: db, tenant: tenant, replay: &Replay{engine: watched{db.engine, db}, Lost: map[Record][]byte{}, unseen: true}}
-	db.heads.forget(tenant)
-	mark, err := encode(&storepb.Arrival{Checksum: checksum})
+	some, err := PagesOf(db.engine).Page(ctx, lo, hi)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.replay.write(ctx, tenant, Write{registryKey(tenant), nil}, Write{arrivalKey(tenant), mark}); err != nil {
+	complete := false
+	err = db.system(ctx, func(s Snapshot) ([]Write, error) {
+		noted := &storepb.Arrival{}
+		if err := read(s, arrivalKey(tenant), noted); err != nil {
+			return nil, err
+		}
+		complete = again && noted.GetComplete() && bytes.Equal(noted.GetChecksum(), checksum)
+		switch {
+		case noted.GetClaim() > claim:
+			return nil, errTakenOver
+		case !complete && len(noted.GetChecksum()) == 0 && len(some) > 0 && !replace:
+			return nil, fault.Refused("there is something of %s already: what it left when it was erased goes only while the services do not run", tenant)
+		}
+		mark, err := encode(&storepb.Arrival{Checksum: checksum, Complete: complete, Claim: claim})
+		writes := []Write{{arrivalKey(tenant), mark}}
+		if !complete {
+			writes = append(writes, Write{registryKey(tenant), nil})
+		}
+		return writes, err
+	})
+	if err != nil || complete {
 		return nil, err
 	}
-	if err := a.replay.Flush(ctx); err != nil {
-		return nil, err
-	}
+	db.heads.forget(tenant)
+	engine := claimed{db.engine, db, tenant, claim}
+	a := &Arrival{db: db, engine: engine, tenant: tenant, replay: &Replay{engine: engine, Lost: map[Record][]byte{}, unseen: true}}
 	return a, a.Discard(ctx)
 }
 
-// watched is an engine of a DB that is told where an outcome is unknown.
-type watched struct {
-	Engine
-	db *DB
-}
-
-// Update implements Engine.
-func (w watched) Update(ctx context.Context, f func(Snapshot) ([]Write, error)) error {
-	err := w.Engine.Update(ctx, f)
-	if errors.Is(err, ErrUnknownOutcome) {
-		w.db.fatal.Do(func() { w.db.cfg.Fatal(err) })
-	}
-	return err
-}
-
 func arrivalKey(tenant string) []byte { return tenantRow(tenant, spaceArrival, tenant) }
-
-func readArrival(ctx context.Context, p Pages, tenant string) (*storepb.Arrival, error) {
-	row, err := getRow(ctx, p, arrivalKey(tenant))
-	if err != nil || row == nil {
-		return nil, err
-	}
-	noted := &storepb.Arrival{}
-	return noted, proto.Unmarshal(row, noted)
-}
 
 // Discard removes what was put so far.
 func (a *Arrival) Discard(ctx context.Context) error {
@@ -143,17 +122,17 @@ func (a *Arrival) Rows() int64 { return a.rows }
 
 // build builds an index.
 func (a *Arrival) build(ctx context.Context, ix declaredIndex) error {
-	return a.db.unseen(ctx, a.tenant, ix.source, ix.build)
+	return a.unseen(ctx, ix.source, ix.build)
 }
 
 // unseen is inBatches, of which nobody hears who listens to what changes.
-func (db *DB) unseen(ctx context.Context, tenant string, bounds func(*Tx) (lo, hi []byte), f func(*Tx, Pair) error) error {
+func (a *Arrival) unseen(ctx context.Context, bounds func(*Tx) (lo, hi []byte), f func(*Tx, Pair) error) error {
 	var next []byte
 	for {
 		var last []byte
 		n := 0
-		err := db.system(ctx, func(s Snapshot) ([]Write, error) {
-			tx := db.begin(ctx, s, Origin{Tenant: tenant})
+		err := a.engine.Update(WithOrigin(ctx, Origin{}), func(s Snapshot) ([]Write, error) {
+			tx := a.db.begin(ctx, s, Origin{Tenant: a.tenant})
 			tx.writable = true
 			var writes []Write
 			err := tx.run(func(tx *Tx) error {
@@ -184,24 +163,15 @@ func (db *DB) unseen(ctx context.Context, tenant string, bounds func(*Tx) (lo, h
 }
 
 // ListArrival lists a tenant that is complete. From then on it is one as others are.
-func (db *DB) ListArrival(ctx context.Context, tenant string) error {
-	err := watched{db.engine, db}.Update(WithOrigin(ctx, Origin{Tenant: tenant}), func(s Snapshot) ([]Write, error) {
-		row, err := s.Get(arrivalKey(tenant))
-		if err != nil {
-			return nil, err
-		}
-		if row == nil {
-			return nil, errors.New("nothing of the organization was put here")
-		}
+func (db *DB) ListArrival(ctx context.Context, tenant string, claim int64) error {
+	err := claimed{db.engine, db, tenant, claim}.Update(WithOrigin(ctx, Origin{Tenant: tenant}), func(s Snapshot) ([]Write, error) {
 		noted := &storepb.Arrival{}
-		if err := proto.Unmarshal(row, noted); err != nil {
+		if err := read(s, arrivalKey(tenant), noted); err != nil {
 			return nil, err
 		}
 		noted.Complete = true
-		if row, err = encode(noted); err != nil {
-			return nil, err
-		}
-		return []Write{{registryKey(tenant), present}, {arrivalKey(tenant), row}}, nil
+		row, err := encode(noted)
+		return []Write{{registryKey(tenant), present}, {arrivalKey(tenant), row}}, err
 	})
 	if err == nil {
 		db.changes.add(tenant)
@@ -209,9 +179,10 @@ func (db *DB) ListArrival(ctx context.Context, tenant string) error {
 	return err
 }
 
-// FinishArrival removes what was noted of an arrival.
-func (db *DB) FinishArrival(ctx context.Context, tenant string) error {
-	return db.system(ctx, func(Snapshot) ([]Write, error) {
-		return []Write{{arrivalKey(tenant), nil}}, nil
+// FinishArrival removes what was noted of an arrival, but for its claim.
+func (db *DB) FinishArrival(ctx context.Context, tenant string, claim int64) error {
+	return claimed{db.engine, db, tenant, claim}.Update(WithOrigin(ctx, Origin{}), func(Snapshot) ([]Write, error) {
+		row, err := encode(&storepb.Arrival{Claim: claim})
+		return []Write{{arrivalKey(tenant), row}}, err
 	})
 }

@@ -66,7 +66,7 @@
 //	p  position      source                               Position
 //	r  record        collection, id                       the record
 //	u  use           day, user, grant                     Use
-//	v  arrival       organization                         Arrival; only while it is imported
+//	v  arrival       organization                         Arrival; while it is imported, and its claim after
 //
 // Outside of all tenants, after the byte 0x01:
 //

@@ -13,7 +13,7 @@ const eraseBatch = 200
 
 // EraseTenant removes some of what there is of a tenant, and reports whether there may be
 // more: first the records, which the journal is told of as of any change, then the entries
-// of the journal with their events, then the answers, notes and uses of its calls. Others
+// of the journal with their events, then the answers, notes and uses of its calls, and the claim of its import. Others
 // may write meanwhile, and what they write goes too.
 //
 // What stays is that the tenant was there: the revision and the hash with which its
@@ -74,7 +74,7 @@ func (db *DB) eraseJournal(ctx context.Context, tenant string) (more bool, err e
 func (db *DB) eraseCalls(ctx context.Context, tenant string) (more bool, err error) {
 	err = db.update(ctx, Origin{Tenant: tenant}, func(tx *Tx) error {
 		n := 0
-		for _, space := range []byte{spaceAnswer, spaceNote, spaceUse} {
+		for _, space := range []byte{spaceAnswer, spaceNote, spaceUse, spaceArrival} {
 			lo, hi := tx.rows(space)
 			for p := range tx.scan(lo, hi, false) {
 				if n == eraseBatch {

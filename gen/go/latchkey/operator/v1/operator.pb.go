@@ -44,6 +44,13 @@ const (
 	ImportStep_IMPORT_STEP_ADMIT ImportStep = 4
 	// Removes what was noted of the import.
 	ImportStep_IMPORT_STEP_FINISH ImportStep = 5
+	// Of the store with the people, and before all others: makes the import this call's, if no
+	// other call is at work on it, or the one that was is taken for dead.
+	ImportStep_IMPORT_STEP_CLAIM ImportStep = 6
+	// Of the store with the people: says that this call is still at work.
+	ImportStep_IMPORT_STEP_BEAT ImportStep = 7
+	// Of the store with the people: gives the import up, done or not.
+	ImportStep_IMPORT_STEP_RELEASE ImportStep = 8
 )
 
 // Enum value maps for ImportStep.
@@ -55,6 +62,9 @@ var (
 		3: "IMPORT_STEP_LIST",
 		4: "IMPORT_STEP_ADMIT",
 		5: "IMPORT_STEP_FINISH",
+		6: "IMPORT_STEP_CLAIM",
+		7: "IMPORT_STEP_BEAT",
+		8: "IMPORT_STEP_RELEASE",
 	}
 	ImportStep_value = map[string]int32{
 		"IMPORT_STEP_UNSPECIFIED": 0,
@@ -63,6 +73,9 @@ var (
 		"IMPORT_STEP_LIST":        3,
 		"IMPORT_STEP_ADMIT":       4,
 		"IMPORT_STEP_FINISH":      5,
+		"IMPORT_STEP_CLAIM":       6,
+		"IMPORT_STEP_BEAT":        7,
+		"IMPORT_STEP_RELEASE":     8,
 	}
 )
 
@@ -196,7 +209,12 @@ type ImportBegin struct {
 	// Other addresses for people of the export, by those that they have there, in lower case.
 	Renames map[string]string `protobuf:"bytes,6,rep,name=renames,proto3" json:"renames,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether the import was begun before, so that what is complete can stay.
-	Again         bool `protobuf:"varint,7,opt,name=again,proto3" json:"again,omitempty"`
+	Again bool `protobuf:"varint,7,opt,name=again,proto3" json:"again,omitempty"`
+	// What IMPORT_STEP_CLAIM has answered; with that step, the claim of a call that is taken for
+	// dead, 0 for none.
+	Claim int64 `protobuf:"varint,8,opt,name=claim,proto3" json:"claim,omitempty"`
+	// With IMPORT_STEP_CLAIM: the last beat of the call that is taken for dead.
+	Beat          int64 `protobuf:"varint,9,opt,name=beat,proto3" json:"beat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +298,20 @@ func (x *ImportBegin) GetAgain() bool {
 	return false
 }
 
+func (x *ImportBegin) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *ImportBegin) GetBeat() int64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
 // Response of OperatorService.ImportOrganization.
 type ImportOrganizationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -295,8 +327,14 @@ type ImportOrganizationResponse struct {
 	NewPeople int64 `protobuf:"varint,5,opt,name=new_people,json=newPeople,proto3" json:"new_people,omitempty"`
 	// Passkeys that were left out, since they are for another domain.
 	PasskeysLeftOut int64 `protobuf:"varint,6,opt,name=passkeys_left_out,json=passkeysLeftOut,proto3" json:"passkeys_left_out,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// After IMPORT_STEP_CLAIM: whose the import is, the caller's own claim if it was claimed.
+	Claim int64 `protobuf:"varint,7,opt,name=claim,proto3" json:"claim,omitempty"`
+	// After IMPORT_STEP_CLAIM: the last beat of that call.
+	Beat int64 `protobuf:"varint,8,opt,name=beat,proto3" json:"beat,omitempty"`
+	// After IMPORT_STEP_CLAIM: whether the import is the caller's.
+	Claimed       bool `protobuf:"varint,9,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ImportOrganizationResponse) Reset() {
@@ -369,6 +407,27 @@ func (x *ImportOrganizationResponse) GetPasskeysLeftOut() int64 {
 		return x.PasskeysLeftOut
 	}
 	return 0
+}
+
+func (x *ImportOrganizationResponse) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *ImportOrganizationResponse) GetBeat() int64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+func (x *ImportOrganizationResponse) GetClaimed() bool {
+	if x != nil {
+		return x.Claimed
+	}
+	return false
 }
 
 // Request of OperatorService.ReadPairs.
@@ -929,7 +988,7 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\x19ImportOrganizationRequest\x129\n" +
 	"\x05begin\x18\x01 \x01(\v2!.latchkey.operator.v1.ImportBeginH\x00R\x05begin\x12!\n" +
 	"\x05piece\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@H\x00R\x05pieceB\r\n" +
-	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x90\x03\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"\xcc\x03\n" +
 	"\vImportBegin\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12@\n" +
 	"\x04step\x18\x02 \x01(\x0e2 .latchkey.operator.v1.ImportStepB\n" +
@@ -939,10 +998,12 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\x05brand\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05brand\x12T\n" +
 	"\arenames\x18\x06 \x03(\v2..latchkey.operator.v1.ImportBegin.RenamesEntryB\n" +
 	"\xbaH\a\x9a\x01\x04\x10\xa0\x8d\x06R\arenames\x12\x14\n" +
-	"\x05again\x18\a \x01(\bR\x05again\x1a:\n" +
+	"\x05again\x18\a \x01(\bR\x05again\x12\x1d\n" +
+	"\x05claim\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05claim\x12\x1b\n" +
+	"\x04beat\x18\t \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x04beat\x1a:\n" +
 	"\fRenamesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x02\n" +
 	"\x1aImportOrganizationResponse\x12\x1a\n" +
 	"\bproblems\x18\x01 \x03(\tR\bproblems\x12\x14\n" +
 	"\x05again\x18\x02 \x01(\bR\x05again\x12\x12\n" +
@@ -950,7 +1011,10 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\fknown_people\x18\x04 \x01(\x03R\vknownPeople\x12\x1d\n" +
 	"\n" +
 	"new_people\x18\x05 \x01(\x03R\tnewPeople\x12*\n" +
-	"\x11passkeys_left_out\x18\x06 \x01(\x03R\x0fpasskeysLeftOut\"u\n" +
+	"\x11passkeys_left_out\x18\x06 \x01(\x03R\x0fpasskeysLeftOut\x12\x14\n" +
+	"\x05claim\x18\a \x01(\x03R\x05claim\x12\x12\n" +
+	"\x04beat\x18\b \x01(\x03R\x04beat\x12\x18\n" +
+	"\aclaimed\x18\t \x01(\bR\aclaimed\"u\n" +
 	"\x10ReadPairsRequest\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12\x1f\n" +
 	"\x05start\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\x05start\x12\x1b\n" +
@@ -981,7 +1045,7 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\x12 \n" +
 	"\x06tenant\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06tenant\")\n" +
 	"\x13EraseTenantResponse\x12\x12\n" +
-	"\x04more\x18\x01 \x01(\bR\x04more*\x9c\x01\n" +
+	"\x04more\x18\x01 \x01(\bR\x04more*\xe2\x01\n" +
 	"\n" +
 	"ImportStep\x12\x1b\n" +
 	"\x17IMPORT_STEP_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -989,7 +1053,10 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\x11IMPORT_STEP_STAGE\x10\x02\x12\x14\n" +
 	"\x10IMPORT_STEP_LIST\x10\x03\x12\x15\n" +
 	"\x11IMPORT_STEP_ADMIT\x10\x04\x12\x16\n" +
-	"\x12IMPORT_STEP_FINISH\x10\x052\xb7\x05\n" +
+	"\x12IMPORT_STEP_FINISH\x10\x05\x12\x15\n" +
+	"\x11IMPORT_STEP_CLAIM\x10\x06\x12\x14\n" +
+	"\x10IMPORT_STEP_BEAT\x10\a\x12\x17\n" +
+	"\x13IMPORT_STEP_RELEASE\x10\b2\xb7\x05\n" +
 	"\x0fOperatorService\x12d\n" +
 	"\tReadPairs\x12&.latchkey.operator.v1.ReadPairsRequest\x1a'.latchkey.operator.v1.ReadPairsResponse\"\x06\x8a\xb5\x18\x02(\x01\x12o\n" +
 	"\fWatchTenants\x12).latchkey.operator.v1.WatchTenantsRequest\x1a*.latchkey.operator.v1.WatchTenantsResponse\"\x06\x8a\xb5\x18\x02(\x010\x01\x12l\n" +

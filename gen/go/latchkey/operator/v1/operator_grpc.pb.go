@@ -69,9 +69,12 @@ type OperatorServiceClient interface {
 	// Does one step of the import of an organization in one store. The first message says
 	// which; those after it have the export, piece by piece, as far as the step needs it.
 	// Each step can be done again, and nobody sees the organization before the last.
+	// One call of import at a time is at work on an organization: after IMPORT_STEP_CLAIM it says
+	// with IMPORT_STEP_BEAT that it lives, and who finds it dead takes the import over.
 	// Fails with NOT_FOUND if this process does not keep the service's store,
 	// INVALID_ARGUMENT if the export is damaged or of another organization, and
-	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
+	// FAILED_PRECONDITION if the organization, or a part of it, is there already, or another call
+	// of import has taken it over.
 	// Example: {"begin": {"service": "invoicing", "step": "IMPORT_STEP_FINISH", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "checksum": "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="}}
 	ImportOrganization(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportOrganizationRequest, ImportOrganizationResponse], error)
 }
@@ -214,9 +217,12 @@ type OperatorServiceServer interface {
 	// Does one step of the import of an organization in one store. The first message says
 	// which; those after it have the export, piece by piece, as far as the step needs it.
 	// Each step can be done again, and nobody sees the organization before the last.
+	// One call of import at a time is at work on an organization: after IMPORT_STEP_CLAIM it says
+	// with IMPORT_STEP_BEAT that it lives, and who finds it dead takes the import over.
 	// Fails with NOT_FOUND if this process does not keep the service's store,
 	// INVALID_ARGUMENT if the export is damaged or of another organization, and
-	// FAILED_PRECONDITION if the organization, or a part of it, is there already.
+	// FAILED_PRECONDITION if the organization, or a part of it, is there already, or another call
+	// of import has taken it over.
 	// Example: {"begin": {"service": "invoicing", "step": "IMPORT_STEP_FINISH", "organization": "0197a3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6b", "checksum": "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="}}
 	ImportOrganization(grpc.ClientStreamingServer[ImportOrganizationRequest, ImportOrganizationResponse]) error
 	mustEmbedUnimplementedOperatorServiceServer()

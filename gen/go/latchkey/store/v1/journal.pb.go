@@ -746,7 +746,12 @@ type Arrival struct {
 	// Checksum of the last chunk of the export that it is in.
 	Checksum []byte `protobuf:"bytes,1,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	// Whether its tenant is complete and listed; never so in a shared tenant.
-	Complete      bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	// Number of the call of import that brings it: higher than those of the calls before, which
+	// write no more. It stays when the organization is there; the checksum does not.
+	Claim int64 `protobuf:"varint,3,opt,name=claim,proto3" json:"claim,omitempty"`
+	// How often that call has said that it is at work, -1 once it gave the import up; only in a shared tenant.
+	Beat          int64 `protobuf:"varint,4,opt,name=beat,proto3" json:"beat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,6 +798,20 @@ func (x *Arrival) GetComplete() bool {
 		return x.Complete
 	}
 	return false
+}
+
+func (x *Arrival) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *Arrival) GetBeat() int64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
 }
 
 // Schema describes what a data file holds, so that a program can tell what it
@@ -927,10 +946,12 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x03Use\x12\x14\n" +
 	"\x05reads\x18\x01 \x01(\x03R\x05reads\x12\x18\n" +
 	"\achanges\x18\x02 \x01(\x03R\achanges\x12\x1c\n" +
-	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"A\n" +
+	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"k\n" +
 	"\aArrival\x12\x1a\n" +
 	"\bchecksum\x18\x01 \x01(\fR\bchecksum\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x9e\x01\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x14\n" +
+	"\x05claim\x18\x03 \x01(\x03R\x05claim\x12\x12\n" +
+	"\x04beat\x18\x04 \x01(\x03R\x04beat\"\x9e\x01\n" +
 	"\x06Schema\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12@\n" +
 	"\aindexes\x18\x02 \x03(\v2&.latchkey.store.v1.Schema.IndexesEntryR\aindexes\x1a:\n" +
