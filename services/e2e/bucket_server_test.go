@@ -72,7 +72,7 @@ var bucketKinds = []*bucketKind{
 	{
 		name: "azblob", serve: (*objectServer).serveAzure, fail: failAzure,
 		url: func(addr, name string) string {
-			return "azblob://" + theBucket + "/" + name + "?protocol=http&domain=" + addr
+			return "azblob://" + theBucket + "/" + name + "?protocol=http&localemu=true&domain=" + addr
 		},
 		env: func(string) map[string]string {
 			return map[string]string{"AZURE_STORAGE_ACCOUNT": "account", "AZURE_STORAGE_KEY": base64.StdEncoding.EncodeToString([]byte("secret"))}

@@ -71,14 +71,16 @@ func TestBucket(t *testing.T) {
 // cutBackups makes backups of which a part is refused, or that are killed over one.
 func cutBackups(t *testing.T, s *suite, b *objectServer) {
 	t.Helper()
+	refused := false
 	b.refuse = func(w http.ResponseWriter, _ *http.Request, part int) bool {
 		if part == 2 {
+			refused = true
 			b.kind.fail(w, http.StatusForbidden)
 		}
 		return part == 2
 	}
-	if code, out := s.does("backup", "--with-blobs", b.url("refused")); code != 1 || b.has("refused") {
-		t.Errorf("a backup of which a part is refused ends with %d, and is there: %v\n%s", code, b.has("refused"), out)
+	if code, out := s.does("backup", "--with-blobs", b.url("refused")); code != 1 || !refused || b.has("refused") {
+		t.Fatalf("a backup of which a part is refused (%v) ends with %d, and is there: %v\n%s", refused, code, b.has("refused"), out)
 	}
 	came := make(chan struct{}, 1)
 	b.refuse = func(_ http.ResponseWriter, r *http.Request, part int) bool {
