@@ -33,6 +33,7 @@ var unshown = map[string]string{
 	"identity/signing_key":         "a private key",
 	"identity/session_refresh":     "a hash of what renews a session",
 	"identity/session_use":         "when a session was used last, which the session shows",
+	"identity/place":               "where a user signs in from, which sessions show",
 	"identity/device":              "a hash of what a known device proves itself by",
 	"identity/oauth_client":        "may be of a brand, which is several organizations",
 	"identity/oauth_secret":        "hashes of what proves a client",

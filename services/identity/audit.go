@@ -149,6 +149,14 @@ func tellCloned(tx *store.Tx, found *cloned, from place) {
 	}
 }
 
+// tellFactorRemoved is tellFactorAdded for one that she has removed.
+func tellFactorRemoved(tx *store.Tx, user string, factor pb.Factor) {
+	for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
+		tx.Involve(u.GetOrganizationId())
+		tx.Emit(&pb.FactorRemoved{OrganizationId: u.GetOrganizationId(), UserId: user, Factor: factor})
+	}
+}
+
 // tellReuse tells the journal, with its end, why a session ends.
 func tellReuse(tx *store.Tx, who subject, from place) {
 	tx.Involve(who.organization)

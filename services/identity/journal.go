@@ -70,6 +70,10 @@ func showJournal(j *journal.Source) {
 	showEvent(j, (*pb.UserUnlocked).GetOrganizationId)
 	showEvent(j, (*pb.UserFactorRemoved).GetOrganizationId)
 	showEvent(j, (*pb.FactorAdded).GetOrganizationId)
+	showEvent(j, (*pb.FactorRemoved).GetOrganizationId)
+	showEvent(j, (*pb.PasswordChanged).GetOrganizationId)
+	showEvent(j, (*pb.NewDeviceUsed).GetOrganizationId)
+	showEvent(j, (*pb.UserAdded).GetOrganizationId)
 	showEvent(j, (*pb.ImpersonationBegan).GetOrganizationId)
 	journal.ShowSecret(j, credentials, pb.ProfileService_GetProfile_FullMethodName, ofCaller((*identitystorepb.Credential).GetUserId))
 }

@@ -19,10 +19,14 @@ var mailKinds = kindsOf(
 	mailOf(day, 5, (*letter).refreshReused),
 	mailOf(day, 5, (*letter).unlocked),
 	mailOf(day, 5, (*letter).factorAdded),
+	mailOf(day, 5, (*letter).factorRemoved),
 	mailOf(day, 5, (*letter).factorTaken),
+	mailOf(day, 5, (*letter).passwordChanged),
+	mailOf(day, 5, (*letter).newDevice),
 	mailOf(day, 5, (*letter).actBegan),
 	mailOf(day, 5, (*letter).linked),
 	mailOf(day, 5, (*letter).unlinked),
+	mailOf(invitationLife, 3, (*letter).added),
 	mailOf(invitationLife, 3, (*letter).invited),
 )
 
@@ -107,8 +111,43 @@ func (l *letter) unlocked(e *pb.UserUnlocked) (bool, error) {
 
 func (l *letter) factorAdded(e *pb.FactorAdded) (bool, error) {
 	l.subject = "You have another way to prove who you are"
-	l.say("For your account %s was set up, %s.", proof(e.GetFactor()), l.happened(e.GetOrganizationId()))
+	l.say("Your account has got another proof of who you are, %s: %s.", l.happened(e.GetOrganizationId()), proof(e.GetFactor()))
 	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) factorRemoved(e *pb.FactorRemoved) (bool, error) {
+	l.subject = "A way to prove who you are was removed"
+	l.say("What does not prove any more who you are was removed from your account, %s: %s.", l.happened(e.GetOrganizationId()), proof(e.GetFactor()))
+	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) passwordChanged(e *pb.PasswordChanged) (bool, error) {
+	l.subject = "Your password was changed"
+	l.say("Your password was changed by somebody who was signed in, %s.%s", l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	l.say("If it was not you, ask for a code for a new password now, and tell your administrator.")
+	return true, nil
+}
+
+func (l *letter) newDevice(e *pb.NewDeviceUsed) (bool, error) {
+	l.subject = "You have signed in with a new device"
+	l.say("Somebody has signed in to %s as you, with a device from which you have not done so before, %s.%s",
+		l.organization(e.GetOrganizationId()), l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	l.ifNotYou()
+	return true, nil
+}
+
+// added says nothing of a password: whether the person had one before is nothing that the
+// organization is to learn from what she shows it.
+func (l *letter) added(e *pb.UserAdded) (bool, error) {
+	if _, err := activeMember(l.tx, e.GetOrganizationId(), e.GetUserId()); err != nil {
+		return false, nil // not any more
+	}
+	l.subject = "You are invited to sign in"
+	l.say("%s has added you to its members, %s. You sign in with this address.", l.organization(e.GetOrganizationId()), l.happened(e.GetOrganizationId()))
+	l.lead("Sign in")
+	l.say("If you have no password, or do not know it, ask there for a code to set one. If you do not know who has added you, you need do nothing.")
 	return true, nil
 }
 

@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 )
@@ -32,7 +34,7 @@ func TestMailTellsOfAccounts(t *testing.T) {
 	owner.permit(owner, "User: Impersonation")
 	owner = owner.signIn("")
 	ada, bob := p.hire("ada", "US").withApp(), p.hire("bob", "US")
-	p.tells(ada.email, "You have another way to prove who you are", "an authenticator app was set up, on ", "If it was not you, set a new password now")
+	p.tells(ada.email, "You have another way to prove who you are", "Your account has got another proof of who you are, on ", ": an authenticator app.\n", "If it was not you, set a new password now")
 	owner.actFor(ada)
 	p.tells(ada.email, "Somebody acts in your name", "Olga Owner of Harbour Homes has begun to act in your name, on ", "It ends on ",
 		"The reason that was given: Ticket 4711\n", "written down with both names")
@@ -59,6 +61,82 @@ func TestMailTellsOfAccounts(t *testing.T) {
 	}
 }
 
+// invites waits for an invitation that has something to say.
+func (p *post) invites(who string, parts ...string) {
+	p.t.Helper()
+	for n := 1; ; n++ {
+		m := p.server.Wait(n, "You are invited to sign in")[n-1]
+		if m.To == who && strings.Contains(m.Text, parts[0]) {
+			for _, part := range parts {
+				if !strings.Contains(m.Text, part) {
+					p.t.Errorf("there is no %q in\n%s", part, m.Text)
+				}
+			}
+			return
+		}
+	}
+}
+
+// A person is told that an organization has added her, and of what she does herself.
+func TestMailTellsOfOnesOwn(t *testing.T) {
+	p := newPost(t)
+	ada := p.hire("ada", "US")
+	p.invites(ada.email, "Harbour Homes has added you to its members, on ", signInPage, "ask there for a code")
+	const changed = "nine owls in a tall tree"
+	_, err := ada.profiles().ChangePassword(ada.ctx(), &pb.ChangePasswordRequest{CurrentPassword: ada.password, NewPassword: changed})
+	mustNot(t, err)
+	ada.password = changed
+	p.tells(ada.email, "Your password was changed", "by somebody who was signed in, on ", "It came from the address 127.0.0.1", "ask for a code")
+	ada = ada.withApp()
+	_, err = ada.factors().DeleteTotp(ada.ctx(), &pb.DeleteTotpRequest{})
+	mustNot(t, err)
+	p.tells(ada.email, "A way to prove who you are was removed", ": an authenticator app.\n", "If it was not you")
+	_, err = pb.NewNotificationServiceClient(p.conn).UpdateNotificationDefaults(p.ctx(), &pb.UpdateNotificationDefaultsRequest{
+		NotificationDefaults: &pb.NotificationDefaults{Choices: []*pb.NotificationChoice{{Event: pb.NotificationEvent_NOTIFICATION_EVENT_USER_ADDED}}},
+	})
+	mustNot(t, err)
+	p.add("bob", "")
+	p.ask(ada.email)
+	p.server.Wait(1, resetSubject)
+	for _, m := range p.server.Taken() {
+		if m.To == "bob@example.com" {
+			t.Errorf("the organization invites by itself, but bob got\n%s", m.Text)
+		}
+	}
+}
+
+// A sign-in with a device that is not known is told: by another program, but not by a newer
+// one, and not with a device that is remembered.
+func TestMailTellsOfNewDevices(t *testing.T) {
+	const subject = "You have signed in with a new device"
+	p := newPost(t)
+	ada := p.hire("ada", "US")
+	by := func(program string, req *pb.CreateSessionRequest) *pb.CreateSessionResponse {
+		t.Helper()
+		conn, err := grpc.NewClient(p.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent(program))
+		mustNot(t, err)
+		defer conn.Close()
+		req.Email, req.Password, req.Surface = ada.email, ada.password, pb.Surface_SURFACE_WEB
+		resp, err := pb.NewSessionServiceClient(conn).CreateSession(t.Context(), req)
+		mustNot(t, err)
+		return resp
+	}
+	remembered := by("Browser/1.0", &pb.CreateSessionRequest{RememberDevice: true})
+	p.tells(ada.email, subject, "signed in to Harbour Homes as you", "It came from the address 127.0.0.1, by a program that calls itself \"Browser/")
+	by("Browser/1.1", &pb.CreateSessionRequest{})
+	by("Another/1.0", &pb.CreateSessionRequest{DeviceToken: remembered.GetDeviceToken()})
+	by("Third/1.0", &pb.CreateSessionRequest{})
+	by("Third/2.0", &pb.CreateSessionRequest{})
+	p.ask(ada.email)
+	p.server.Wait(1, resetSubject)
+	if all := p.server.Wait(2, subject); len(all) != 2 || !strings.Contains(all[1].Text, "Third/") {
+		t.Errorf("got %d messages, the last one\n%s", len(all), all[len(all)-1].Text)
+	}
+	if found := p.told("NewDeviceUsed"); len(found) != 2 || found[0]["user_id"] != ada.user.GetId() {
+		t.Errorf("the journal has %v", found)
+	}
+}
+
 // A person is told of outside providers: that somebody invites her, that an account there
 // signs her in, and that it does not any more.
 func TestMailTellsOfProviders(t *testing.T) {
@@ -71,7 +149,7 @@ func TestMailTellsOfProviders(t *testing.T) {
 	_, err := owner.links().InviteToOutsideProvider(owner.ctx(), &pb.InviteToOutsideProviderRequest{UserId: user, ProviderId: owner.outsideAccount.provider.GetId()})
 	mustNot(t, err)
 	name := owner.outsideAccount.provider.GetDisplayName()
-	p.tells("ada@example.com", "You are invited to sign in", "Harbour Homes invites you to sign in by "+name+", with the account", "You can do so until ", signInPage)
+	p.invites("ada@example.com", "Harbour Homes invites you to sign in by "+name+", with the account", "You can do so until ", signInPage)
 	owner.signInOutside(&pb.BeginOutsideSignInRequest{})
 	p.tells("ada@example.com", "You can sign in in another way", "Your account was linked with one at "+name)
 	list, err := owner.links().ListUserOutsideLinks(owner.ctx(), &pb.ListUserOutsideLinksRequest{UserId: user})

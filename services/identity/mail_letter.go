@@ -127,7 +127,7 @@ func plain(text string) string {
 			continue
 		}
 		b.WriteRune(r)
-		if followed := i+1 < len(runes) && runes[i+1] != ' '; followed && strings.ContainsRune(".:/@\u3002\uff0e\uff61", r) {
+		if i+1 < len(runes) && strings.ContainsRune(".:@\u3002\uff0e\uff61", r) && runes[i+1] != ' ' && !unicode.IsDigit(runes[i+1]) {
 			b.WriteByte(' ')
 		}
 	}

@@ -28,6 +28,13 @@ var notifiable = map[pb.NotificationEvent]string{
 	pb.NotificationEvent_NOTIFICATION_EVENT_FACTOR_ADDED:              "latchkey.identity.v1.FactorAdded",
 	pb.NotificationEvent_NOTIFICATION_EVENT_USER_FACTOR_REMOVED:       "latchkey.identity.v1.UserFactorRemoved",
 	pb.NotificationEvent_NOTIFICATION_EVENT_IMPERSONATION_BEGAN:       "latchkey.identity.v1.ImpersonationBegan",
+	pb.NotificationEvent_NOTIFICATION_EVENT_NEW_DEVICE_USED:           "latchkey.identity.v1.NewDeviceUsed",
+	pb.NotificationEvent_NOTIFICATION_EVENT_PASSWORD_CHANGED:          "latchkey.identity.v1.PasswordChanged",
+	pb.NotificationEvent_NOTIFICATION_EVENT_FACTOR_REMOVED:            "latchkey.identity.v1.FactorRemoved",
+	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_LINKED:            "latchkey.identity.v1.OutsideLinked",
+	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_UNLINKED:          "latchkey.identity.v1.OutsideUnlinked",
+	pb.NotificationEvent_NOTIFICATION_EVENT_USER_ADDED:                "latchkey.identity.v1.UserAdded",
+	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_INVITED:           "latchkey.identity.v1.OutsideInvited",
 	pb.NotificationEvent_NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED: "latchkey.servicerequest.v1.ServiceRequestCancelled",
 	pb.NotificationEvent_NOTIFICATION_EVENT_APPOINTMENT_FINISHED:      "latchkey.scheduling.v1.AppointmentFinished",
 }

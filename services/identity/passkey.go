@@ -205,6 +205,7 @@ func (s *service) DeletePasskey(ctx context.Context, req *pb.DeletePasskeyReques
 			return nil, err
 		}
 		deletePasskey(tx, p)
+		tellFactorRemoved(tx, caller.ID, factorPasskey)
 		return &pb.DeletePasskeyResponse{}, checkFactorsLeft(tx, caller.ID)
 	})
 }

@@ -99,6 +99,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	if err != nil {
 		return nil, err
 	}
+	from := placeOf(ctx)
 	var resp *pb.ChangePasswordResponse
 	change := func(ctx context.Context) (err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.ChangePasswordResponse, error) {
@@ -115,6 +116,10 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 			credential.PasswordTime = timestamppb.New(tx.Now())
 			resets.Delete(tx, caller.ID)
 			endSessions(tx, caller.ID, func(session *pb.Session) bool { return session.GetId() != caller.SessionID })
+			tx.Involve(caller.Organization)
+			tx.Emit(&pb.PasswordChanged{
+				OrganizationId: caller.Organization, UserId: caller.ID, Address: from.address, UserAgent: from.userAgent,
+			})
 			return &pb.ChangePasswordResponse{}, replacePassword(tx, credential, phc, isShort(req.GetNewPassword()))
 		})
 		return err

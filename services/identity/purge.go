@@ -35,6 +35,7 @@ func eraseUser(tx *store.Tx, u *pb.User) error {
 	tx.EraseHistory(users.Name(), key)
 	notificationChoices.Delete(tx, key)
 	tx.EraseHistory(notificationChoices.Name(), key)
+	forgetPlaces(tx, u.GetOrganizationId(), u.GetId())
 	if c, ok := calendarByUser.First(tx, u.GetOrganizationId(), u.GetId()); ok {
 		endCalendar(tx, u.GetOrganizationId(), u.GetId())
 		tx.EraseHistory(calendars.Name(), c.GetId())

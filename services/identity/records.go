@@ -96,6 +96,9 @@ var (
 		return store.Key{d.GetExpireTime().AsTime()}
 	})
 
+	places         = store.NewCollection("place", (*identitystorepb.Place).GetId).Stays("it is of sign-ins here")
+	placesByExpiry = places.Index("expiry", func(p *identitystorepb.Place) store.Key { return moment(p.GetExpireTime()) })
+
 	calendars = store.NewCollection("calendar_connection", (*pb.CalendarConnection).GetId).Party((*pb.CalendarConnection).GetOrganizationId).
 			Stays("its address is of this installation")
 	calendarByUser = calendars.Unique("user", func(c *pb.CalendarConnection) store.Key {
@@ -224,7 +227,7 @@ var (
 )
 
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
-	refreshes, sessionUses, sessionHours, calendars, devices, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
+	refreshes, sessionUses, sessionHours, calendars, devices, places, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
 	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
 	providers, providerSecrets, links, outsideInvitations,

@@ -98,6 +98,7 @@ func (s *service) RenewRecoveryCodes(ctx context.Context, req *pb.RenewRecoveryC
 			return nil, fault.Refused("set up a second factor first: recovery codes stand in for one")
 		}
 		kept = true
+		tellFactorAdded(tx, caller.ID, factorRecovery)
 		return &pb.RenewRecoveryCodesResponse{}, keepRecoveryCodes(tx, caller.ID, codes)
 	})
 	if err == nil && kept && !req.GetValidateOnly() {

@@ -204,6 +204,7 @@ func resetPassword(tx *store.Tx, who subject, phc, password string, from place) 
 	names := namesAround(tx, p, "")
 	for u := range usersByPerson.Scan(tx, usersByPerson.Range(who.user)) {
 		names = append(names, namesAround(tx, p, u.GetOrganizationId())[2:]...)
+		forgetPlaces(tx, u.GetOrganizationId(), who.user)
 		tx.Involve(u.GetOrganizationId())
 		tx.Emit(&pb.PasswordWasReset{
 			OrganizationId: u.GetOrganizationId(), UserId: who.user, Address: from.address, UserAgent: from.userAgent,

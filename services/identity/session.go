@@ -233,6 +233,9 @@ func (o *opening) open(tx *store.Tx, p proven) (*pb.Session, error) {
 			return nil, err
 		}
 	}
+	if err := tellNewDevice(tx, p, session); err != nil {
+		return nil, err
+	}
 	return session, o.keep(tx, session)
 }
 

@@ -222,6 +222,7 @@ func (s *service) DeleteTotp(ctx context.Context, req *pb.DeleteTotpRequest) (*p
 			return nil, fault.NotFound("totp", caller.ID)
 		}
 		totps.Delete(tx, caller.ID)
+		tellFactorRemoved(tx, caller.ID, factorTOTP)
 		return &pb.DeleteTotpResponse{}, checkFactorsLeft(tx, caller.ID)
 	})
 }

@@ -61,6 +61,7 @@ func (s *service) CreateUser(ctx context.Context, req *pb.CreateUserRequest) (*p
 		if err != nil {
 			return nil, err
 		}
+		tx.Emit(&pb.UserAdded{OrganizationId: organization, UserId: u.GetId()})
 		return &pb.CreateUserResponse{User: shown(ctx, u)}, nil
 	})
 }

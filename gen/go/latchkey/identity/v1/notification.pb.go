@@ -46,16 +46,30 @@ const (
 	NotificationEvent_NOTIFICATION_EVENT_PASSWORD_WAS_RESET NotificationEvent = 5
 	// UserUnlocked: an administrator lets wrong passwords and codes of the person be tried again.
 	NotificationEvent_NOTIFICATION_EVENT_USER_UNLOCKED NotificationEvent = 6
-	// FactorAdded: a second factor of the person was set up.
+	// FactorAdded: a second factor of the person was set up, or recovery codes were made.
 	NotificationEvent_NOTIFICATION_EVENT_FACTOR_ADDED NotificationEvent = 7
 	// UserFactorRemoved: an administrator took a second factor from the person.
 	NotificationEvent_NOTIFICATION_EVENT_USER_FACTOR_REMOVED NotificationEvent = 8
 	// ImpersonationBegan: somebody began to act in the person's name.
 	NotificationEvent_NOTIFICATION_EVENT_IMPERSONATION_BEGAN NotificationEvent = 9
+	// NewDeviceUsed: the person has signed in with a device that is not known.
+	NotificationEvent_NOTIFICATION_EVENT_NEW_DEVICE_USED NotificationEvent = 10
+	// PasswordChanged: the person has changed the password.
+	NotificationEvent_NOTIFICATION_EVENT_PASSWORD_CHANGED NotificationEvent = 11
+	// FactorRemoved: the person has removed a second factor.
+	NotificationEvent_NOTIFICATION_EVENT_FACTOR_REMOVED NotificationEvent = 12
+	// OutsideLinked: an account at an outside provider signs the person in.
+	NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_LINKED NotificationEvent = 13
+	// OutsideUnlinked: it does not any more.
+	NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_UNLINKED NotificationEvent = 14
 	// latchkey.servicerequest.v1.ServiceRequestCancelled.
 	NotificationEvent_NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED NotificationEvent = 100
 	// latchkey.scheduling.v1.AppointmentFinished.
 	NotificationEvent_NOTIFICATION_EVENT_APPOINTMENT_FINISHED NotificationEvent = 101
+	// UserAdded: an administrator has made the person a member.
+	NotificationEvent_NOTIFICATION_EVENT_USER_ADDED NotificationEvent = 102
+	// OutsideInvited: the person is invited to sign in by an outside provider.
+	NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_INVITED NotificationEvent = 103
 )
 
 // Enum value maps for NotificationEvent.
@@ -71,8 +85,15 @@ var (
 		7:   "NOTIFICATION_EVENT_FACTOR_ADDED",
 		8:   "NOTIFICATION_EVENT_USER_FACTOR_REMOVED",
 		9:   "NOTIFICATION_EVENT_IMPERSONATION_BEGAN",
+		10:  "NOTIFICATION_EVENT_NEW_DEVICE_USED",
+		11:  "NOTIFICATION_EVENT_PASSWORD_CHANGED",
+		12:  "NOTIFICATION_EVENT_FACTOR_REMOVED",
+		13:  "NOTIFICATION_EVENT_OUTSIDE_LINKED",
+		14:  "NOTIFICATION_EVENT_OUTSIDE_UNLINKED",
 		100: "NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED",
 		101: "NOTIFICATION_EVENT_APPOINTMENT_FINISHED",
+		102: "NOTIFICATION_EVENT_USER_ADDED",
+		103: "NOTIFICATION_EVENT_OUTSIDE_INVITED",
 	}
 	NotificationEvent_value = map[string]int32{
 		"NOTIFICATION_EVENT_UNSPECIFIED":               0,
@@ -85,8 +106,15 @@ var (
 		"NOTIFICATION_EVENT_FACTOR_ADDED":              7,
 		"NOTIFICATION_EVENT_USER_FACTOR_REMOVED":       8,
 		"NOTIFICATION_EVENT_IMPERSONATION_BEGAN":       9,
+		"NOTIFICATION_EVENT_NEW_DEVICE_USED":           10,
+		"NOTIFICATION_EVENT_PASSWORD_CHANGED":          11,
+		"NOTIFICATION_EVENT_FACTOR_REMOVED":            12,
+		"NOTIFICATION_EVENT_OUTSIDE_LINKED":            13,
+		"NOTIFICATION_EVENT_OUTSIDE_UNLINKED":          14,
 		"NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED": 100,
 		"NOTIFICATION_EVENT_APPOINTMENT_FINISHED":      101,
+		"NOTIFICATION_EVENT_USER_ADDED":                102,
+		"NOTIFICATION_EVENT_OUTSIDE_INVITED":           103,
 	}
 )
 
@@ -1199,7 +1227,7 @@ const file_latchkey_identity_v1_notification_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05email\x18\x02 \x01(\tR\x05email\x12!\n" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12E\n" +
-	"\bchannels\x18\x04 \x03(\x0e2).latchkey.identity.v1.NotificationChannelR\bchannels*\x97\x04\n" +
+	"\bchannels\x18\x04 \x03(\x0e2).latchkey.identity.v1.NotificationChannelR\bchannels*\xaa\x06\n" +
 	"\x11NotificationEvent\x12\"\n" +
 	"\x1eNOTIFICATION_EVENT_UNSPECIFIED\x10\x00\x12%\n" +
 	"!NOTIFICATION_EVENT_SIGN_IN_FAILED\x10\x01\x12+\n" +
@@ -1210,9 +1238,17 @@ const file_latchkey_identity_v1_notification_proto_rawDesc = "" +
 	" NOTIFICATION_EVENT_USER_UNLOCKED\x10\x06\x12#\n" +
 	"\x1fNOTIFICATION_EVENT_FACTOR_ADDED\x10\a\x12*\n" +
 	"&NOTIFICATION_EVENT_USER_FACTOR_REMOVED\x10\b\x12*\n" +
-	"&NOTIFICATION_EVENT_IMPERSONATION_BEGAN\x10\t\x120\n" +
+	"&NOTIFICATION_EVENT_IMPERSONATION_BEGAN\x10\t\x12&\n" +
+	"\"NOTIFICATION_EVENT_NEW_DEVICE_USED\x10\n" +
+	"\x12'\n" +
+	"#NOTIFICATION_EVENT_PASSWORD_CHANGED\x10\v\x12%\n" +
+	"!NOTIFICATION_EVENT_FACTOR_REMOVED\x10\f\x12%\n" +
+	"!NOTIFICATION_EVENT_OUTSIDE_LINKED\x10\r\x12'\n" +
+	"#NOTIFICATION_EVENT_OUTSIDE_UNLINKED\x10\x0e\x120\n" +
 	",NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED\x10d\x12+\n" +
-	"'NOTIFICATION_EVENT_APPOINTMENT_FINISHED\x10e*\x99\x01\n" +
+	"'NOTIFICATION_EVENT_APPOINTMENT_FINISHED\x10e\x12!\n" +
+	"\x1dNOTIFICATION_EVENT_USER_ADDED\x10f\x12&\n" +
+	"\"NOTIFICATION_EVENT_OUTSIDE_INVITED\x10g*\x99\x01\n" +
 	"\x13NotificationChannel\x12$\n" +
 	" NOTIFICATION_CHANNEL_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aNOTIFICATION_CHANNEL_EMAIL\x10\x01\x12\x1d\n" +

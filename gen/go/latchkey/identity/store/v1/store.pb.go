@@ -597,6 +597,71 @@ func (x *Device) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Place is where a user has signed in to an organization from.
+type Place struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization, "/", the user, "/", and SHA-256 in hexadecimal of the network and of what
+	// the program calls itself, without its numbers.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the user last signed in from there, by the day.
+	UseTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=use_time,json=useTime,proto3" json:"use_time,omitempty"`
+	// When it is forgotten: 180 days after use_time.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Place) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Place) GetUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UseTime
+	}
+	return nil
+}
+
+func (x *Place) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Totp is somebody's authenticator app.
 type Totp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -615,7 +680,7 @@ type Totp struct {
 
 func (x *Totp) Reset() {
 	*x = Totp{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +692,7 @@ func (x *Totp) String() string {
 func (*Totp) ProtoMessage() {}
 
 func (x *Totp) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[7]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +705,7 @@ func (x *Totp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totp.ProtoReflect.Descriptor instead.
 func (*Totp) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Totp) GetUserId() string {
@@ -687,7 +752,7 @@ type RecoveryCodes struct {
 
 func (x *RecoveryCodes) Reset() {
 	*x = RecoveryCodes{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +764,7 @@ func (x *RecoveryCodes) String() string {
 func (*RecoveryCodes) ProtoMessage() {}
 
 func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[8]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +777,7 @@ func (x *RecoveryCodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodes.ProtoReflect.Descriptor instead.
 func (*RecoveryCodes) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecoveryCodes) GetUserId() string {
@@ -782,7 +847,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +859,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[9]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +872,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Challenge) GetId() []byte {
@@ -959,7 +1024,7 @@ type PasskeyKey struct {
 
 func (x *PasskeyKey) Reset() {
 	*x = PasskeyKey{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1036,7 @@ func (x *PasskeyKey) String() string {
 func (*PasskeyKey) ProtoMessage() {}
 
 func (x *PasskeyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[10]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1049,7 @@ func (x *PasskeyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasskeyKey.ProtoReflect.Descriptor instead.
 func (*PasskeyKey) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PasskeyKey) GetId() string {
@@ -1049,7 +1114,7 @@ type SpentChallenge struct {
 
 func (x *SpentChallenge) Reset() {
 	*x = SpentChallenge{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1126,7 @@ func (x *SpentChallenge) String() string {
 func (*SpentChallenge) ProtoMessage() {}
 
 func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[11]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1139,7 @@ func (x *SpentChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpentChallenge.ProtoReflect.Descriptor instead.
 func (*SpentChallenge) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SpentChallenge) GetId() string {
@@ -1110,7 +1175,7 @@ type Failures struct {
 
 func (x *Failures) Reset() {
 	*x = Failures{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1187,7 @@ func (x *Failures) String() string {
 func (*Failures) ProtoMessage() {}
 
 func (x *Failures) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[12]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1200,7 @@ func (x *Failures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failures.ProtoReflect.Descriptor instead.
 func (*Failures) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Failures) GetId() string {
@@ -1193,7 +1258,7 @@ type PasswordReset struct {
 
 func (x *PasswordReset) Reset() {
 	*x = PasswordReset{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1270,7 @@ func (x *PasswordReset) String() string {
 func (*PasswordReset) ProtoMessage() {}
 
 func (x *PasswordReset) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[13]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1283,7 @@ func (x *PasswordReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordReset.ProtoReflect.Descriptor instead.
 func (*PasswordReset) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PasswordReset) GetUserId() string {
@@ -1269,7 +1334,7 @@ type Salt struct {
 
 func (x *Salt) Reset() {
 	*x = Salt{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1346,7 @@ func (x *Salt) String() string {
 func (*Salt) ProtoMessage() {}
 
 func (x *Salt) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[14]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1359,7 @@ func (x *Salt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Salt.ProtoReflect.Descriptor instead.
 func (*Salt) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Salt) GetId() string {
@@ -1325,7 +1390,7 @@ type ApiKeyUse struct {
 
 func (x *ApiKeyUse) Reset() {
 	*x = ApiKeyUse{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1402,7 @@ func (x *ApiKeyUse) String() string {
 func (*ApiKeyUse) ProtoMessage() {}
 
 func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[15]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1415,7 @@ func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
 func (*ApiKeyUse) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApiKeyUse) GetId() string {
@@ -1384,7 +1449,7 @@ type Seeding struct {
 
 func (x *Seeding) Reset() {
 	*x = Seeding{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1461,7 @@ func (x *Seeding) String() string {
 func (*Seeding) ProtoMessage() {}
 
 func (x *Seeding) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[16]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1474,7 @@ func (x *Seeding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seeding.ProtoReflect.Descriptor instead.
 func (*Seeding) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Seeding) GetOrganizationId() string {
@@ -1446,7 +1511,7 @@ type Reopening struct {
 
 func (x *Reopening) Reset() {
 	*x = Reopening{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1523,7 @@ func (x *Reopening) String() string {
 func (*Reopening) ProtoMessage() {}
 
 func (x *Reopening) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[17]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1536,7 @@ func (x *Reopening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reopening.ProtoReflect.Descriptor instead.
 func (*Reopening) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reopening) GetId() string {
@@ -1504,7 +1569,7 @@ type Forgetting struct {
 
 func (x *Forgetting) Reset() {
 	*x = Forgetting{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1581,7 @@ func (x *Forgetting) String() string {
 func (*Forgetting) ProtoMessage() {}
 
 func (x *Forgetting) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[18]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1594,7 @@ func (x *Forgetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forgetting.ProtoReflect.Descriptor instead.
 func (*Forgetting) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Forgetting) GetId() string {
@@ -1565,7 +1630,7 @@ type Erasure struct {
 
 func (x *Erasure) Reset() {
 	*x = Erasure{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1642,7 @@ func (x *Erasure) String() string {
 func (*Erasure) ProtoMessage() {}
 
 func (x *Erasure) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[19]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1655,7 @@ func (x *Erasure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
 func (*Erasure) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Erasure) GetId() string {
@@ -1621,7 +1686,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1698,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[20]
+	mi := &file_latchkey_identity_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1711,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_latchkey_identity_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Claim) GetId() string {
@@ -1748,6 +1813,11 @@ const file_latchkey_identity_store_v1_store_proto_rawDesc = "" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x8b\x01\n" +
+	"\x05Place\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
+	"\buse_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\"\x91\x01\n" +
 	"\x04Totp\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
@@ -1858,7 +1928,7 @@ func file_latchkey_identity_store_v1_store_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_store_v1_store_proto_rawDescData
 }
 
-var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_latchkey_identity_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*Credential)(nil),            // 0: latchkey.identity.store.v1.Credential
 	(*ImportedKind)(nil),          // 1: latchkey.identity.store.v1.ImportedKind
@@ -1867,51 +1937,54 @@ var file_latchkey_identity_store_v1_store_proto_goTypes = []any{
 	(*SessionUse)(nil),            // 4: latchkey.identity.store.v1.SessionUse
 	(*SessionHours)(nil),          // 5: latchkey.identity.store.v1.SessionHours
 	(*Device)(nil),                // 6: latchkey.identity.store.v1.Device
-	(*Totp)(nil),                  // 7: latchkey.identity.store.v1.Totp
-	(*RecoveryCodes)(nil),         // 8: latchkey.identity.store.v1.RecoveryCodes
-	(*Challenge)(nil),             // 9: latchkey.identity.store.v1.Challenge
-	(*PasskeyKey)(nil),            // 10: latchkey.identity.store.v1.PasskeyKey
-	(*SpentChallenge)(nil),        // 11: latchkey.identity.store.v1.SpentChallenge
-	(*Failures)(nil),              // 12: latchkey.identity.store.v1.Failures
-	(*PasswordReset)(nil),         // 13: latchkey.identity.store.v1.PasswordReset
-	(*Salt)(nil),                  // 14: latchkey.identity.store.v1.Salt
-	(*ApiKeyUse)(nil),             // 15: latchkey.identity.store.v1.ApiKeyUse
-	(*Seeding)(nil),               // 16: latchkey.identity.store.v1.Seeding
-	(*Reopening)(nil),             // 17: latchkey.identity.store.v1.Reopening
-	(*Forgetting)(nil),            // 18: latchkey.identity.store.v1.Forgetting
-	(*Erasure)(nil),               // 19: latchkey.identity.store.v1.Erasure
-	(*Claim)(nil),                 // 20: latchkey.identity.store.v1.Claim
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*OutsideJourney)(nil),        // 22: latchkey.identity.store.v1.OutsideJourney
+	(*Place)(nil),                 // 7: latchkey.identity.store.v1.Place
+	(*Totp)(nil),                  // 8: latchkey.identity.store.v1.Totp
+	(*RecoveryCodes)(nil),         // 9: latchkey.identity.store.v1.RecoveryCodes
+	(*Challenge)(nil),             // 10: latchkey.identity.store.v1.Challenge
+	(*PasskeyKey)(nil),            // 11: latchkey.identity.store.v1.PasskeyKey
+	(*SpentChallenge)(nil),        // 12: latchkey.identity.store.v1.SpentChallenge
+	(*Failures)(nil),              // 13: latchkey.identity.store.v1.Failures
+	(*PasswordReset)(nil),         // 14: latchkey.identity.store.v1.PasswordReset
+	(*Salt)(nil),                  // 15: latchkey.identity.store.v1.Salt
+	(*ApiKeyUse)(nil),             // 16: latchkey.identity.store.v1.ApiKeyUse
+	(*Seeding)(nil),               // 17: latchkey.identity.store.v1.Seeding
+	(*Reopening)(nil),             // 18: latchkey.identity.store.v1.Reopening
+	(*Forgetting)(nil),            // 19: latchkey.identity.store.v1.Forgetting
+	(*Erasure)(nil),               // 20: latchkey.identity.store.v1.Erasure
+	(*Claim)(nil),                 // 21: latchkey.identity.store.v1.Claim
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*OutsideJourney)(nil),        // 23: latchkey.identity.store.v1.OutsideJourney
 }
 var file_latchkey_identity_store_v1_store_proto_depIdxs = []int32{
-	21, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
-	21, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
-	21, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
-	21, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
-	21, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
-	21, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
-	21, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
-	21, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
-	21, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 10: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
-	21, // 11: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
-	21, // 12: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	22, // 13: latchkey.identity.store.v1.Challenge.journey:type_name -> latchkey.identity.store.v1.OutsideJourney
-	21, // 14: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 15: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 16: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
-	21, // 17: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
-	21, // 18: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
-	21, // 19: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 20: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 21: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	22, // 0: latchkey.identity.store.v1.Credential.password_time:type_name -> google.protobuf.Timestamp
+	22, // 1: latchkey.identity.store.v1.SessionToken.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 2: latchkey.identity.store.v1.SessionToken.create_time:type_name -> google.protobuf.Timestamp
+	22, // 3: latchkey.identity.store.v1.SessionRefresh.create_time:type_name -> google.protobuf.Timestamp
+	22, // 4: latchkey.identity.store.v1.SessionRefresh.use_time:type_name -> google.protobuf.Timestamp
+	22, // 5: latchkey.identity.store.v1.SessionUse.last_seen_time:type_name -> google.protobuf.Timestamp
+	22, // 6: latchkey.identity.store.v1.SessionHours.start_time:type_name -> google.protobuf.Timestamp
+	22, // 7: latchkey.identity.store.v1.SessionHours.end_time:type_name -> google.protobuf.Timestamp
+	22, // 8: latchkey.identity.store.v1.Device.create_time:type_name -> google.protobuf.Timestamp
+	22, // 9: latchkey.identity.store.v1.Device.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 10: latchkey.identity.store.v1.Place.use_time:type_name -> google.protobuf.Timestamp
+	22, // 11: latchkey.identity.store.v1.Place.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 12: latchkey.identity.store.v1.Totp.create_time:type_name -> google.protobuf.Timestamp
+	22, // 13: latchkey.identity.store.v1.RecoveryCodes.create_time:type_name -> google.protobuf.Timestamp
+	22, // 14: latchkey.identity.store.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 15: latchkey.identity.store.v1.Challenge.journey:type_name -> latchkey.identity.store.v1.OutsideJourney
+	22, // 16: latchkey.identity.store.v1.PasskeyKey.last_use_time:type_name -> google.protobuf.Timestamp
+	22, // 17: latchkey.identity.store.v1.SpentChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 18: latchkey.identity.store.v1.Failures.until_time:type_name -> google.protobuf.Timestamp
+	22, // 19: latchkey.identity.store.v1.Failures.purge_time:type_name -> google.protobuf.Timestamp
+	22, // 20: latchkey.identity.store.v1.Failures.told_time:type_name -> google.protobuf.Timestamp
+	22, // 21: latchkey.identity.store.v1.PasswordReset.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 22: latchkey.identity.store.v1.ApiKeyUse.last_use_time:type_name -> google.protobuf.Timestamp
+	22, // 23: latchkey.identity.store.v1.Claim.finish_time:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_store_v1_store_proto_init() }
@@ -1921,14 +1994,14 @@ func file_latchkey_identity_store_v1_store_proto_init() {
 	}
 	file_latchkey_identity_store_v1_outside_proto_init()
 	file_latchkey_identity_store_v1_store_proto_msgTypes[2].OneofWrappers = []any{}
-	file_latchkey_identity_store_v1_store_proto_msgTypes[16].OneofWrappers = []any{}
+	file_latchkey_identity_store_v1_store_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_store_v1_store_proto_rawDesc), len(file_latchkey_identity_store_v1_store_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
