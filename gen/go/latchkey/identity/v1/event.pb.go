@@ -636,7 +636,7 @@ func (x *UserFactorRemoved) GetFactorRemovalId() string {
 }
 
 // FactorAdded is emitted for each organization of a person who has set up an authenticator
-// app or a passkey.
+// app or a passkey, or has got new recovery codes in the place of those before.
 type FactorAdded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization.
@@ -700,6 +700,283 @@ func (x *FactorAdded) GetFactor() Factor {
 	return Factor_FACTOR_UNSPECIFIED
 }
 
+// FactorRemoved is emitted for each organization of a person who has removed an
+// authenticator app or a passkey of her own.
+type FactorRemoved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// What was removed.
+	Factor        Factor `protobuf:"varint,3,opt,name=factor,proto3,enum=latchkey.identity.v1.Factor" json:"factor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactorRemoved) Reset() {
+	*x = FactorRemoved{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactorRemoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactorRemoved) ProtoMessage() {}
+
+func (x *FactorRemoved) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactorRemoved.ProtoReflect.Descriptor instead.
+func (*FactorRemoved) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FactorRemoved) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *FactorRemoved) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *FactorRemoved) GetFactor() Factor {
+	if x != nil {
+		return x.Factor
+	}
+	return Factor_FACTOR_UNSPECIFIED
+}
+
+// PasswordChanged is emitted when somebody who is signed in has changed his password.
+type PasswordChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization that he was signed in to.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Where he did it: an IP address, which may be that of a proxy.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// What the program called itself (gRPC metadata `user-agent`), cut to 200 characters.
+	UserAgent     string `protobuf:"bytes,4,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasswordChanged) Reset() {
+	*x = PasswordChanged{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasswordChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasswordChanged) ProtoMessage() {}
+
+func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasswordChanged.ProtoReflect.Descriptor instead.
+func (*PasswordChanged) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PasswordChanged) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *PasswordChanged) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *PasswordChanged) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PasswordChanged) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+// NewDeviceUsed is emitted when a user has signed in with a device that was not remembered,
+// and from where, by what a program of its kind calls itself, the user has not signed in to
+// the organization within 180 days. The first sign-in of all emits none.
+type NewDeviceUsed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The session.
+	SessionId string `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Where it was: an IP address, which may be that of a proxy.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// What the program called itself (gRPC metadata `user-agent`), cut to 200 characters.
+	UserAgent     string `protobuf:"bytes,5,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewDeviceUsed) Reset() {
+	*x = NewDeviceUsed{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewDeviceUsed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewDeviceUsed) ProtoMessage() {}
+
+func (x *NewDeviceUsed) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewDeviceUsed.ProtoReflect.Descriptor instead.
+func (*NewDeviceUsed) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NewDeviceUsed) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *NewDeviceUsed) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *NewDeviceUsed) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *NewDeviceUsed) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NewDeviceUsed) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+// UserAdded is emitted when an administrator made somebody a member (UserService.CreateUser).
+type UserAdded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The user.
+	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserAdded) Reset() {
+	*x = UserAdded{}
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserAdded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserAdded) ProtoMessage() {}
+
+func (x *UserAdded) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserAdded.ProtoReflect.Descriptor instead.
+func (*UserAdded) Descriptor() ([]byte, []int) {
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UserAdded) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *UserAdded) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
 // ImpersonationBegan is emitted when somebody began to act in a user's name. Whoever sends
 // notifications tells the person.
 type ImpersonationBegan struct {
@@ -718,7 +995,7 @@ type ImpersonationBegan struct {
 
 func (x *ImpersonationBegan) Reset() {
 	*x = ImpersonationBegan{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1007,7 @@ func (x *ImpersonationBegan) String() string {
 func (*ImpersonationBegan) ProtoMessage() {}
 
 func (x *ImpersonationBegan) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[9]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1020,7 @@ func (x *ImpersonationBegan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImpersonationBegan.ProtoReflect.Descriptor instead.
 func (*ImpersonationBegan) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ImpersonationBegan) GetOrganizationId() string {
@@ -793,7 +1070,7 @@ type OutsideLinked struct {
 
 func (x *OutsideLinked) Reset() {
 	*x = OutsideLinked{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +1082,7 @@ func (x *OutsideLinked) String() string {
 func (*OutsideLinked) ProtoMessage() {}
 
 func (x *OutsideLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[10]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +1095,7 @@ func (x *OutsideLinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideLinked.ProtoReflect.Descriptor instead.
 func (*OutsideLinked) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OutsideLinked) GetOrganizationId() string {
@@ -874,7 +1151,7 @@ type OutsideUnlinked struct {
 
 func (x *OutsideUnlinked) Reset() {
 	*x = OutsideUnlinked{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1163,7 @@ func (x *OutsideUnlinked) String() string {
 func (*OutsideUnlinked) ProtoMessage() {}
 
 func (x *OutsideUnlinked) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[11]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1176,7 @@ func (x *OutsideUnlinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideUnlinked.ProtoReflect.Descriptor instead.
 func (*OutsideUnlinked) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OutsideUnlinked) GetOrganizationId() string {
@@ -945,7 +1222,7 @@ type OutsideInvited struct {
 
 func (x *OutsideInvited) Reset() {
 	*x = OutsideInvited{}
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1234,7 @@ func (x *OutsideInvited) String() string {
 func (*OutsideInvited) ProtoMessage() {}
 
 func (x *OutsideInvited) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_identity_v1_event_proto_msgTypes[12]
+	mi := &file_latchkey_identity_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1247,7 @@ func (x *OutsideInvited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutsideInvited.ProtoReflect.Descriptor instead.
 func (*OutsideInvited) Descriptor() ([]byte, []int) {
-	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_latchkey_identity_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OutsideInvited) GetOrganizationId() string {
@@ -1052,7 +1329,28 @@ const file_latchkey_identity_v1_event_proto_rawDesc = "" +
 	"\vFactorAdded\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x124\n" +
-	"\x06factor\x18\x03 \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\"\x9c\x01\n" +
+	"\x06factor\x18\x03 \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\"\x87\x01\n" +
+	"\rFactorRemoved\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x124\n" +
+	"\x06factor\x18\x03 \x01(\x0e2\x1c.latchkey.identity.v1.FactorR\x06factor\"\x8c\x01\n" +
+	"\x0fPasswordChanged\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x04 \x01(\tR\tuserAgent\"\xa9\x01\n" +
+	"\rNewDeviceUsed\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x03 \x01(\tR\tsessionId\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x05 \x01(\tR\tuserAgent\"M\n" +
+	"\tUserAdded\x12'\n" +
+	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\"\x9c\x01\n" +
 	"\x12ImpersonationBegan\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x19\n" +
@@ -1089,7 +1387,7 @@ func file_latchkey_identity_v1_event_proto_rawDescGZIP() []byte {
 	return file_latchkey_identity_v1_event_proto_rawDescData
 }
 
-var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_latchkey_identity_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*SignInFailed)(nil),           // 0: latchkey.identity.v1.SignInFailed
 	(*RefreshTokenReused)(nil),     // 1: latchkey.identity.v1.RefreshTokenReused
@@ -1100,23 +1398,28 @@ var file_latchkey_identity_v1_event_proto_goTypes = []any{
 	(*UserUnlocked)(nil),           // 6: latchkey.identity.v1.UserUnlocked
 	(*UserFactorRemoved)(nil),      // 7: latchkey.identity.v1.UserFactorRemoved
 	(*FactorAdded)(nil),            // 8: latchkey.identity.v1.FactorAdded
-	(*ImpersonationBegan)(nil),     // 9: latchkey.identity.v1.ImpersonationBegan
-	(*OutsideLinked)(nil),          // 10: latchkey.identity.v1.OutsideLinked
-	(*OutsideUnlinked)(nil),        // 11: latchkey.identity.v1.OutsideUnlinked
-	(*OutsideInvited)(nil),         // 12: latchkey.identity.v1.OutsideInvited
-	(Factor)(0),                    // 13: latchkey.identity.v1.Factor
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
+	(*FactorRemoved)(nil),          // 9: latchkey.identity.v1.FactorRemoved
+	(*PasswordChanged)(nil),        // 10: latchkey.identity.v1.PasswordChanged
+	(*NewDeviceUsed)(nil),          // 11: latchkey.identity.v1.NewDeviceUsed
+	(*UserAdded)(nil),              // 12: latchkey.identity.v1.UserAdded
+	(*ImpersonationBegan)(nil),     // 13: latchkey.identity.v1.ImpersonationBegan
+	(*OutsideLinked)(nil),          // 14: latchkey.identity.v1.OutsideLinked
+	(*OutsideUnlinked)(nil),        // 15: latchkey.identity.v1.OutsideUnlinked
+	(*OutsideInvited)(nil),         // 16: latchkey.identity.v1.OutsideInvited
+	(Factor)(0),                    // 17: latchkey.identity.v1.Factor
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
 }
 var file_latchkey_identity_v1_event_proto_depIdxs = []int32{
-	13, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
-	14, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
-	13, // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
-	13, // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	17, // 0: latchkey.identity.v1.SignInFailed.factor:type_name -> latchkey.identity.v1.Factor
+	18, // 1: latchkey.identity.v1.SignInFailed.until_time:type_name -> google.protobuf.Timestamp
+	17, // 2: latchkey.identity.v1.UserFactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
+	17, // 3: latchkey.identity.v1.FactorAdded.factor:type_name -> latchkey.identity.v1.Factor
+	17, // 4: latchkey.identity.v1.FactorRemoved.factor:type_name -> latchkey.identity.v1.Factor
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_identity_v1_event_proto_init() }
@@ -1131,7 +1434,7 @@ func file_latchkey_identity_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_identity_v1_event_proto_rawDesc), len(file_latchkey_identity_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
