@@ -191,24 +191,14 @@ func (s *service) UpdateOauthClient(ctx context.Context, req *pb.UpdateOauthClie
 
 // DeleteOauthClient implements pb.OauthClientServiceServer.
 func (s *service) DeleteOauthClient(ctx context.Context, req *pb.DeleteOauthClientRequest) (*pb.DeleteOauthClientResponse, error) {
-	var resp *pb.DeleteOauthClientResponse
-	tags := []string{sessionTag(req.GetId())}
-	change := func(ctx context.Context) (_ []string, err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.DeleteOauthClientResponse, error) {
-			c, err := changedClient(ctx, tx, req.GetId(), req.GetEtag())
-			if err != nil {
-				return nil, err
-			}
-			tags = append(tags[:1], deleteClient(tx, c)...)
-			return &pb.DeleteOauthClientResponse{OauthClient: c}, clients.Put(tx, c)
-		})
-		return tags, err
-	}
-	if req.GetValidateOnly() {
-		_, err := change(ctx)
-		return resp, err
-	}
-	return resp, s.shutOutAll(ctx, change)
+	return doAndShutOut(ctx, s, req, func(tx *store.Tx) (*pb.DeleteOauthClientResponse, []string, error) {
+		c, err := changedClient(ctx, tx, req.GetId(), req.GetEtag())
+		if err != nil {
+			return nil, nil, err
+		}
+		tags := deleteClient(tx, c)
+		return &pb.DeleteOauthClientResponse{OauthClient: c}, tags, clients.Put(tx, c)
+	}, sessionTag(req.GetId()))
 }
 
 // deleteClient ends all that a client has, and returns the tags of it.

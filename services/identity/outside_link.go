@@ -237,34 +237,24 @@ func (s *service) DeleteUserOutsideLink(ctx context.Context, req *pb.DeleteUserO
 	if err := s.checkMember(ctx, req.GetUserId()); err != nil {
 		return nil, err
 	}
-	var resp *pb.DeleteUserOutsideLinkResponse
-	change := func(ctx context.Context) (tags []string, err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.DeleteUserOutsideLinkResponse, error) {
-			if err := admit(tx, callerAsSubject(caller), pathInvite); err != nil {
-				return nil, err
+	return doAndShutOut(ctx, s, req, func(tx *store.Tx) (*pb.DeleteUserOutsideLinkResponse, []string, error) {
+		if err := admit(tx, callerAsSubject(caller), pathInvite); err != nil {
+			return nil, nil, err
+		}
+		l, err := linkToRemove(tx, req.GetUserId(), req.GetId(), req.GetEtag())
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, err := nearProvider(tx, caller.Organization, l.GetProviderId()); err != nil {
+			return nil, nil, fault.NotFound("outside_link", req.GetId())
+		}
+		if l.GetOrganizationId() == "" {
+			if err := onlyMember(tx, caller.Organization, req.GetUserId(), sharedLink); err != nil {
+				return nil, nil, err
 			}
-			l, err := linkToRemove(tx, req.GetUserId(), req.GetId(), req.GetEtag())
-			if err != nil {
-				return nil, err
-			}
-			if _, err := nearProvider(tx, caller.Organization, l.GetProviderId()); err != nil {
-				return nil, fault.NotFound("outside_link", req.GetId())
-			}
-			if l.GetOrganizationId() == "" {
-				if err := onlyMember(tx, caller.Organization, req.GetUserId(), sharedLink); err != nil {
-					return nil, err
-				}
-			}
-			tags = removeLink(tx, l)
-			return &pb.DeleteUserOutsideLinkResponse{}, nil
-		})
-		return tags, err
-	}
-	if req.GetValidateOnly() {
-		_, err := change(ctx)
-		return resp, err
-	}
-	return resp, s.shutOutAll(ctx, change)
+		}
+		return &pb.DeleteUserOutsideLinkResponse{}, removeLink(tx, l), nil
+	})
 }
 
 // InviteToOutsideProvider implements pb.OutsideLinkServiceServer.

@@ -162,26 +162,24 @@ func (s *service) UpdateOutsideProvider(ctx context.Context, req *pb.UpdateOutsi
 	if !authz.Caller(ctx).InPerson() {
 		return nil, inPersonOnly()
 	}
-	var resp *pb.UpdateOutsideProviderResponse
-	change := func(ctx context.Context) (tags []string, err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateOutsideProviderResponse, error) {
-			p, err := s.updatedProvider(ctx, tx, req)
-			if err != nil {
-				return nil, err
-			}
-			tags = nil
-			if p.GetDisabled() {
-				tags = endProviderSessions(tx, p.GetId(), "")
-			}
-			return &pb.UpdateOutsideProviderResponse{OutsideProvider: p}, providers.Put(tx, p)
+	change := func(tx *store.Tx) (*pb.UpdateOutsideProviderResponse, []string, error) {
+		p, err := s.updatedProvider(ctx, tx, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		var tags []string
+		if p.GetDisabled() {
+			tags = endProviderSessions(tx, p.GetId(), "")
+		}
+		return &pb.UpdateOutsideProviderResponse{OutsideProvider: p}, tags, providers.Put(tx, p)
+	}
+	if !req.GetOutsideProvider().GetDisabled() { // it shuts nobody out who was not shut out before
+		return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateOutsideProviderResponse, error) {
+			resp, _, err := change(tx)
+			return resp, err
 		})
-		return tags, err
 	}
-	if req.GetValidateOnly() || !req.GetOutsideProvider().GetDisabled() {
-		_, err := change(ctx)
-		return resp, err
-	}
-	return resp, s.shutOutAll(ctx, change)
+	return doAndShutOut(ctx, s, req, change)
 }
 
 // updatedProvider is a provider as a request wants it.
@@ -209,24 +207,15 @@ func (s *service) updatedProvider(ctx context.Context, tx *store.Tx, req *pb.Upd
 
 // DeleteOutsideProvider implements pb.OutsideProviderServiceServer.
 func (s *service) DeleteOutsideProvider(ctx context.Context, req *pb.DeleteOutsideProviderRequest) (*pb.DeleteOutsideProviderResponse, error) {
-	var resp *pb.DeleteOutsideProviderResponse
-	change := func(ctx context.Context) (tags []string, err error) {
-		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.DeleteOutsideProviderResponse, error) {
-			p, err := changedProvider(ctx, tx, req.GetId(), req.GetEtag())
-			if err != nil {
-				return nil, err
-			}
-			tags = emptyProvider(tx, p)
-			p.DeleteTime, p.PurgeTime = endNow(tx)
-			return &pb.DeleteOutsideProviderResponse{OutsideProvider: p}, providers.Put(tx, p)
-		})
-		return tags, err
-	}
-	if req.GetValidateOnly() {
-		_, err := change(ctx)
-		return resp, err
-	}
-	return resp, s.shutOutAll(ctx, change)
+	return doAndShutOut(ctx, s, req, func(tx *store.Tx) (*pb.DeleteOutsideProviderResponse, []string, error) {
+		p, err := changedProvider(ctx, tx, req.GetId(), req.GetEtag())
+		if err != nil {
+			return nil, nil, err
+		}
+		tags := emptyProvider(tx, p)
+		p.DeleteTime, p.PurgeTime = endNow(tx)
+		return &pb.DeleteOutsideProviderResponse{OutsideProvider: p}, tags, providers.Put(tx, p)
+	})
 }
 
 // domainForm is a domain of at least two labels, in ASCII and small letters, as addresses

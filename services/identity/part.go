@@ -12,6 +12,7 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	operatorpb "latchkey.dev/gen/go/latchkey/operator/v1"
@@ -177,6 +178,28 @@ func (s *service) shutOutAll(ctx context.Context, change func(context.Context) (
 		}
 		return tags, s.tellVerifiers(ctx, tags...)
 	})
+}
+
+// doAndShutOut is do for a change that shuts somebody out, unless the request only validates
+// it. The change returns the tags of whom. Those in always are published after a repeat, too,
+// which does not run it.
+func doAndShutOut[R proto.Message](ctx context.Context, s *service, req interface {
+	proto.Message
+	GetValidateOnly() bool
+}, f func(*store.Tx) (R, []string, error), always ...string) (resp R, err error) {
+	change := func(ctx context.Context) (tags []string, err error) {
+		resp, err = do(ctx, s, req, func(tx *store.Tx) (r R, err error) {
+			r, tags, err = f(tx)
+			return r, err
+		})
+		return append(tags, always...), err
+	}
+	if req.GetValidateOnly() {
+		_, err = change(ctx)
+	} else {
+		err = s.shutOutAll(ctx, change)
+	}
+	return resp, err
 }
 
 // publish runs a change, and returns when no service of the suite goes by what was true

@@ -46,7 +46,7 @@ func start(env *server.Env) error {
 		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, blobs: blobs,
 		users: identitypb.NewUserServiceClient(env.Conn("identity")), fields: identitypb.NewCustomFieldServiceClient(env.Conn("identity")),
 	}
-	s.defined = server.Remember(env, "identity", s.loadDefinition)
+	s.defined = server.Remember(env, "identity", "definitions", s.loadDefinition)
 	pb.RegisterPropertyServiceServer(env.Registrar, s)
 	pb.RegisterServiceRequestServiceServer(env.Registrar, s)
 	pb.RegisterCommentServiceServer(env.Registrar, s)

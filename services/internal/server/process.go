@@ -210,8 +210,8 @@ func (p *Process) assemble(o Options) error {
 	if o.Loaders != nil {
 		p.factsAt = p.parts[len(p.parts)-1].Name
 	}
-	p.sessions = newCache(p, identity, lease.DefaultMaxEntries, authz.Remember(load.Session))
-	p.grants = newCache(p, permissions, lease.DefaultMaxEntries, load.Grants)
+	p.sessions = newCache(p, identity, "sessions", lease.DefaultMaxEntries, authz.Remember(load.Session))
+	p.grants = newCache(p, permissions, "grants", lease.DefaultMaxEntries, load.Grants)
 	p.guard.Sessions, p.guard.Grants = p.sessions, p.grants
 	if p.metrics != nil {
 		showLease(p.metrics, identity, p.sessions)
