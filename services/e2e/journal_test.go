@@ -42,6 +42,7 @@ var unshown = map[string]string{
 	"identity/oauth_session":       "what a session was opened for",
 	"identity/oauth_refresh":       "a hash of what renews a session",
 	"identity/oauth_code":          "a hash of what opens a session",
+	"identity/oauth_pushed":        "what a client has asked for, until a person answers",
 	"identity/oauth_consent":       "what somebody let a client do",
 	"identity/oauth_revocation":    "what other processes are told of ended sessions",
 	"invoicing/counter":            "the last number given out",
