@@ -17,6 +17,7 @@ var mailKinds = kindsOf(
 	mailOf(day, 5, (*letter).wasReset),
 	mailOf(day, 3, (*letter).signInFailed),
 	mailOf(day, 5, (*letter).refreshReused),
+	mailOf(day, 5, (*letter).passkeyCloned),
 	mailOf(day, 5, (*letter).unlocked),
 	mailOf(day, 5, (*letter).factorAdded),
 	mailOf(day, 5, (*letter).factorRemoved),
@@ -98,6 +99,14 @@ func (l *letter) refreshReused(e *pb.RefreshTokenReused) (bool, error) {
 	l.say("What keeps a session of yours alive was used a second time, so somebody has a copy of it, %s.%s The session has ended.",
 		l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
 	l.ifNotYou()
+	return true, nil
+}
+
+func (l *letter) passkeyCloned(e *pb.PasskeyCloned) (bool, error) {
+	l.subject = "Somebody has copied a passkey of yours"
+	l.say("There are two of a passkey of yours, of which one is a copy, as was found when one of them was used, %s.%s Neither signs anybody in any more, and you are signed out everywhere.",
+		l.happened(e.GetOrganizationId()), from(e.GetAddress(), e.GetUserAgent()))
+	l.say("Sign in in another way, remove the passkey and make another one. Tell your administrator.")
 	return true, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
+
+	"latchkey.dev/services/internal/authenticator"
 )
 
 // tells waits for the one message with a subject to somebody, and looks for what it has to
@@ -103,6 +105,21 @@ func TestMailTellsOfOnesOwn(t *testing.T) {
 			t.Errorf("the organization invites by itself, but bob got\n%s", m.Text)
 		}
 	}
+}
+
+// A person is told that somebody has copied her passkey, once.
+func TestMailTellsOfClones(t *testing.T) {
+	p := newPost(t)
+	ada := p.hire("ada", "US").withPasskey(authenticator.New(origin))
+	thief := ada.passkeys.Copy()
+	ada.signInAlone(ada.challenged())
+	for _, reason := range []string{"PASSKEY_CLONED", "PROOF_WRONG"} {
+		_, err := p.tryOn(thief, p.beginAlone(&pb.BeginPasskeySignInRequest{}))
+		check(t, "the copy", err, codes.Unauthenticated, reason)
+	}
+	p.ask(ada.email)
+	p.server.Wait(1, resetSubject)
+	p.tells(ada.email, "Somebody has copied a passkey of yours", "It came from the address 127.0.0.1", "you are signed out everywhere", "remove the passkey")
 }
 
 // A sign-in with a device that is not known is told: by another program, but not by a newer

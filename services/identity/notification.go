@@ -33,6 +33,7 @@ var notifiable = map[pb.NotificationEvent]string{
 	pb.NotificationEvent_NOTIFICATION_EVENT_FACTOR_REMOVED:            "latchkey.identity.v1.FactorRemoved",
 	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_LINKED:            "latchkey.identity.v1.OutsideLinked",
 	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_UNLINKED:          "latchkey.identity.v1.OutsideUnlinked",
+	pb.NotificationEvent_NOTIFICATION_EVENT_PASSKEY_CLONED:            "latchkey.identity.v1.PasskeyCloned",
 	pb.NotificationEvent_NOTIFICATION_EVENT_USER_ADDED:                "latchkey.identity.v1.UserAdded",
 	pb.NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_INVITED:           "latchkey.identity.v1.OutsideInvited",
 	pb.NotificationEvent_NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED: "latchkey.servicerequest.v1.ServiceRequestCancelled",

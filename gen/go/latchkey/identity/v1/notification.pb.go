@@ -62,6 +62,8 @@ const (
 	NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_LINKED NotificationEvent = 13
 	// OutsideUnlinked: it does not any more.
 	NotificationEvent_NOTIFICATION_EVENT_OUTSIDE_UNLINKED NotificationEvent = 14
+	// PasskeyCloned: there are two of a passkey of the person.
+	NotificationEvent_NOTIFICATION_EVENT_PASSKEY_CLONED NotificationEvent = 15
 	// latchkey.servicerequest.v1.ServiceRequestCancelled.
 	NotificationEvent_NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED NotificationEvent = 100
 	// latchkey.scheduling.v1.AppointmentFinished.
@@ -90,6 +92,7 @@ var (
 		12:  "NOTIFICATION_EVENT_FACTOR_REMOVED",
 		13:  "NOTIFICATION_EVENT_OUTSIDE_LINKED",
 		14:  "NOTIFICATION_EVENT_OUTSIDE_UNLINKED",
+		15:  "NOTIFICATION_EVENT_PASSKEY_CLONED",
 		100: "NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED",
 		101: "NOTIFICATION_EVENT_APPOINTMENT_FINISHED",
 		102: "NOTIFICATION_EVENT_USER_ADDED",
@@ -111,6 +114,7 @@ var (
 		"NOTIFICATION_EVENT_FACTOR_REMOVED":            12,
 		"NOTIFICATION_EVENT_OUTSIDE_LINKED":            13,
 		"NOTIFICATION_EVENT_OUTSIDE_UNLINKED":          14,
+		"NOTIFICATION_EVENT_PASSKEY_CLONED":            15,
 		"NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED": 100,
 		"NOTIFICATION_EVENT_APPOINTMENT_FINISHED":      101,
 		"NOTIFICATION_EVENT_USER_ADDED":                102,
@@ -1227,7 +1231,7 @@ const file_latchkey_identity_v1_notification_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05email\x18\x02 \x01(\tR\x05email\x12!\n" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12E\n" +
-	"\bchannels\x18\x04 \x03(\x0e2).latchkey.identity.v1.NotificationChannelR\bchannels*\xaa\x06\n" +
+	"\bchannels\x18\x04 \x03(\x0e2).latchkey.identity.v1.NotificationChannelR\bchannels*\xd1\x06\n" +
 	"\x11NotificationEvent\x12\"\n" +
 	"\x1eNOTIFICATION_EVENT_UNSPECIFIED\x10\x00\x12%\n" +
 	"!NOTIFICATION_EVENT_SIGN_IN_FAILED\x10\x01\x12+\n" +
@@ -1244,7 +1248,8 @@ const file_latchkey_identity_v1_notification_proto_rawDesc = "" +
 	"#NOTIFICATION_EVENT_PASSWORD_CHANGED\x10\v\x12%\n" +
 	"!NOTIFICATION_EVENT_FACTOR_REMOVED\x10\f\x12%\n" +
 	"!NOTIFICATION_EVENT_OUTSIDE_LINKED\x10\r\x12'\n" +
-	"#NOTIFICATION_EVENT_OUTSIDE_UNLINKED\x10\x0e\x120\n" +
+	"#NOTIFICATION_EVENT_OUTSIDE_UNLINKED\x10\x0e\x12%\n" +
+	"!NOTIFICATION_EVENT_PASSKEY_CLONED\x10\x0f\x120\n" +
 	",NOTIFICATION_EVENT_SERVICE_REQUEST_CANCELLED\x10d\x12+\n" +
 	"'NOTIFICATION_EVENT_APPOINTMENT_FINISHED\x10e\x12!\n" +
 	"\x1dNOTIFICATION_EVENT_USER_ADDED\x10f\x12&\n" +
