@@ -16,8 +16,15 @@ import (
 // Main runs the parts as a process until it is told to stop. It is all of a main. The
 // program can keep its stores in files, and in databases for which it has engines.
 func Main(engines Engines, parts ...Part) {
-	os.Exit(run(engines, parts, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+	out := os.Stdout
+	if isCommand(os.Args[1:]) {
+		os.Stdout = os.Stderr // drivers of buckets print warnings, and a backup may be what the command writes
+	}
+	os.Exit(run(engines, parts, os.Args[1:], os.LookupEnv, out, os.Stderr))
 }
+
+// isCommand tells whether a program is called to do something, and not to serve.
+func isCommand(args []string) bool { return len(args) > 0 && !strings.HasPrefix(args[0], "-") }
 
 // garbage is how much of it may gather before it is collected, in percent of what is
 // in use. That is little beside what calls leave behind, which at Go's 100 would be
@@ -29,7 +36,7 @@ const garbage = 400
 // it has done what was asked, 1 if it has not, or has found damage.
 func run(engines Engines, parts []Part, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
 	probe := &Process{parts: parts}
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+	if isCommand(args) {
 		return runCommand(&invocation{program: probe.Name(), parts: parts, engines: engines, out: out, errOut: errOut}, args, env)
 	}
 	config, err := parse(probe.Name(), description(probe), args, env, out)

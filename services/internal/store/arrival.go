@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
@@ -179,10 +180,15 @@ func (db *DB) ListArrival(ctx context.Context, tenant string, claim int64) error
 	return err
 }
 
-// FinishArrival removes what was noted of an arrival, but for its claim.
+// FinishArrival removes what was noted of an arrival, but for its claim. Where there was none there is
+// nothing to do.
 func (db *DB) FinishArrival(ctx context.Context, tenant string, claim int64) error {
-	return claimed{db.engine, db, tenant, claim}.Update(WithOrigin(ctx, Origin{}), func(Snapshot) ([]Write, error) {
+	err := claimed{db.engine, db, tenant, claim}.Update(WithOrigin(ctx, Origin{}), func(Snapshot) ([]Write, error) {
 		row, err := encode(&storepb.Arrival{Claim: claim})
 		return []Write{{arrivalKey(tenant), row}}, err
 	})
+	if errors.Is(err, errNoArrival) {
+		return nil
+	}
+	return err
 }

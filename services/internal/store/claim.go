@@ -23,7 +23,10 @@ type Claim struct {
 // givenUp is the beat of a claim that nobody has any more.
 const givenUp = -1
 
-var errTakenOver = fault.Refused("another call of import has taken the organization over from this one")
+var (
+	errTakenOver = fault.Refused("another call of import has taken the organization over from this one")
+	errNoArrival = fault.Refused("nothing of the organization was put here")
+)
 
 // ClaimArrival gives the caller a claim to the arrival of an organization in the shared tenant,
 // unless somebody has one that is not the dead one. Then it returns that, and false.
@@ -102,7 +105,7 @@ func (c claimed) Update(ctx context.Context, f func(Snapshot) ([]Write, error)) 
 			return nil, err
 		}
 		if row == nil {
-			return nil, errors.New("nothing of the organization was put here")
+			return nil, errNoArrival
 		}
 		noted := &storepb.Arrival{}
 		if err := proto.Unmarshal(row, noted); err != nil {
