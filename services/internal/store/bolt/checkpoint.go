@@ -8,9 +8,21 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// room is how much of the address space must be left for a commit that is logged: while
-// pages are pinned the file cannot be mapped anew.
-const room = 256 << 20
+// room is how much of the address space must be left for a commit that is logged, beside what its
+// writes may take: while pages are pinned the file cannot be mapped anew.
+const (
+	room     = 256 << 20
+	perWrite = 16 << 10 // the leaf that it is in, in two halves, and a part of those above
+)
+
+// needs is how much a commit may make the file longer.
+func (g *group) needs(room int) int64 {
+	writes := 0
+	for _, u := range g.waiting {
+		writes += len(u.writes)
+	}
+	return int64(room) + 2*int64(g.bytes) + perWrite*int64(writes)
+}
 
 // pinned is a state of the file whose pages are not written to until it is released.
 type pinned struct {
@@ -71,7 +83,7 @@ func (e *Engine) prepare(tx *bbolt.Tx, g *group) (inLog bool, err error) {
 	db, l := e.file.Load(), &e.log
 	db.NoSync = e.options.NoSync
 	r := record(g.waiting, g.bytes+8*len(g.waiting))
-	if len(r) > maxRecord || tx.Size()+room > e.mapped {
+	if len(r) > maxRecord || tx.Size()+g.needs(e.options.room) > e.mapped {
 		return false, e.settle()
 	}
 	if err := e.makeRoom(len(r)); err != nil {

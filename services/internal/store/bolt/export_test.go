@@ -8,6 +8,6 @@ func Hurried(o Options, records int) Options {
 
 // Narrow returns options with which the file has little address space at first.
 func Narrow(o Options, bytes int) Options {
-	o.mapped = bytes
+	o.mapped, o.room = bytes, bytes/2
 	return o
 }

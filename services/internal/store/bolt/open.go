@@ -32,6 +32,7 @@ type Options struct {
 
 	openFile func(string, int, os.FileMode) (*os.File, error)
 	mapped   int // at least so much address space
+	room     int // of it that is left for a commit
 	records  int // of a half of the log, at most
 }
 
@@ -39,6 +40,9 @@ type Options struct {
 func (o Options) withDefaults(size int64) Options {
 	if o.mapped == 0 {
 		o.mapped = max(mapped, 4*int(size))
+	}
+	if o.room == 0 {
+		o.room = room
 	}
 	if o.records == 0 {
 		o.records = mostRecords

@@ -160,9 +160,9 @@ func TestLogOfOther(t *testing.T) {
 // not wait for the pages that are pinned.
 func TestLogOfNarrowFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
-	e := mustOpen(t, path, bolt.Narrow(bolt.Hurried(bolt.Options{NoSync: true}, 3), 257<<20))
+	e := mustOpen(t, path, bolt.Narrow(bolt.Hurried(bolt.Options{NoSync: true}, 3), 128<<20))
 	want := map[string]string{}
-	for n := range 48 {
+	for n := range 30 {
 		key, value := fmt.Sprint(n), strings.Repeat("x", 6<<20)
 		if err := put(e, key, value); err != nil {
 			t.Fatal(err)
