@@ -67,15 +67,14 @@ func setGroup(req *pb.SetUserGroupRequest, l link) func(*editing) error {
 	}
 }
 
-// link is what scheduling said about a user. The zero link says nothing.
-type link struct {
-	asked bool
-	agent string // empty if the user is no service agent
-}
+// link is what scheduling said about a user: the service agent that he is, or nothing.
+type link string
 
+// note notes a link. It never ends, so one that is known stays, whatever was said before it
+// was made.
 func (l link) note(u *pb.UserAccess) {
-	if l.asked {
-		u.ServiceAgentId = l.agent
+	if l != "" {
+		u.ServiceAgentId = string(l)
 	}
 }
 
@@ -87,10 +86,9 @@ func (s *service) linkForGroup(ctx context.Context, user, group string) (link, e
 		return nil
 	})
 	if err != nil || !sets {
-		return link{}, err
+		return "", err
 	}
-	agent, err := s.agentOf(ctx, user)
-	return link{true, agent}, err
+	return s.agentOf(ctx, user)
 }
 
 // SetOverride grants or denies a user one key.
@@ -169,14 +167,14 @@ func (s *service) UpdateUserSettings(ctx context.Context, req *pb.UpdateUserSett
 func (s *service) mayPutSettings(ctx context.Context, req *pb.UpdateUserSettingsRequest) (active map[string]bool, l link, err error) {
 	written := &pb.UserSettings{}
 	if err := mask.Apply(written, req.GetSettings(), req.GetUpdateMask(), settingNames...); err != nil {
-		return nil, link{}, err
+		return nil, "", err
 	}
 	if written.GetInvoiceApprover() == req.GetUserId() {
-		return nil, link{}, fault.Invalid("settings.invoice_approver", "must be somebody else: nobody approves his own invoices")
+		return nil, "", fault.Invalid("settings.invoice_approver", "must be somebody else: nobody approves his own invoices")
 	}
 	active, err = s.ownersAnd(ctx, req.GetUserId(), written.GetInvoiceApprover())
 	if err != nil {
-		return nil, link{}, err
+		return nil, "", err
 	}
 	l, err = s.linkForSettings(ctx, req.GetUserId(), written)
 	return active, l, err
@@ -197,13 +195,13 @@ func putSettings(req *pb.UpdateUserSettingsRequest, l link) func(*editing) error
 func (s *service) linkForSettings(ctx context.Context, user string, written *pb.UserSettings) (link, error) {
 	setting := compileSettings(written).agentOnly()
 	if setting == "" {
-		return link{}, nil
+		return "", nil
 	}
 	agent, err := s.agentOf(ctx, user)
 	if err == nil && agent == "" {
 		err = noServiceAgent(setting)
 	}
-	return link{true, agent}, err
+	return agent, err
 }
 
 func noServiceAgent(setting string) error {

@@ -269,7 +269,7 @@ func TestWhatAnEditOfABrandsRoleRestsOnIsHeld(t *testing.T) {
 	}
 	c.must(makeGroup("night", "US"))
 	join := func(user string) error {
-		return c.editUser("house1", user, setGroup(&pb.SetUserGroupRequest{GroupId: "night"}, link{}))
+		return c.editUser("house1", user, setGroup(&pb.SetUserGroupRequest{GroupId: "night"}, ""))
 	}
 	c.must(join("gus"))
 	more := func(user string) error {

@@ -32,8 +32,9 @@
 //
 // A setting is the user's own, else the group's, else the role's, else off or the
 // least there is. Settings 9 to 16 exist only for a user who is linked to a service
-// agent. The link is asked for when such a setting is written, and when a user
-// joins a group that sets one, and is kept in the record as it was then.
+// agent. The link is kept in the record from when scheduling tells of it, and never
+// ends. It is asked for, too, when such a setting is written, and when a user joins a group
+// that sets one, because the news may not have come yet.
 //
 // # The questions
 //

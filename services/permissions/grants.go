@@ -119,9 +119,18 @@ func (l *loader) leave(user string, active map[string]bool) error {
 // ForgetUser forgets what a former member could do.
 func (s *service) ForgetUser(ctx context.Context, req *pb.ForgetUserRequest) (*pb.ForgetUserResponse, error) {
 	return change(ctx, s, userTag(ctx, req.GetUserId()), req, func(tx *store.Tx) (*pb.ForgetUserResponse, error) {
-		accesses.Delete(tx, req.GetUserId())
-		return &pb.ForgetUserResponse{}, nil
+		return &pb.ForgetUserResponse{}, newLoader(tx).forget(req.GetUserId())
 	})
+}
+
+// forget keeps nothing of a user but which service agent he is, which stays so.
+func (l *loader) forget(user string) error {
+	agent := l.user(user).GetServiceAgentId()
+	if agent == "" {
+		accesses.Delete(l.tx, user)
+		return nil
+	}
+	return accesses.Put(l.tx, &pb.UserAccess{Id: user, ServiceAgentId: agent})
 }
 
 // timestampOf returns nil for the zero time.

@@ -149,14 +149,14 @@ func (c *changer) change(u *pb.UserAccess) error {
 			return nil
 		}
 	}
-	if changed && c.needsLink(u, is) {
+	if changed && is.GetServiceAgentId() == "" && c.needsLink(u, is) {
 		l, known := c.links[u.GetId()]
 		if !known {
 			c.waiting[u.GetId()] = true
 			return nil
 		}
 		l.note(is)
-		if setting := compileSettings(is.GetSettings()).agentOnly(); setting != "" && l.agent == "" {
+		if setting := compileSettings(is.GetSettings()).agentOnly(); setting != "" && is.GetServiceAgentId() == "" {
 			return c.file.blame(noServiceAgent(setting), at+".settings."+setting)
 		}
 	}
@@ -319,7 +319,7 @@ func (im *importing) askScheduling(users []string) error {
 		if err != nil {
 			return err
 		}
-		im.links[id] = link{true, agent}
+		im.links[id] = agent
 		if i%importChunk == 0 {
 			if err := im.tell(pb.ImportStage_IMPORT_STAGE_LOOK_UP, i, len(users)); err != nil {
 				return err

@@ -92,6 +92,7 @@ func start(env *server.Env) error {
 	showJournal(env.Journal)
 	pb.RegisterAccessFileServiceServer(env.Registrar, s)
 	pb.RegisterReplayServiceServer(env.Registrar, s)
+	env.ConsumeAround("scheduling", linkAgent, s.announceLinks, "latchkey.scheduling.v1.ServiceAgentCreated")
 	env.GoAlone("purge", s.purge)
 	env.GoAlone("brands' roles", s.completeEdits)
 	return nil
@@ -99,8 +100,10 @@ func start(env *server.Env) error {
 
 // userTag is the tag of what is known of a user in an organization.
 func userTag(ctx context.Context, user string) string {
-	return "user:" + store.OriginOf(ctx).Tenant + "/" + user
+	return userTagIn(store.OriginOf(ctx).Tenant, user)
 }
+
+func userTagIn(organization, user string) string { return "user:" + organization + "/" + user }
 
 // organizationTag is the tag of what is known of anybody in an organization.
 func organizationTag(ctx context.Context) string {
@@ -167,12 +170,12 @@ func (s *service) mustHaveMember(ctx context.Context, user string) error {
 }
 
 // agentOf returns the service agent that a user is linked to, or "".
-func (s *service) agentOf(ctx context.Context, user string) (string, error) {
+func (s *service) agentOf(ctx context.Context, user string) (link, error) {
 	resp, err := s.agent.LookupServiceAgent(ctx, &schedulingpb.LookupServiceAgentRequest{UserId: user})
 	if err != nil {
 		return "", unavailable("scheduling", err)
 	}
-	return resp.GetServiceAgentId(), nil
+	return link(resp.GetServiceAgentId()), nil
 }
 
 // unavailable says what another service's error means here.

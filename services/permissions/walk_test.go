@@ -251,7 +251,7 @@ func (w *walk) edit(by granter, n int) (what string, err error) {
 		return w.editMember(l, by, user)
 	case groupSet:
 		req := &pb.SetUserGroupRequest{UserId: user, GroupId: pick(w, append(w.groups, ""))}
-		_, err = l.editUser(by, user, "", w.active, setGroup(req, link{}))
+		_, err = l.editUser(by, user, "", w.active, setGroup(req, ""))
 		return fmt.Sprint("SetUserGroup", req), err
 	case roleSet:
 		return w.editRole(l, by, user)
@@ -290,7 +290,7 @@ func (w *walk) editOverride(l *loader, by granter, user string) (string, error) 
 
 func (w *walk) editSettings(l *loader, by granter, user string) (string, error) {
 	req := &pb.UpdateUserSettingsRequest{UserId: user, Settings: w.settings()}
-	_, err := l.editUser(by, user, "", w.active, putSettings(req, link{true, "agent"}))
+	_, err := l.editUser(by, user, "", w.active, putSettings(req, "agent"))
 	return fmt.Sprint("UpdateUserSettings", req), err
 }
 

@@ -48,6 +48,7 @@ func (s *serviceAgentService) CreateServiceAgent(ctx context.Context, req *pb.Cr
 		if err := agents.Put(tx, agent); err != nil {
 			return nil, err
 		}
+		tx.Emit(&pb.ServiceAgentCreated{ServiceAgentId: id, UserId: req.GetUserId()})
 		return &pb.CreateServiceAgentResponse{ServiceAgent: agent}, nil
 	})
 }

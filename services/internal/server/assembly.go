@@ -11,6 +11,8 @@ import (
 	"gocloud.dev/blob/fileblob"
 	"google.golang.org/grpc"
 
+	eventpb "latchkey.dev/gen/go/latchkey/event/v1"
+
 	"latchkey.dev/services/internal/lease"
 )
 
@@ -42,6 +44,9 @@ func (p *Process) env(part Part) *Env {
 	}
 	sources := map[string]bool{}
 	e.Consume = func(source string, handle EventHandler, types ...string) {
+		e.ConsumeAround(source, handle, func(_ []*eventpb.WatchEventsResponse, handle func() error) error { return handle() }, types...)
+	}
+	e.ConsumeAround = func(source string, handle EventHandler, around EventWrapper, types ...string) {
 		if sources[source] {
 			panic("server: " + part.Name + " consumes " + source + " twice")
 		}
@@ -49,7 +54,7 @@ func (p *Process) env(part Part) *Env {
 		if e.Store == nil {
 			panic("server: " + part.Name + " consumes " + source + ", but keeps nothing in which to note how far it came")
 		}
-		c := &consumer{env: e, source: source, handle: handle, types: types, pause: growing, failures: map[string]int{}}
+		c := &consumer{env: e, source: source, handle: handle, around: around, types: types, pause: growing, failures: map[string]int{}}
 		e.GoAlone("events of "+source, c.run)
 	}
 	return e

@@ -34,6 +34,7 @@ type consumer struct {
 	env    *Env
 	source string
 	handle EventHandler
+	around EventWrapper
 	types  []string
 	pause  func(failures int) time.Duration
 
@@ -95,7 +96,7 @@ func (c *consumer) follow(ctx context.Context, tryAgain func()) error {
 		if failed[tenant] {
 			continue // not before what failed
 		}
-		err = c.handleRevision(ctx, revision)
+		err = c.around(revision, func() error { return c.handleRevision(ctx, revision) })
 		if err == nil {
 			delete(c.failures, tenant)
 			continue

@@ -52,6 +52,7 @@ func (s *source) emit(t *testing.T, tenant string, notes ...string) {
 // in a record per note, so that what took effect twice shows.
 type sink struct {
 	handle func(tenant, note string) error // what else a test does with an event; nil if nothing
+	around server.EventWrapper             // nil if there is none
 
 	mu  sync.Mutex
 	env *server.Env
@@ -64,7 +65,11 @@ func (s *sink) part() server.Part {
 		s.mu.Lock()
 		s.env = env
 		s.mu.Unlock()
-		env.Consume("scheduling", s.consume, "latchkey.store.v1.Sample")
+		if s.around != nil {
+			env.ConsumeAround("scheduling", s.consume, s.around, "latchkey.store.v1.Sample")
+		} else {
+			env.Consume("scheduling", s.consume, "latchkey.store.v1.Sample")
+		}
 		return nil
 	}}
 }
@@ -167,6 +172,26 @@ func TestConsume(t *testing.T) {
 	defer mu.Unlock()
 	if !slices.Equal(order, want) {
 		t.Errorf("the order is %q", order)
+	}
+}
+
+// What is around the handling of a revision gets its events, and its effect is there when the
+// handling has returned.
+func TestConsumeAround(t *testing.T) {
+	src, dst := &source{}, newSink()
+	seen := make(chan []int64, 10) // events, and the effects before and after they were handled
+	dst.around = func(events []*eventpb.WatchEventsResponse, handle func() error) error {
+		before := dst.effects(t, events[0].GetTenant(), "a", "b")
+		err := handle()
+		after := dst.effects(t, events[0].GetTenant(), "a", "b")
+		seen <- []int64{int64(len(events)), before["a"], before["b"], after["a"], after["b"]}
+		return err
+	}
+	s := newSuite()
+	start(t, config(t), s.identity(), s.permissions(), src.part(), dst.part())
+	src.emit(t, "one", "a", "b")
+	if got := <-seen; !slices.Equal(got, []int64{2, 0, 0, 1, 1}) {
+		t.Errorf("got events and effects %v", got)
 	}
 }
 

@@ -56,6 +56,10 @@ type Env struct {
 	// a revision, and may run twice. An event that cannot be handled is tried again
 	// until it can; the tenant's later ones wait for it.
 	Consume func(source string, handle EventHandler, types ...string)
+	// ConsumeAround is Consume for a part that has more to do with a change than to make it.
+	// Around is called for the events of each revision with what handles them, which it calls
+	// once and whose error it returns. The error may hide that the change was made.
+	ConsumeAround func(source string, handle EventHandler, around EventWrapper, types ...string)
 	// Journal is the part's own journal, of which it says with package journal what is
 	// shown. Nil if the part keeps nothing.
 	Journal *journal.Source
@@ -96,3 +100,6 @@ type Env struct {
 
 // EventHandler handles one event of another service.
 type EventHandler func(ctx context.Context, tx *store.Tx, e *eventpb.WatchEventsResponse) error
+
+// EventWrapper has the events of a revision handled, which are of one tenant.
+type EventWrapper func(events []*eventpb.WatchEventsResponse, handle func() error) error

@@ -320,8 +320,8 @@ type UserAccess struct {
 	Overrides []*Override `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"`
 	// His own settings.
 	Settings *UserSettings `protobuf:"bytes,9,opt,name=settings,proto3" json:"settings,omitempty"`
-	// The service agent he is linked to, as it was when last his settings for agents
-	// or his group were changed; empty if none. Only with one do settings 9 to 16 exist.
+	// The service agent he is linked to, from shortly after he was made one; empty if none.
+	// Only with one do settings 9 to 16 exist.
 	ServiceAgentId string `protobuf:"bytes,10,opt,name=service_agent_id,json=serviceAgentId,proto3" json:"service_agent_id,omitempty"`
 	// Until then he does not count as an owner, because identity asked whether
 	// he can be removed. Absent otherwise.

@@ -22,6 +22,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ServiceAgentCreated is emitted once for each service agent, with the change itself. Who
+// is a service agent stays one.
+type ServiceAgentCreated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service agent.
+	ServiceAgentId string `protobuf:"bytes,1,opt,name=service_agent_id,json=serviceAgentId,proto3" json:"service_agent_id,omitempty"`
+	// The user who is the service agent.
+	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceAgentCreated) Reset() {
+	*x = ServiceAgentCreated{}
+	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceAgentCreated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceAgentCreated) ProtoMessage() {}
+
+func (x *ServiceAgentCreated) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceAgentCreated.ProtoReflect.Descriptor instead.
+func (*ServiceAgentCreated) Descriptor() ([]byte, []int) {
+	return file_latchkey_scheduling_v1_event_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ServiceAgentCreated) GetServiceAgentId() string {
+	if x != nil {
+		return x.ServiceAgentId
+	}
+	return ""
+}
+
+func (x *ServiceAgentCreated) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
 // AppointmentFinished is emitted once for each appointment that is finished, with
 // the change itself.
 type AppointmentFinished struct {
@@ -50,7 +106,7 @@ type AppointmentFinished struct {
 
 func (x *AppointmentFinished) Reset() {
 	*x = AppointmentFinished{}
-	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[0]
+	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -62,7 +118,7 @@ func (x *AppointmentFinished) String() string {
 func (*AppointmentFinished) ProtoMessage() {}
 
 func (x *AppointmentFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[0]
+	mi := &file_latchkey_scheduling_v1_event_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -75,7 +131,7 @@ func (x *AppointmentFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentFinished.ProtoReflect.Descriptor instead.
 func (*AppointmentFinished) Descriptor() ([]byte, []int) {
-	return file_latchkey_scheduling_v1_event_proto_rawDescGZIP(), []int{0}
+	return file_latchkey_scheduling_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *AppointmentFinished) GetAppointmentId() string {
@@ -145,7 +201,10 @@ var File_latchkey_scheduling_v1_event_proto protoreflect.FileDescriptor
 
 const file_latchkey_scheduling_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/scheduling/v1/event.proto\x12\x16latchkey.scheduling.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(latchkey/scheduling/v1/appointment.proto\"\x8a\x03\n" +
+	"\"latchkey/scheduling/v1/event.proto\x12\x16latchkey.scheduling.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(latchkey/scheduling/v1/appointment.proto\"X\n" +
+	"\x13ServiceAgentCreated\x12(\n" +
+	"\x10service_agent_id\x18\x01 \x01(\tR\x0eserviceAgentId\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\"\x8a\x03\n" +
 	"\x13AppointmentFinished\x12%\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tR\rappointmentId\x12,\n" +
 	"\x12service_request_id\x18\x02 \x01(\tR\x10serviceRequestId\x12\x1f\n" +
@@ -171,15 +230,16 @@ func file_latchkey_scheduling_v1_event_proto_rawDescGZIP() []byte {
 	return file_latchkey_scheduling_v1_event_proto_rawDescData
 }
 
-var file_latchkey_scheduling_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_latchkey_scheduling_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_latchkey_scheduling_v1_event_proto_goTypes = []any{
-	(*AppointmentFinished)(nil),   // 0: latchkey.scheduling.v1.AppointmentFinished
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
-	(*UsedPart)(nil),              // 2: latchkey.scheduling.v1.UsedPart
+	(*ServiceAgentCreated)(nil),   // 0: latchkey.scheduling.v1.ServiceAgentCreated
+	(*AppointmentFinished)(nil),   // 1: latchkey.scheduling.v1.AppointmentFinished
+	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*UsedPart)(nil),              // 3: latchkey.scheduling.v1.UsedPart
 }
 var file_latchkey_scheduling_v1_event_proto_depIdxs = []int32{
-	1, // 0: latchkey.scheduling.v1.AppointmentFinished.finish_time:type_name -> google.protobuf.Timestamp
-	2, // 1: latchkey.scheduling.v1.AppointmentFinished.parts:type_name -> latchkey.scheduling.v1.UsedPart
+	2, // 0: latchkey.scheduling.v1.AppointmentFinished.finish_time:type_name -> google.protobuf.Timestamp
+	3, // 1: latchkey.scheduling.v1.AppointmentFinished.parts:type_name -> latchkey.scheduling.v1.UsedPart
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -199,7 +259,7 @@ func file_latchkey_scheduling_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_scheduling_v1_event_proto_rawDesc), len(file_latchkey_scheduling_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -35,7 +35,9 @@ const (
 //
 // ServiceAgentService keeps the people who are sent out to work.
 type ServiceAgentServiceClient interface {
-	// Makes a user of the organization a service agent.
+	// Makes a user of the organization a service agent, for good. The settings that only
+	// service agents have, of the user's group and role, are in force a moment later. Emits
+	// ServiceAgentCreated.
 	// Fails with NOT_FOUND if no active user of the organization has the id, and
 	// ALREADY_EXISTS if the user is a service agent already.
 	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001", "time_zone": "Europe/Berlin"}
@@ -143,7 +145,9 @@ func (c *serviceAgentServiceClient) LookupWorkDays(ctx context.Context, in *Look
 //
 // ServiceAgentService keeps the people who are sent out to work.
 type ServiceAgentServiceServer interface {
-	// Makes a user of the organization a service agent.
+	// Makes a user of the organization a service agent, for good. The settings that only
+	// service agents have, of the user's group and role, are in force a moment later. Emits
+	// ServiceAgentCreated.
 	// Fails with NOT_FOUND if no active user of the organization has the id, and
 	// ALREADY_EXISTS if the user is a service agent already.
 	// Example: {"user_id": "019a0000-0000-7000-8000-000000000001", "time_zone": "Europe/Berlin"}
