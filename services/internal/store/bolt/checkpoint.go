@@ -38,8 +38,9 @@ type pinned struct {
 // used by the committer alone.
 type logged struct {
 	wal
-	base *pinned // what the file is put back to; nil while it needs no log
-	next *pinned // what takes its place as soon as it is on the disk
+	base   *pinned // what the file is put back to; nil while it needs no log
+	next   *pinned // what takes its place as soon as it is on the disk
+	listed bool    // the newest state has a list of its free pages
 }
 
 // pin keeps the newest state of the file.
@@ -77,20 +78,59 @@ func (p *pinned) release() error {
 	return p.tx.Rollback()
 }
 
-// prepare has a group's writes in the log, if that is how they become durable, and says
-// whether they may be there. Then the commit itself is not synced.
-func (e *Engine) prepare(tx *bbolt.Tx, g *group) (inLog bool, err error) {
+// logs reports whether a group's writes, of which r is the record, become durable in the log.
+func (e *Engine) logs(tx *bbolt.Tx, g *group, r []byte) bool {
+	return len(r) <= maxRecord && tx.Size()+g.needs(e.options.room) <= e.mapped
+}
+
+// needsState reports whether the newest state of the file must be pinned before a record can be
+// logged.
+func (l *logged) needsState(bytes int) bool {
+	return l.base == nil || !l.fits(l.active(), bytes)
+}
+
+// list has the newest state of the file be one with a list of its free pages, without which it is
+// not opened at once. A commit that is logged leaves that out: while pages are pinned it is long,
+// and it would be written anew each time. Nobody has the file's write lock.
+func (e *Engine) list() error {
+	l := &e.log
+	if l.listed {
+		return nil
+	}
+	if l.next != nil { // so that of these commits, of which the log knows nothing, there is one at most
+		if err := e.advance(false); err != nil {
+			return err
+		}
+	}
+	db := e.file.Load()
+	db.NoSync, db.NoFreelistSync = e.options.NoSync || l.base != nil, false
+	tx, err := db.Begin(true)
+	if err != nil {
+		return e.fail(err)
+	}
+	id := tx.ID()
+	if err := tx.Commit(); err != nil && (!isFull(err) || e.visible(id)) {
+		return e.fail(err)
+	} else if err != nil {
+		return err
+	}
+	l.listed = true
+	return nil
+}
+
+// prepare has a record in the log, if that is how a group becomes durable, and says whether it
+// may be there. Then the commit itself is not synced.
+func (e *Engine) prepare(record []byte, logged bool) (inLog bool, err error) {
 	db, l := e.file.Load(), &e.log
-	db.NoSync = e.options.NoSync
-	r := record(g.waiting, g.bytes+8*len(g.waiting))
-	if len(r) > maxRecord || tx.Size()+g.needs(e.options.room) > e.mapped {
+	if !logged {
+		db.NoSync, db.NoFreelistSync = e.options.NoSync, false
 		return false, e.settle()
 	}
-	if err := e.makeRoom(len(r)); err != nil {
+	if err := e.makeRoom(len(record)); err != nil {
 		return false, err
 	}
-	db.NoSync = true
-	return true, l.append(l.active(), r)
+	db.NoSync, db.NoFreelistSync = true, true
+	return true, l.append(l.active(), record)
 }
 
 // active is the half that is being written: that of the base, unless it was full.
@@ -188,14 +228,18 @@ func (e *Engine) head(h head) error {
 	return err
 }
 
-// settle has all that was committed on the disk and in the file, so that it needs no log.
+// settle has all that was committed on the disk and in the file, so that it needs no log. For want of
+// room the file may lack the list of its free pages afterwards, which bbolt then makes when it opens it.
 func (e *Engine) settle() error {
 	l := &e.log
 	if l.base == nil {
 		return nil
 	}
-	var err error
-	if l.next != nil {
+	err := e.list()
+	if err != nil && (e.broken.Load() != nil || !isFull(err)) {
+		return e.fail(err)
+	}
+	if err = nil; l.next != nil {
 		<-l.next.synced
 		err = l.next.err
 	}

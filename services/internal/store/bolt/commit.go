@@ -66,8 +66,18 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 	if !g.dirty {
 		return tx.Rollback()
 	}
-	id := tx.ID()
-	inLog, err := e.prepare(tx, g)
+	r := record(g.waiting, g.bytes+8*len(g.waiting))
+	id, logged := tx.ID(), e.logs(tx, g, r)
+	if !e.log.listed && (!logged || e.log.needsState(len(r))) {
+		if err := errors.Join(tx.Rollback(), e.list()); err != nil {
+			return e.judge(id, false, err)
+		}
+		if tx, err = e.again(g); err != nil {
+			return e.fail(err)
+		}
+		id = tx.ID()
+	}
+	inLog, err := e.prepare(r, logged)
 	if err == nil {
 		err = tx.Commit()
 	} else {
@@ -76,6 +86,7 @@ func (e *Engine) attempt(g *group, first *update) (err error) {
 	if err != nil {
 		return e.judge(id, inLog, err)
 	}
+	e.log.listed = !inLog
 	if m := e.missed.Load(); m != nil {
 		for _, u := range g.waiting {
 			m.note(u.writes)
@@ -98,7 +109,27 @@ func (g *group) run(u *update) error {
 	for _, w := range u.writes {
 		g.dirty = true
 		g.bytes += len(w.Key) + len(w.Value)
-		if err := apply(g.seen.bucket, w); err != nil {
+	}
+	return u.apply(g.seen.bucket)
+}
+
+// again begins a transaction with what the group wrote, which is that of one that was rolled back.
+func (e *Engine) again(g *group) (*bbolt.Tx, error) {
+	tx, err := e.file.Load().Begin(true)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range g.waiting {
+		if err := u.apply(tx.Bucket(bucket)); err != nil {
+			return nil, errors.Join(err, tx.Rollback())
+		}
+	}
+	return tx, nil
+}
+
+func (u *update) apply(b *bbolt.Bucket) error {
+	for _, w := range u.writes {
+		if err := apply(b, w); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

@@ -211,6 +211,7 @@ func (c *compaction) swap() error {
 		return c.e.fail(err) // after a crash it may be either
 	}
 	c.e.file.Swap(newFile(c.to)).release()
+	c.e.log.listed = true
 	c.to = nil
 	c.done.After, err = fileSize(c.e.path)
 	return err

@@ -10,7 +10,8 @@
 // open keeps its pages from being written to, and the log has its meta page. After a
 // crash the meta page is put back, which undoes what bbolt wrote since, and what the log has is done again
 // in one commit. The log has two halves. When one is full the file's state of that moment is synced
-// while commits go on in the other, and becomes the base. An Update that is too great
+// while commits go on in the other, and becomes the base. The list of the file's free pages is
+// written for that alone, by a commit of its own: it is long while pages are kept. An Update that is too great
 // for the log is a commit of bbolt's own: it writes beside the data that it replaces, syncs, points one of
 // two meta pages to it, and syncs again. Close syncs the file and removes the log, so that
 // the file alone is all there is.

@@ -78,7 +78,7 @@ type update struct {
 func start(path string, db *bbolt.DB, log wal, o Options) *Engine {
 	log.noSync, log.most = o.NoSync, o.records
 	e := &Engine{
-		log: logged{wal: log}, mapped: int64(o.mapped),
+		log: logged{wal: log, listed: true}, mapped: int64(o.mapped),
 		path: path, options: o, line: make(chan *update), between: make(chan func()),
 		closing: make(chan struct{}), stopped: make(chan struct{}),
 	}

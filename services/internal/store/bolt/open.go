@@ -91,6 +91,9 @@ func open(path string, o Options) (*bbolt.DB, *wal, error) {
 	if err == nil {
 		err = l.putBack(path)
 	}
+	if err == nil {
+		err = explain(listFree(path))
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}
@@ -156,6 +159,8 @@ func damaged(err error) bool {
 
 func explain(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, berrors.ErrTimeout):
 		return ErrInUse
 	case damaged(err):

@@ -25,7 +25,8 @@ func (l *left) putBack(path string) (err error) {
 	if !ok {
 		return errors.New("file is damaged: neither of its meta pages is valid")
 	}
-	if m.PageSize != h.Base.PageSize || m.Txid < h.Base.Txid || m.Txid > h.Base.Txid+l.count {
+	most := h.Base.Txid + l.count + 1 // a transaction for each record, and one that lists free pages
+	if m.PageSize != h.Base.PageSize || m.Txid < h.Base.Txid || m.Txid > most {
 		return l.unfit()
 	}
 	before := h.Base
