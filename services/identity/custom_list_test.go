@@ -31,9 +31,9 @@ func TestListUsersByCustomValues(t *testing.T) {
 		mustNot(t, err)
 		ids[req.DisplayName] = resp.GetUser().GetId()
 	}
-	list := func(c *caller, filter string, former bool) (names []string) {
+	ordered := func(c *caller, order, filter string, former bool) (names []string) {
 		t.Helper()
-		req := &pb.ListUsersRequest{Filter: filter, ShowDeleted: former, PageSize: 1}
+		req := &pb.ListUsersRequest{OrderBy: order, Filter: filter, ShowDeleted: former, PageSize: 1}
 		for {
 			resp, err := c.users().ListUsers(c.ctx(), req)
 			mustNot(t, err)
@@ -45,16 +45,28 @@ func TestListUsersByCustomValues(t *testing.T) {
 			}
 		}
 	}
+	list := func(c *caller, filter string, former bool) []string {
+		t.Helper()
+		return ordered(c, "", filter, former)
+	}
 	name := "custom_values." + f.GetId()
 	sameNames(t, "one value", list(owner, name+" = 12", false), "user0", "user3")
 	sameNames(t, "as numbers", list(owner, name+" > 9 AND "+name+" < 101", false), "user0", "user2", "user3")
 	sameNames(t, "any value", list(owner, name+" : *", false), "user0", "user1", "user2", "user3")
 	sameNames(t, "another or none", list(owner, name+` != 12 AND display_name : "user"`, false), "user1", "user2", "user4")
 
+	const made = `display_name : "user"`
+	sameNames(t, "in order", ordered(owner, name, made, false), "user1", "user0", "user3", "user2", "user4")
+	sameNames(t, "in order, turned round", ordered(owner, name+" desc", made, false), "user2", "user3", "user0", "user1", "user4")
+	sameNames(t, "a range in order", ordered(owner, name+" desc", name+" <= 12", false), "user3", "user0", "user1")
+	sameNames(t, "by name, turned round", ordered(owner, "display_name desc", made, false), "user4", "user3", "user2", "user1", "user0")
+
 	_, err := owner.users().EndMembership(owner.ctx(), &pb.EndMembershipRequest{Id: ids["user3"]})
 	mustNot(t, err)
 	sameNames(t, "without who has left", list(owner, name+" = 12", false), "user0")
 	sameNames(t, "with who has left", list(owner, name+" = 12", true), "user0", "user3")
+	sameNames(t, "in order, with who has left", ordered(owner, name, made, true), "user1", "user0", "user3", "user2", "user4")
+	sameNames(t, "in order, without who has left", ordered(owner, name, made, false), "user1", "user0", "user2", "user4")
 	_, err = owner.users().UpdateUser(owner.ctx(), &pb.UpdateUserRequest{User: &pb.User{Id: ids["user1"], CustomValues: number(12)}})
 	mustNot(t, err)
 	sameNames(t, "after a change", list(owner, name+" = 12", false), "user0", "user1")
@@ -71,6 +83,8 @@ func TestListUsersByCustomValues(t *testing.T) {
 	if got, want := refused(there, name+" = 12"), refused(there, unknown+" = 12"); len(got) != len(want) {
 		t.Errorf("another organization's field is told from one that there is not: %s", got)
 	}
+	_, err = there.users().ListUsers(there.ctx(), &pb.ListUsersRequest{OrderBy: name})
+	checkField(t, "an order by another organization's field", err, "order_by")
 	page, err := owner.users().ListUsers(owner.ctx(), &pb.ListUsersRequest{Filter: name + " = 12", PageSize: 1})
 	mustNot(t, err)
 	_, err = owner.users().ListUsers(owner.ctx(), &pb.ListUsersRequest{Filter: name + " = 13", PageSize: 1, PageToken: page.GetNextPageToken()})

@@ -56,10 +56,19 @@ var (
 	formerByName = users.Index("former", func(u *pb.User) store.Key {
 		return ifDeleted(u, u.GetOrganizationId(), strings.ToLower(u.GetDisplayName()))
 	})
-	// usersByValue has everybody who has custom values, by each of their terms.
-	usersByValue = users.MultiIndex("custom", func(u *pb.User) (keys []store.Key) {
-		for _, term := range customfield.Terms(u.GetCustomValues()) {
-			keys = append(keys, store.Key{u.GetOrganizationId(), u.GetDeleteTime() != nil, term, strings.ToLower(u.GetDisplayName())})
+	// usersByField has everybody who has custom values, by each of their fields, and
+	// usersByValue also by what is in it.
+	usersByField = users.MultiIndex("custom", func(u *pb.User) (keys []store.Key) {
+		for _, field := range customfield.Fields(u.GetCustomValues()) {
+			keys = append(keys, store.Key{u.GetOrganizationId(), u.GetDeleteTime() != nil, field, strings.ToLower(u.GetDisplayName())})
+		}
+		return keys
+	}, store.Version(1))
+	usersByValue = users.MultiIndex("custom_value", func(u *pb.User) (keys []store.Key) {
+		for _, v := range u.GetCustomValues() {
+			for _, part := range customfield.Parts(v) {
+				keys = append(keys, store.Key{u.GetOrganizationId(), u.GetDeleteTime() != nil, v.GetCustomFieldId(), part, strings.ToLower(u.GetDisplayName())})
+			}
 		}
 		return keys
 	})

@@ -151,8 +151,13 @@ func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.
 		if err != nil {
 			return nil, err
 		}
+		order, err := customfield.ParseOrder(req.GetOrderBy(), "display_name", fieldsNamed(tx, organization, req.GetOrderBy()))
+		if err != nil {
+			return nil, err
+		}
 		keep := func(u *pb.User) bool { return filter.Match(u) }
-		page, next, err := store.Page(tx, req, keep, usersOf(organization, filter.Term(), req.GetShowDeleted())...)
+		sections := customfield.Sections(tx, filter, order, keep, usersOf(organization, req.GetShowDeleted()))
+		page, next, err := store.PageInSections(tx, req, sections...)
 		if err != nil {
 			return nil, err
 		}
@@ -163,25 +168,41 @@ func (s *service) ListUsers(ctx context.Context, req *pb.ListUsersRequest) (*pb.
 	})
 }
 
-// fieldsNamed are the fields of users, if a filter may name one.
-func fieldsNamed(tx *store.Tx, organization, filter string) []*pb.CustomField {
-	if !customfield.Named(filter) {
+// fieldsNamed are the fields of users, if a filter or an order may name one.
+func fieldsNamed(tx *store.Tx, organization, text string) []*pb.CustomField {
+	if !customfield.Named(text) {
 		return nil
 	}
 	return fieldsOf(tx, organization, ofUser)
 }
 
-// usersOf returns the ranges that hold, by name, the users of an organization, of a term those
-// who have it, and former ones if they are wanted.
-func usersOf(organization, term string, former bool) []store.Range[*pb.User] {
-	here, gone := usersByName.Range(organization), formerByName.Range(organization)
-	if term != "" {
-		here, gone = usersByValue.Range(organization, false, term), usersByValue.Range(organization, true, term)
+// usersOf returns how users of an organization are found, by name, and former ones if they are
+// wanted.
+func usersOf(organization string, former bool) customfield.Indexes[*pb.User] {
+	both := func(of func(gone bool) store.Range[*pb.User]) []store.Range[*pb.User] {
+		if former {
+			return []store.Range[*pb.User]{of(false), of(true)}
+		}
+		return []store.Range[*pb.User]{of(false)}
 	}
-	if former {
-		return []store.Range[*pb.User]{here, gone}
+	return customfield.Indexes[*pb.User]{
+		All: func() []store.Range[*pb.User] {
+			return both(func(gone bool) store.Range[*pb.User] {
+				if gone {
+					return formerByName.Range(organization)
+				}
+				return usersByName.Range(organization)
+			})
+		},
+		Having: func(field string) []store.Range[*pb.User] {
+			return both(func(gone bool) store.Range[*pb.User] { return usersByField.Range(organization, gone, field) })
+		},
+		Valued: func(field string, part ...any) []store.Range[*pb.User] {
+			return both(func(gone bool) store.Range[*pb.User] {
+				return usersByValue.Range(append([]any{organization, gone, field}, part...)...)
+			})
+		},
 	}
-	return []store.Range[*pb.User]{here}
 }
 
 // UpdateUser implements pb.UserServiceServer.

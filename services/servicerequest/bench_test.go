@@ -12,7 +12,8 @@ import (
 )
 
 // BenchmarkListByCustomValue lists a page of 50 over the wire: of the newest, and of those with
-// one of a hundred values, among few and among ten times as many.
+// one of a hundred values, with the least of them, and by their order, among few and among ten
+// times as many.
 func BenchmarkListByCustomValue(b *testing.B) {
 	for _, total := range []int{10_000, 100_000} {
 		s := newSuite(b)
@@ -30,9 +31,13 @@ func BenchmarkListByCustomValue(b *testing.B) {
 			}
 			s.putAll(some...)
 		}
-		for name, filter := range map[string]string{"newest": "", "value": "custom_values." + f.GetId() + " = 7"} {
+		field := "custom_values." + f.GetId()
+		for name, req := range map[string]*pb.ListServiceRequestsRequest{
+			"newest": {}, "value": {Filter: field + " = 7"}, "range": {Filter: field + " < 1"}, "order": {OrderBy: field + " desc"},
+			"range in order": {Filter: field + " >= 3", OrderBy: field},
+		} {
 			b.Run(fmt.Sprintf("%s of %d", name, total), func(b *testing.B) {
-				req := &pb.ListServiceRequestsRequest{View: view("NEW"), Filter: filter}
+				req.View = view("NEW")
 				for b.Loop() {
 					resp, err := c.ListServiceRequests(b.Context(), proto.CloneOf(req))
 					if err != nil || len(resp.GetServiceRequests()) != 50 {

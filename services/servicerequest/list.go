@@ -23,7 +23,7 @@ func (s *service) ListServiceRequests(ctx context.Context, req *pb.ListServiceRe
 			return nil, err
 		}
 		keep := func(r *pb.ServiceRequest) bool { return w.keeps(r) && seen.keeps(r) }
-		page, next, err := store.Page(tx, req, keep, seen.ranges(w)...)
+		page, next, err := store.PageInSections(tx, req, seen.sections(tx, w, keep)...)
 		if err != nil {
 			return nil, err
 		}
@@ -50,6 +50,7 @@ type wanted struct {
 	property string            // the only one; empty for all
 	labels   []map[string]bool // of each of these one, by its id: a label, or a category with those beneath it
 	filter   *customfield.Filter
+	order    customfield.Order
 }
 
 // want reads what a list is to hold. It may call another service, so it is called before a
@@ -58,6 +59,13 @@ func (s *service) want(ctx context.Context, req *pb.ListServiceRequestsRequest) 
 	w := &wanted{view: req.GetView(), property: req.GetPropertyId()}
 	var err error
 	if w.filter, err = s.filter(ctx, req.GetFilter()); err != nil {
+		return nil, err
+	}
+	fields, err := s.fieldsNamed(ctx, req.GetOrderBy())
+	if err != nil {
+		return nil, err
+	}
+	if w.order, err = customfield.ParseOrder(req.GetOrderBy(), "create_time desc", fields); err != nil {
 		return nil, err
 	}
 	for _, id := range req.GetLabelIds() {
@@ -74,17 +82,24 @@ func (s *service) want(ctx context.Context, req *pb.ListServiceRequestsRequest) 
 	return w, nil
 }
 
-// filter reads a filter. Which custom fields there are is asked only if it may name one.
 func (s *service) filter(ctx context.Context, text string) (*customfield.Filter, error) {
-	var fields []*identitypb.CustomField
-	if customfield.Named(text) {
-		e, err := s.defined.Get(ctx, authz.Caller(ctx).Organization)
-		if err != nil {
-			return nil, err
-		}
-		fields = e.Value.fields
+	fields, err := s.fieldsNamed(ctx, text)
+	if err != nil {
+		return nil, err
 	}
 	return customfield.Parse(text, &pb.ServiceRequest{}, fields)
+}
+
+// fieldsNamed are the custom fields, asked for only if a filter or an order may name one.
+func (s *service) fieldsNamed(ctx context.Context, text string) ([]*identitypb.CustomField, error) {
+	if !customfield.Named(text) {
+		return nil, nil
+	}
+	e, err := s.defined.Get(ctx, authz.Caller(ctx).Organization)
+	if err != nil {
+		return nil, err
+	}
+	return e.Value.fields, nil
 }
 
 // keeps tells whether a request of the view is in the list.
@@ -103,32 +118,40 @@ func (w *wanted) keeps(r *pb.ServiceRequest) bool {
 // more, what a list is to hold is looked for among all that the caller sees.
 const maxRanges = 200
 
-// ranges returns the ranges that hold, newest first, every request that the caller sees and
-// that is wanted, and beside them only those that keeps leaves out, as few as an index can tell.
-func (s sight) ranges(w *wanted) []store.Range[*pb.ServiceRequest] {
-	if len(w.labels) > 0 && len(w.labels[0])*len(s.circles) <= max(maxRanges, len(s.circles)) {
-		return s.rangesOf(func(c circle) (ranges []store.Range[*pb.ServiceRequest]) {
+// sections are what the list reads: in its order every request that the caller sees and that
+// is wanted, and beside them only those that keep leaves out, as few as an index can tell.
+func (s sight) sections(tx *store.Tx, w *wanted, keep func(*pb.ServiceRequest) bool) []store.Section[*pb.ServiceRequest] {
+	if !w.order.ByField() && len(w.labels) > 0 && len(w.labels[0])*len(s.circles) <= max(maxRanges, len(s.circles)) {
+		labelled := s.rangesOf(func(c circle) (ranges []store.Range[*pb.ServiceRequest]) {
 			for label := range w.labels[0] {
 				ranges = append(ranges, requestLabel.Range(c, label, w.view))
 			}
 			return ranges
 		})
+		return []store.Section[*pb.ServiceRequest]{{Keep: keep, Ranges: customfield.Directed(w.order, labelled)}}
 	}
-	return s.rangesOf(func(c circle) []store.Range[*pb.ServiceRequest] {
-		if term := w.filter.Term(); term != "" {
-			return []store.Range[*pb.ServiceRequest]{requestCustom.Range(c, term, w.view)}
-		}
-		return []store.Range[*pb.ServiceRequest]{requestSight.Range(c, w.view)}
+	each := func(of func(circle) store.Range[*pb.ServiceRequest]) []store.Range[*pb.ServiceRequest] {
+		return s.rangesOf(func(c circle) []store.Range[*pb.ServiceRequest] { return []store.Range[*pb.ServiceRequest]{of(c)} })
+	}
+	return customfield.Sections(tx, w.filter, w.order, keep, customfield.Indexes[*pb.ServiceRequest]{
+		All: func() []store.Range[*pb.ServiceRequest] {
+			return each(func(c circle) store.Range[*pb.ServiceRequest] { return requestSight.Range(c, w.view) })
+		},
+		Having: func(field string) []store.Range[*pb.ServiceRequest] {
+			return each(func(c circle) store.Range[*pb.ServiceRequest] { return requestCustom.Range(c, field, w.view) })
+		},
+		Valued: func(field string, part ...any) []store.Range[*pb.ServiceRequest] {
+			return each(func(c circle) store.Range[*pb.ServiceRequest] {
+				return requestValue.Range(append([]any{c, field, w.view}, part...)...)
+			})
+		},
 	})
 }
 
-// rangesOf returns those of each circle, newest first.
-func (s sight) rangesOf(of func(circle) []store.Range[*pb.ServiceRequest]) []store.Range[*pb.ServiceRequest] {
-	var ranges []store.Range[*pb.ServiceRequest]
+// rangesOf returns those of each circle.
+func (s sight) rangesOf(of func(circle) []store.Range[*pb.ServiceRequest]) (ranges []store.Range[*pb.ServiceRequest]) {
 	for _, c := range s.circles {
-		for _, r := range of(c) {
-			ranges = append(ranges, r.Reverse())
-		}
+		ranges = append(ranges, of(c)...)
 	}
 	return ranges
 }

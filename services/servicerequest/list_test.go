@@ -1,6 +1,7 @@
 package servicerequest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -165,6 +166,73 @@ func TestListByCustomValues(t *testing.T) {
 	}
 }
 
+// A list in the order of a field's values has what a plain sort has, those without a value last
+// and newest first; and for each caller only what exists for him.
+func TestListInOrderOfCustomValues(t *testing.T) {
+	s := newShelf(t)
+	stranger := s.as(keysOf([]string{"OW"}, "-View:OwnedBy:Others", "-View:OwnedBy:Nobody")...)
+	others := s.as(keysOf([]string{"OW", "PM+"}, "-View:OwnedBy:Me")...)
+	s.joins(stranger)
+	s.joins(others)
+	floor, size, inspected := "custom_values."+s.floor.GetId(), "custom_values."+s.size.GetId(), "custom_values."+s.inspected.GetId()
+	ranks := map[string]func(*typepb.CustomValue) int64{
+		floor:     (*typepb.CustomValue).GetNumber,
+		size:      func(v *typepb.CustomValue) int64 { return int64(strings.Index("bca", v.GetChoice())) },
+		inspected: func(v *typepb.CustomValue) int64 { return int64(v.GetDate().GetMonth()) },
+	}
+	s.define(func(*roll) { s.size.Choices = append(s.size.Choices[1:], s.size.Choices[0]) }) // to another order than that of the ids
+	byID := map[string]*pb.ServiceRequest{}
+	for _, r := range s.requests {
+		byID[r.GetId()] = r
+	}
+	for by, rank := range ranks {
+		f := map[string]*identitypb.CustomField{floor: s.floor, size: s.size, inspected: s.inspected}[by]
+		for _, filter := range []string{"", floor + " >= 3 AND " + floor + " < 9"} {
+			with := s.holding(func(r *pb.ServiceRequest) bool {
+				return value(r, f) != nil && (filter == "" || between(value(r, s.floor), 3, 9))
+			})
+			without := s.holding(func(r *pb.ServiceRequest) bool {
+				return value(r, f) == nil && (filter == "" || between(value(r, s.floor), 3, 9))
+			})
+			for _, desc := range []bool{true, false} {
+				if !desc {
+					slices.Reverse(with)
+				}
+				slices.SortStableFunc(with, func(a, b string) int {
+					c := cmp.Compare(rank(value(byID[a], f)), rank(value(byID[b], f)))
+					return map[bool]int{true: -c, false: c}[desc]
+				})
+				req := &pb.ListServiceRequestsRequest{View: view("NEW"), Filter: filter, OrderBy: by + map[bool]string{true: " desc"}[desc], PageSize: 11}
+				want := slices.Concat(with, without)
+				if got := list(t, s.client, req); !slices.Equal(got, want) {
+					t.Errorf("%v:\n got %v\nwant %v", req, got, want)
+				}
+				if got := list(t, others, req); !slices.Equal(got, want) {
+					t.Errorf("%v, of other owners:\n got %v\nwant %v", req, got, want)
+				}
+				if probed := list(t, stranger, req); len(probed) > 0 {
+					t.Errorf("%v finds what does not exist for the caller: %v", req, probed)
+				}
+			}
+		}
+	}
+	oldest := s.holding(func(*pb.ServiceRequest) bool { return true })
+	slices.Reverse(oldest)
+	if got := list(t, s.client, &pb.ListServiceRequestsRequest{View: view("NEW"), OrderBy: "create_time", PageSize: 40}); !slices.Equal(got, oldest) {
+		t.Errorf("oldest first:\n got %v\nwant %v", got, oldest)
+	}
+	labelled := s.holding(func(r *pb.ServiceRequest) bool { return r.GetCategoryId() == s.valves })
+	slices.Reverse(labelled)
+	if got := list(t, s.client, &pb.ListServiceRequestsRequest{View: view("NEW"), LabelIds: []string{s.valves}, OrderBy: "create_time"}); !slices.Equal(got, labelled) {
+		t.Errorf("of a category, oldest first:\n got %v\nwant %v", got, labelled)
+	}
+}
+
+// between tells whether a value is a number from one up to another, without that.
+func between(v *typepb.CustomValue, from, to int64) bool {
+	return v != nil && v.GetNumber() >= from && v.GetNumber() < to
+}
+
 // Of so many categories that their ranges would be too many the list is looked for among all.
 func TestListByManyCategories(t *testing.T) {
 	s := newShelf(t)
@@ -199,6 +267,15 @@ func TestListByCustomValuesRefuses(t *testing.T) {
 	refuse("another value's token", req(floor+" > 3", page.GetNextPageToken()), "InvalidArgument PAGE_TOKEN_INVALID", "", "")
 	refuse("another type's value", req(floor+` > "2026-01-01"`, ""), invalid, "filter", "a value that fits")
 	refuse("a field of nobody", req("custom_values."+newID()+" = 3", ""), invalid, "filter", "a field of such records that is not deleted")
+	ordered := func(by string) *pb.ListServiceRequestsRequest {
+		return &pb.ListServiceRequestsRequest{View: view("NEW"), OrderBy: by, PageSize: 2}
+	}
+	sorted := must[*pb.ListServiceRequestsResponse](t)(s.ListServiceRequests(t.Context(), ordered(floor)))
+	turned := ordered(floor + " desc")
+	turned.PageToken = sorted.GetNextPageToken()
+	refuse("another order's token", turned, "InvalidArgument PAGE_TOKEN_INVALID", "", "")
+	refuse("an order by several choices", ordered("custom_values."+s.skills.GetId()), invalid, "order_by", "neither of CHOICES nor deleted")
+	refuse("an order by a field of nobody", ordered("custom_values."+newID()), invalid, "order_by", "neither of CHOICES nor deleted")
 	refuse("no id", req("custom_values.floor = 3", ""), invalid, "filter", "a field of such records that is not deleted")
 	refuse("a label as a field", req("custom_values."+s.water+" = 3", ""), invalid, "filter", "a field of such records that is not deleted")
 
@@ -207,6 +284,7 @@ func TestListByCustomValuesRefuses(t *testing.T) {
 	})
 	s.Forget("definitions:" + s.suite.Organization)
 	refuse("a deleted field", few, invalid, "filter", "a field of such records that is not deleted")
+	refuse("an order by a deleted field", ordered(floor), invalid, "order_by", "neither of CHOICES nor deleted")
 	s.users.change(func(r *roll) { r.down = true })
 	s.Forget("definitions:" + s.suite.Organization)
 	refuse("identity being away", few, "Unavailable SERVICE_UNREACHABLE", "", "")

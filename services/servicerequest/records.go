@@ -29,7 +29,8 @@ var (
 	requests      = store.NewCollection("service_request", (*pb.ServiceRequest).GetId)
 	requestSight  = requests.MultiIndex("sight", sightKeys)
 	requestLabel  = requests.MultiIndex("label", labelKeys)
-	requestCustom = requests.MultiIndex("custom", customKeys)
+	requestCustom = requests.MultiIndex("custom", customKeys, store.Version(1))
+	requestValue  = requests.MultiIndex("custom_value", valueKeys)
 	requestExpiry = requests.Index("hold_expiry", holdExpiryKey)
 	requestPurge  = requests.Index("purge", func(r *pb.ServiceRequest) store.Key { return timeKey(r.GetPurgeTime()) })
 

@@ -12,8 +12,8 @@ import (
 )
 
 // circle is a set of service requests that exist for the same callers, such as those
-// assigned to one user. It is the first part of the keys of the indexes "sight", "label" and
-// "custom", and so never changes its form.
+// assigned to one user. It is the first part of the keys of the indexes "sight", "label",
+// "custom" and "custom_value", and so never changes its form.
 type circle string
 
 func assignedTo(user string) circle        { return circle("assigned " + user) }
@@ -119,9 +119,25 @@ func sightKeys(r *pb.ServiceRequest) []store.Key {
 func labelKeys(r *pb.ServiceRequest) []store.Key { return keysFor(r, labelsOf(r)) }
 
 // customKeys are the keys of a request in the index "custom": those of the index "sight",
-// for each term of its custom values.
+// for each field in which it has a custom value.
 func customKeys(r *pb.ServiceRequest) []store.Key {
-	return keysFor(r, customfield.Terms(r.GetCustomValues()))
+	return keysFor(r, customfield.Fields(r.GetCustomValues()))
+}
+
+// valueKeys are the keys of a request in the index "custom_value": in each circle by its field,
+// the view and the value, and then as in the index "sight".
+func valueKeys(r *pb.ServiceRequest) (keys []store.Key) {
+	if len(r.GetCustomValues()) == 0 {
+		return nil
+	}
+	for _, c := range circles(r) {
+		for _, v := range r.GetCustomValues() {
+			for _, part := range customfield.Parts(v) {
+				keys = append(keys, store.Key{c, v.GetCustomFieldId(), viewOf(r), part, r.GetCreateTime().AsTime()})
+			}
+		}
+	}
+	return keys
 }
 
 // keysFor are the keys of the index "sight", for each of the terms.

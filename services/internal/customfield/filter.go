@@ -2,9 +2,6 @@ package customfield
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,12 +26,13 @@ type Record interface {
 // Filter tells which records a list holds, by their own fields and by their custom values.
 type Filter struct {
 	*query.Filter
-	// exact is the term of the first condition that all records of the list fulfil by one
-	// and the same value, field that of the first that takes a value at all; empty without.
-	exact, field string
+	// spans are those of the fields in which a record of the list must have a value, in the
+	// order of the conditions.
+	spans []*span
 }
 
-// Named tells whether a filter may name custom values, so that [Parse] needs the fields.
+// Named tells whether a filter or an order may name custom values, so that [Parse] or
+// [ParseOrder] needs the fields.
 func Named(text string) bool {
 	return slices.ContainsFunc(query.Paths(text), func(path []string) bool { return path[0] == holder })
 }
@@ -47,6 +45,7 @@ func Named(text string) bool {
 // A TEXT takes all operators; a NUMBER, and a DATE as "2026-03-31", all but the colon; YES_NO
 // and CHOICE = and !=. CHOICES take a colon for having a choice and != for not having it.
 // Whatever the type, ":*" is for having a value. A choice is named by its id, retired or not.
+// A TEXT is less or greater without regard to case and accents, and equal only as it stands.
 func Parse(text string, sample Record, fields []*identitypb.CustomField) (*Filter, error) {
 	byID := map[string]*identitypb.CustomField{}
 	for _, f := range fields {
@@ -65,74 +64,30 @@ func Parse(text string, sample Record, fields []*identitypb.CustomField) (*Filte
 	return f, err
 }
 
-// Term is the term, one of [Terms], that every record of the list has, the rarest that the
-// filter tells; empty if it tells none.
-func (f *Filter) Term() string { return cmp.Or(f.exact, f.field) }
-
-// Terms are what an index finds records by, given their values: each field in which they have
-// a value, and each such field with the value.
-func Terms(values []*typepb.CustomValue) []string {
-	var terms []string
-	for _, v := range values {
-		terms = append(terms, v.GetCustomFieldId())
-		terms = append(terms, exactly(v)...)
-	}
-	return terms
-}
-
-// exactly returns the terms for a field and the value in it, of CHOICES one for each. They are
-// short: of a TEXT they have no more than a hash.
-func exactly(v *typepb.CustomValue) []string {
-	of := func(value string) string { return v.GetCustomFieldId() + ":" + value }
-	switch value := v.GetValue().(type) {
-	case *typepb.CustomValue_Text:
-		hash := sha256.Sum256([]byte(value.Text))
-		return []string{of(hex.EncodeToString(hash[:16]))}
-	case *typepb.CustomValue_Number:
-		return []string{of(strconv.FormatInt(value.Number, 10))}
-	case *typepb.CustomValue_Yes:
-		return []string{of(strconv.FormatBool(value.Yes))}
-	case *typepb.CustomValue_Date:
-		return []string{of(fmt.Sprintf("%04d-%02d-%02d", value.Date.GetYear(), value.Date.GetMonth(), value.Date.GetDay()))}
-	case *typepb.CustomValue_Choice:
-		return []string{of(value.Choice)}
-	case *typepb.CustomValue_Choices:
-		var terms []string
-		for _, id := range value.Choices.GetIds() {
-			terms = append(terms, of(id))
-		}
-		return terms
-	}
-	return nil
-}
-
 // test returns how the value of a record in a field compares with one as written, nil if a
-// field of its type cannot be compared so. It notes the terms that an index can go by.
+// field of its type cannot be compared so. It notes what an index can go by.
 func (f *Filter) test(field *identitypb.CustomField, op string, v query.Value) func(proto.Message) (int, bool) {
-	compare := hasAny
+	compare, want := hasAny, (*typepb.CustomValue)(nil)
 	if op != ":" || v != (query.Value{Text: "*"}) {
-		want := written(field, v)
+		want = written(field, v)
 		if want == nil || !slices.Contains(operators[field.GetType()], op) {
 			return nil
 		}
 		compare = comparison(op, want)
-		if op == "=" || op == ":" && field.GetType() == Choices {
-			f.exact = cmp.Or(f.exact, exactly(want)[0])
-		}
 	}
 	if op != "!=" {
-		f.field = cmp.Or(f.field, field.GetId())
+		f.spanOf(field.GetId()).narrow(op, want)
 	}
 	return func(m proto.Message) (int, bool) {
 		r, ok := m.(Record)
 		if !ok {
 			return 0, false
 		}
-		i := slices.IndexFunc(r.GetCustomValues(), func(v *typepb.CustomValue) bool { return v.GetCustomFieldId() == field.GetId() })
-		if i < 0 {
+		has := valueIn(r, field.GetId())
+		if has == nil {
 			return 0, false
 		}
-		return compare(r.GetCustomValues()[i])
+		return compare(has)
 	}
 }
 
@@ -182,14 +137,17 @@ func hasAny(*typepb.CustomValue) (int, bool) { return 0, true }
 
 // comparison returns how values compare with the one that is wanted.
 func comparison(op string, want *typepb.CustomValue) func(*typepb.CustomValue) (int, bool) {
-	part := strings.ToLower(want.GetText())
+	part, ordered := strings.ToLower(want.GetText()), letters(want.GetText())
 	return func(has *typepb.CustomValue) (int, bool) {
 		switch value := has.GetValue().(type) {
 		case *typepb.CustomValue_Text:
-			if op == ":" {
+			switch op {
+			case ":":
 				return 0, strings.Contains(strings.ToLower(value.Text), part)
+			case "=", "!=":
+				return strings.Compare(value.Text, want.GetText()), true
 			}
-			return strings.Compare(value.Text, want.GetText()), true
+			return strings.Compare(letters(value.Text), ordered), true
 		case *typepb.CustomValue_Number:
 			return cmp.Compare(value.Number, want.GetNumber()), true
 		case *typepb.CustomValue_Yes:

@@ -122,7 +122,21 @@ func (r Range[T]) To(parts ...any) Range[T] {
 	return r
 }
 
-// Reverse turns the order round. From and To stay what they are.
+// After leaves out the entries whose key, after the range's parts, is less or starts with
+// these.
+func (r Range[T]) After(parts ...any) Range[T] {
+	r.from = append(Key(parts).appendTo(nil), aboveAll)
+	return r
+}
+
+// Through leaves out the entries whose key, after the range's parts, is greater and does not
+// start with these.
+func (r Range[T]) Through(parts ...any) Range[T] {
+	r.to = append(Key(parts).appendTo(nil), aboveAll)
+	return r
+}
+
+// Reverse turns the order round. The bounds stay what they are.
 func (r Range[T]) Reverse() Range[T] {
 	r.reverse = !r.reverse
 	return r

@@ -32,38 +32,7 @@ type PageRequest interface {
 // proportion to the page's size the search for those to keep is interrupted. A token
 // is good for the same request, but for the page's size, by the same caller.
 func Page[T proto.Message](tx *Tx, req PageRequest, keep func(T) bool, ranges ...Range[T]) (items []T, next string, err error) {
-	size, err := pageSize(req)
-	if err != nil {
-		return nil, "", err
-	}
-	var place []byte
-	if token := req.GetPageToken(); token != "" {
-		if place, err = tx.openToken(token, req); err != nil {
-			return nil, "", err
-		}
-	}
-	writes := tx.overlay.freeze()
-	budget := 20*size + 1000
-	items = make([]T, 0, min(size, defaultPageSize))
-	rows := ahead(tx, size+1, merge(tx, writes, place, ranges), func(row row) []byte {
-		return ranges[row.source].recordKey(tx, row.Pair)
-	})
-	for row := range rows {
-		if len(items) == size || budget == 0 {
-			next, err = tx.sealToken(place, req)
-			return items, next, err
-		}
-		budget--
-		place = row.place
-		v, ok := ranges[row.source].record(tx, writes, row.Pair)
-		if !ok {
-			break
-		}
-		if keep == nil || keep(v) {
-			items = append(items, v)
-		}
-	}
-	return items, "", tx.err
+	return PageInSections(tx, req, Section[T]{Keep: keep, Ranges: ranges})
 }
 
 func pageSize(req PageRequest) (int, error) {

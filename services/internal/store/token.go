@@ -69,6 +69,12 @@ func (s *sealer) open(binding []byte, token string) (place []byte, ok bool) {
 
 func (s *sealer) crypt(tag, b []byte) { cipher.NewCTR(s.block, tag).XORKeyStream(b, b) }
 
+// wrongToken is the answer to a token that is none of the list.
+func wrongToken() error {
+	return fault.New(codes.InvalidArgument, faultpb.Reason_REASON_PAGE_TOKEN_INVALID,
+		"the page token was not made for an equal request by the same caller", nil)
+}
+
 func (tx *Tx) sealToken(place []byte, req PageRequest) (string, error) {
 	binding, err := tx.binding(req)
 	if err != nil {
@@ -84,8 +90,7 @@ func (tx *Tx) openToken(token string, req PageRequest) ([]byte, error) {
 	}
 	place, ok := tx.db.sealer.open(binding, token)
 	if !ok {
-		return nil, fault.New(codes.InvalidArgument, faultpb.Reason_REASON_PAGE_TOKEN_INVALID,
-			"the page token was not made for an equal request by the same caller", nil)
+		return nil, wrongToken()
 	}
 	return place, nil
 }

@@ -763,11 +763,21 @@ type ListUsersRequest struct {
 	// id, `custom_values.0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20 >= 3`, and compared as what it is: a
 	// TEXT with all operators; a NUMBER, and a DATE as "2026-03-31", with all but `:`; YES_NO, as
 	// true and false, and CHOICE with `=` and `!=`; CHOICES with `:` for those who have the choice
-	// and `!=` for those who have it not. `:*` is for having a value at all. At most 2,000 characters.
+	// and `!=` for those who have it not. `:*` is for having a value at all. A TEXT is less or
+	// greater without regard to case and accents, and equal only as it stands. At most 2,000
+	// characters.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Whether users are listed too whose membership has ended and can be brought back
 	// (AIP-164): those with a delete_time.
-	ShowDeleted   bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// One of display_name and custom_values. with the id of a custom field that is neither of
+	// CHOICES nor deleted, `custom_values.0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20`, as it stands or
+	// followed by " desc" (AIP-132). Left out, "display_name". Names are ordered without regard to
+	// case; of values a NUMBER as one, a DATE by the calendar, YES_NO with no first, a CHOICE as
+	// the choices of the field stand, and a TEXT by its first 100 letters, without regard to case
+	// and accents. Equal ones come by name and then by id, all of it turned round by " desc".
+	// Users without a value come after all others in either direction, by name.
+	OrderBy       string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +838,13 @@ func (x *ListUsersRequest) GetShowDeleted() bool {
 		return x.ShowDeleted
 	}
 	return false
+}
+
+func (x *ListUsersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
 }
 
 // Response of UserService.ListUsers.
@@ -1650,13 +1667,14 @@ const file_latchkey_identity_v1_user_proto_rawDesc = "" +
 	"\x0eGetUserRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"A\n" +
 	"\x0fGetUserResponse\x12.\n" +
-	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\xa6\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\x1a.latchkey.identity.v1.UserR\x04user\"\xca\x01\n" +
 	"\x10ListUsersRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
 	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12!\n" +
-	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\"m\n" +
+	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\x12\"\n" +
+	"\border_by\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18dR\aorderBy\"m\n" +
 	"\x11ListUsersResponse\x120\n" +
 	"\x05users\x18\x01 \x03(\v2\x1a.latchkey.identity.v1.UserR\x05users\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +

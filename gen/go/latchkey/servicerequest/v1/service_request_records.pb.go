@@ -487,6 +487,7 @@ type ListServiceRequestsRequest struct {
 	// as what it is: a TEXT with all operators; a NUMBER, and a DATE as "2026-03-31", with all but
 	// `:`; YES_NO, as true and false, and CHOICE with `=` and `!=`; CHOICES with `:` for those that
 	// have the choice and `!=` for those that have it not. `:*` is for having a value at all. A
+	// TEXT is less or greater without regard to case and accents, and equal only as it stands. A
 	// condition that asks for one value, or choice, answers fastest. At most 2,000 characters.
 	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Only those of this property, on whose team the caller is; empty for all.
@@ -494,7 +495,15 @@ type ListServiceRequestsRequest struct {
 	// Only those that have all of these categories, tags and labels, at most 5; none for all.
 	// The rarest comes first for the fastest answer. A category stands for itself and all that are
 	// beneath it now; `category_id = "..."` in the filter is for itself alone.
-	LabelIds      []string `protobuf:"bytes,6,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	LabelIds []string `protobuf:"bytes,6,rep,name=label_ids,json=labelIds,proto3" json:"label_ids,omitempty"`
+	// One of create_time and custom_values. with the id of a custom field that is neither of
+	// CHOICES nor deleted, `custom_values.0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a20`, as it stands or
+	// followed by " desc" (AIP-132). Left out, "create_time desc". A NUMBER is ordered as one, a
+	// DATE by the calendar, YES_NO with no first, a CHOICE as the choices of the field stand, and a
+	// TEXT by its first 100 letters, without regard to case and accents. Equal ones come oldest
+	// first and then by id, all of it turned round by " desc". Service requests without a value come
+	// after all others in either direction, newest first.
+	OrderBy       string `protobuf:"bytes,7,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,6 +578,13 @@ func (x *ListServiceRequestsRequest) GetLabelIds() []string {
 		return x.LabelIds
 	}
 	return nil
+}
+
+func (x *ListServiceRequestsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
 }
 
 // Response of ServiceRequestService.ListServiceRequests.
@@ -1372,7 +1388,7 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"\x18GetServiceRequestRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"p\n" +
 	"\x19GetServiceRequestResponse\x12S\n" +
-	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xbb\x02\n" +
+	"\x0fservice_request\x18\x01 \x01(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0eserviceRequest\"\xdf\x02\n" +
 	"\x1aListServiceRequestsRequest\x12N\n" +
 	"\x04view\x18\x01 \x01(\x0e2..latchkey.servicerequest.v1.ServiceRequestViewB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04view\x12$\n" +
@@ -1382,7 +1398,8 @@ const file_latchkey_servicerequest_v1_service_request_records_proto_rawDesc = ""
 	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12,\n" +
 	"\vproperty_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
 	"propertyId\x12.\n" +
-	"\tlabel_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x05\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIds\"\x9c\x01\n" +
+	"\tlabel_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x05\x18\x01\"\x05r\x03\xb0\x01\x01R\blabelIds\x12\"\n" +
+	"\border_by\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dR\aorderBy\"\x9c\x01\n" +
 	"\x1bListServiceRequestsResponse\x12U\n" +
 	"\x10service_requests\x18\x01 \x03(\v2*.latchkey.servicerequest.v1.ServiceRequestR\x0fserviceRequests\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x02\n" +
