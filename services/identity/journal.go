@@ -55,7 +55,7 @@ func showJournal(j *journal.Source) {
 	journal.Show(j, passkeys, pb.FactorService_ListPasskeys_FullMethodName, ofCaller((*pb.Passkey).GetUserId))
 	journal.Show(j, providers, pb.OutsideProviderService_GetOutsideProvider_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.OutsideProvider], error) {
 		c := authz.Caller(ctx)
-		return func(tx *store.Tx, p *pb.OutsideProvider) bool { return signsInTo(tx, p, c.Organization) }, nil
+		return func(tx *store.Tx, p *pb.OutsideProvider) bool { return isFor(tx, p, c.Organization) }, nil
 	})
 	journal.Show(j, links, pb.OutsideLinkService_ListMyOutsideLinks_FullMethodName,
 		ofOrganization((*pb.OutsideLink).GetOrganizationId, func(l *pb.OutsideLink, caller string) bool { return l.GetUserId() == caller }))

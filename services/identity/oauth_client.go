@@ -59,7 +59,7 @@ func (s *service) CreateOauthClient(ctx context.Context, req *pb.CreateOauthClie
 			return nil, err
 		}
 		fresh.BrandId, fresh.CreateTime = brand.GetId(), timestamppb.New(tx.Now())
-		if clientsByOwner.Count(tx, clientsByOwner.Range(ownerID(fresh))) >= maxClients {
+		if clientsByOwner.Count(tx, clientsByOwner.Range(ownerOf(fresh))) >= maxClients {
 			return nil, fault.Limit("OAuth clients of one owner", 0)
 		}
 		if err := clients.Put(tx, fresh); err != nil {
@@ -99,20 +99,8 @@ func (s *service) GetOauthClient(ctx context.Context, req *pb.GetOauthClientRequ
 
 // managedClient finds a client that the caller holds the key for.
 func managedClient(ctx context.Context, tx *store.Tx, id string) (*pb.OauthClient, error) {
-	caller := authz.Caller(ctx)
 	c, ok := clients.Get(tx, id)
-	if !ok {
-		return nil, fault.NotFound("oauth_client", id)
-	}
-	owner, key := caller.Organization, "ControlPanel:ApiKeys"
-	if c.GetOwner() == brandOwned {
-		brand, err := brandOf(tx, caller.Organization)
-		if err != nil {
-			return nil, err
-		}
-		owner, key = brand.GetId(), "Branding:ApiKeys"
-	}
-	if ownerID(c) != owner || !caller.Has(key) {
+	if !ok || !looksAfter(ctx, tx, c, "ControlPanel:ApiKeys", "Branding:ApiKeys") {
 		return nil, fault.NotFound("oauth_client", id)
 	}
 	return c, nil
@@ -121,13 +109,9 @@ func managedClient(ctx context.Context, tx *store.Tx, id string) (*pb.OauthClien
 // ListOauthClients implements pb.OauthClientServiceServer.
 func (s *service) ListOauthClients(ctx context.Context, req *pb.ListOauthClientsRequest) (*pb.ListOauthClientsResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListOauthClientsResponse, error) {
-		owner := authz.Caller(ctx).Organization
-		if req.GetOwner() == brandOwned {
-			brand, err := brandOf(tx, owner)
-			if err != nil {
-				return nil, err
-			}
-			owner = brand.GetId()
+		owner, err := ownerAsked(ctx, tx, req.GetOwner() == brandOwned)
+		if err != nil {
+			return nil, err
 		}
 		page, next, err := store.Page(tx, req, nil, clientsByOwner.Range(owner))
 		return &pb.ListOauthClientsResponse{OauthClients: page, NextPageToken: next}, err

@@ -170,7 +170,7 @@ func (s *service) waiting(ctx context.Context, who *pb.Session, code string) (*p
 		kept, ok := codesByUser.First(tx, code)
 		c, known := clients.Get(tx, kept.GetClientId())
 		brand, err := brandOf(tx, who.GetOrganizationId())
-		ours := err == nil && (ownerID(c) == who.GetOrganizationId() || ownerID(c) == brand.GetId())
+		ours := err == nil && (ownerOf(c) == who.GetOrganizationId() || ownerOf(c) == brand.GetId())
 		if !ok || !known || !ours || kept.GetUserId() != "" || kept.GetDenied() || !kept.GetExpireTime().AsTime().After(tx.Now()) {
 			return nil, invalidGrant()
 		}

@@ -16,7 +16,7 @@ var (
 
 	clients        = store.NewCollection("oauth_client", (*pb.OauthClient).GetId).OfOrganization(clientOrganization).Arrives(clientIntoBrand)
 	clientsByOwner = clients.Index("owner", func(c *pb.OauthClient) store.Key {
-		return store.Key{ownerID(c), store.Desc(c.GetCreateTime().AsTime())}
+		return store.Key{ownerOf(c), store.Desc(c.GetCreateTime().AsTime())}
 	})
 	clientsByPurge = clients.Index("purge", func(c *pb.OauthClient) store.Key { return moment(c.GetPurgeTime()) })
 	clientSecrets  = store.NewCollection("oauth_secret", (*identitystorepb.ClientSecrets).GetClientId).
@@ -64,14 +64,6 @@ func moment(t *timestamppb.Timestamp) store.Key {
 		return nil
 	}
 	return store.Key{t.AsTime()}
-}
-
-// ownerID returns the organization or the brand that a client belongs to.
-func ownerID(c *pb.OauthClient) string {
-	if c.GetOwner() == brandOwned {
-		return c.GetBrandId()
-	}
-	return c.GetOrganizationId()
 }
 
 // dependents returns the tags of the sessions of clients that end with a browser's.

@@ -93,7 +93,7 @@ func removeLink(tx *store.Tx, l *pb.OutsideLink) (tags []string) {
 // whereLinked returns the organizations of a person to which a provider signs in.
 func whereLinked(tx *store.Tx, p *pb.OutsideProvider, user string) (in []string) {
 	for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
-		if signsInTo(tx, p, u.GetOrganizationId()) {
+		if isFor(tx, p, u.GetOrganizationId()) {
 			in = append(in, u.GetOrganizationId())
 		}
 	}

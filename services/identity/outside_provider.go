@@ -51,7 +51,7 @@ func (s *service) CreateOutsideProvider(ctx context.Context, req *pb.CreateOutsi
 		}
 		fresh.BrandId, fresh.CreateTime = brand.GetId(), timestamppb.New(tx.Now())
 		there := 0
-		for p := range providersByOwner.Scan(tx, providersByOwner.Range(providerOwner(fresh))) {
+		for p := range providersByOwner.Scan(tx, providersByOwner.Range(ownerOf(fresh))) {
 			if p.GetDeleteTime() == nil {
 				there++
 			}
@@ -93,16 +93,8 @@ func (s *service) GetOutsideProvider(ctx context.Context, req *pb.GetOutsideProv
 
 // managedProvider finds a provider that the caller holds the key for.
 func managedProvider(ctx context.Context, tx *store.Tx, id string) (*pb.OutsideProvider, error) {
-	caller := authz.Caller(ctx)
-	p, err := nearProvider(tx, caller.Organization, id)
-	if err != nil {
-		return nil, err
-	}
-	key := "Organization: Settings"
-	if p.GetOwner() == brandProvider {
-		key = "Branding"
-	}
-	if !caller.Has(key) {
+	p, ok := providers.Get(tx, id)
+	if !ok || !looksAfter(ctx, tx, p, "Organization: Settings", "Branding") {
 		return nil, fault.NotFound("outside_provider", id)
 	}
 	return p, nil
@@ -111,31 +103,18 @@ func managedProvider(ctx context.Context, tx *store.Tx, id string) (*pb.OutsideP
 // nearProvider finds a provider of an organization or its brand, also one that is deleted.
 func nearProvider(tx *store.Tx, organization, id string) (*pb.OutsideProvider, error) {
 	p, ok := providers.Get(tx, id)
-	if !ok || !signsInTo(tx, p, organization) {
+	if !ok || !isFor(tx, p, organization) {
 		return nil, fault.NotFound("outside_provider", id)
 	}
 	return p, nil
 }
 
-// signsInTo tells whether a provider is one of an organization or its brand.
-func signsInTo(tx *store.Tx, p *pb.OutsideProvider, organization string) bool {
-	if p.GetOwner() != brandProvider {
-		return p.GetOrganizationId() == organization
-	}
-	o, ok := organizations.Get(tx, organization)
-	return ok && o.GetBrandId() == p.GetBrandId()
-}
-
 // ListOutsideProviders implements pb.OutsideProviderServiceServer.
 func (s *service) ListOutsideProviders(ctx context.Context, req *pb.ListOutsideProvidersRequest) (*pb.ListOutsideProvidersResponse, error) {
 	return read(ctx, s, func(tx *store.Tx) (*pb.ListOutsideProvidersResponse, error) {
-		owner := authz.Caller(ctx).Organization
-		if req.GetOwner() == brandProvider {
-			brand, err := brandOf(tx, owner)
-			if err != nil {
-				return nil, err
-			}
-			owner = brand.GetId()
+		owner, err := ownerAsked(ctx, tx, req.GetOwner() == brandProvider)
+		if err != nil {
+			return nil, err
 		}
 		page, next, err := store.Page(tx, req, nil, providersByOwner.Range(owner))
 		return &pb.ListOutsideProvidersResponse{OutsideProviders: page, NextPageToken: next}, err

@@ -11,10 +11,10 @@ var (
 	providers = store.NewCollection("outside_provider", (*pb.OutsideProvider).GetId).Party((*pb.OutsideProvider).GetOrganizationId).
 			Stays("it knows this installation by its address")
 	providersByOwner = providers.Index("owner", func(p *pb.OutsideProvider) store.Key {
-		return store.Key{providerOwner(p), store.Desc(p.GetCreateTime().AsTime())}
+		return store.Key{ownerOf(p), store.Desc(p.GetCreateTime().AsTime())}
 	})
 	_ = providers.Unique("client_id", func(p *pb.OutsideProvider) store.Key {
-		return ifThere(p, providerOwner(p), p.GetIssuer(), p.GetClientId())
+		return ifThere(p, ownerOf(p), p.GetIssuer(), p.GetClientId())
 	})
 	providersByPurge = providers.Index("purge", func(p *pb.OutsideProvider) store.Key { return moment(p.GetPurgeTime()) })
 	providerSecrets  = store.NewCollection("outside_secret", (*identitystorepb.OutsideSecret).GetProviderId).Stays("it is of a provider")
@@ -42,14 +42,6 @@ var (
 		return store.Key{s.GetProviderId()}
 	})
 )
-
-// providerOwner returns the organization or the brand that a provider belongs to.
-func providerOwner(p *pb.OutsideProvider) string {
-	if p.GetOwner() == brandProvider {
-		return p.GetBrandId()
-	}
-	return p.GetOrganizationId()
-}
 
 func invitationKey(provider, user string) string { return provider + "/" + user }
 

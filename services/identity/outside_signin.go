@@ -54,7 +54,7 @@ func signsIn(p *pb.OutsideProvider) bool { return p.GetDeleteTime() == nil && !p
 func (s *service) BeginOutsideSignIn(ctx context.Context, req *pb.BeginOutsideSignInRequest) (*pb.BeginOutsideSignInResponse, error) {
 	p, err := read(ctx, s, func(tx *store.Tx) (*pb.OutsideProvider, error) {
 		p, ok := providers.Get(tx, req.GetProviderId())
-		if !ok || !signsIn(p) || req.GetOrganizationId() != "" && !signsInTo(tx, p, req.GetOrganizationId()) {
+		if !ok || !signsIn(p) || req.GetOrganizationId() != "" && !isFor(tx, p, req.GetOrganizationId()) {
 			return nil, outsideFailed()
 		}
 		return p, nil
@@ -276,7 +276,7 @@ func providerDisabled(tx *store.Tx, s subject) bool {
 // providerElsewhere holds when the provider is none of the organization or its brand.
 func providerElsewhere(tx *store.Tx, s subject) bool {
 	p, ok := providers.Get(tx, s.provider)
-	return s.provider != "" && (!ok || !signsInTo(tx, p, s.organization))
+	return s.provider != "" && (!ok || !isFor(tx, p, s.organization))
 }
 
 func linkRemoved(tx *store.Tx, s subject) bool {
@@ -314,7 +314,7 @@ func narrow(tx *store.Tx, provider, user string, factors []pb.Factor) bool {
 	}
 	p, ok := providers.Get(tx, provider)
 	for u := range usersByPerson.Scan(tx, usersByPerson.Range(user)) {
-		if !ok || !signsInTo(tx, p, u.GetOrganizationId()) {
+		if !ok || !isFor(tx, p, u.GetOrganizationId()) {
 			return true
 		}
 	}
