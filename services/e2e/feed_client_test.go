@@ -141,9 +141,33 @@ func TestFeedClient(t *testing.T) {
 	if judged := stop(); judged == 0 {
 		t.Error("no check began and ended between two changes")
 	}
+	e.knowsActors()
 	e.endsSessions()
 	e.knowsGrants()
 	e.knowsKeys()
+}
+
+// knowsActors asks with the token of somebody who acts in another's name.
+//
+// SECURITY: it does no more than whoever acts may do in his own name, and nothing without the
+// key to it.
+func (e *enforced) knowsActors() {
+	e.t.Helper()
+	e.role("OA")
+	e.clear(granted)
+	e.override("User: Impersonation", permissionspb.Effect_EFFECT_GRANT)
+	resp, err := identitypb.NewImpersonationServiceClient(e.suite).ImpersonateUser(e.company.As(e.t.Context(), "SP"),
+		&identitypb.ImpersonateUserRequest{UserId: e.company.Person("US").ID, Reason: "a try"})
+	e.must(err)
+	ask := func(after, want string) { e.client.mustAnswer(after, resp.GetToken(), "Contacts", want) }
+	ask("acting for another", allow)
+	e.override("Contacts", permissionspb.Effect_EFFECT_DENY)
+	ask("a deny of who acts", deny)
+	e.clear("Contacts")
+	ask("its end", allow)
+	e.clear("User: Impersonation")
+	ask("the end of acting", deny)
+	e.role("SP")
 }
 
 // knowsKeys asks with API keys of the owner, who holds every key.

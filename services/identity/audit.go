@@ -95,7 +95,7 @@ func (s *service) tellWrongProof(ctx context.Context, c *identitystorepb.Challen
 	if counted.id == "" {
 		return err
 	}
-	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, factor: factor, from: placeOf(ctx)}
+	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, factor: factor, from: s.placeOf(ctx)}
 	return s.tellFailure(ctx, counted, f, err)
 }
 
@@ -110,7 +110,7 @@ func (s *service) tellWrongPasskey(ctx context.Context, c *identitystorepb.Chall
 		return refusal // it was no answer at all
 	}
 	account := user
-	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, from: placeOf(ctx)}
+	f := failure{user: user, organizations: []string{c.GetOrganizationId()}, from: s.placeOf(ctx)}
 	if alone(c) {
 		found, err := read(ctx, s, func(tx *store.Tx) (person, error) {
 			p := person{profile: &pb.Profile{Id: user}, named: c.GetOrganizationId(), from: f.from}

@@ -227,7 +227,7 @@ func (s *service) prove(ctx context.Context, c *identitystorepb.Challenge, p *pb
 func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeRequest, c *identitystorepb.Challenge, who subject, use use) (*pb.AnswerChallengeResponse, error) {
 	p := proven{
 		subject: who, surface: pb.Surface(c.GetSurface()), refreshable: c.GetWithRefresh(),
-		deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(), from: placeOf(ctx),
+		deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(), from: s.placeOf(ctx),
 	}
 	if err := s.checkSurfaceOf(ctx, &p); err != nil {
 		return nil, err

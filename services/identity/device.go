@@ -62,7 +62,12 @@ type place struct {
 	userAgent string
 }
 
-func placeOf(ctx context.Context) place {
+// placeOf returns where a call comes from: for one that a page of our own made, where the
+// browser is.
+func (s *service) placeOf(ctx context.Context) place {
+	if o, ok := s.placeOfPage(ctx); ok {
+		return o
+	}
 	var o place
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
 		if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
@@ -70,10 +75,15 @@ func placeOf(ctx context.Context) place {
 		}
 	}
 	if agents := grpcmetadata.ValueFromIncomingContext(ctx, "user-agent"); len(agents) > 0 {
-		agent := []rune(strings.ToValidUTF8(agents[0], ""))
-		o.userAgent = string(agent[:min(len(agent), maxUserAgent)])
+		o.userAgent = cutAgent(agents[0])
 	}
 	return o
+}
+
+// cutAgent returns what is kept of what a program calls itself.
+func cutAgent(text string) string {
+	agent := []rune(strings.ToValidUTF8(text, ""))
+	return string(agent[:min(len(agent), maxUserAgent)])
 }
 
 // sources are how many counters all the places have together that guesses for one account

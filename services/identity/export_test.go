@@ -321,6 +321,9 @@ func setUpBehindTheBack(tx *store.Tx, w Whom) error {
 	return last.Load().setUpTOTP(tx, &identitystorepb.Challenge{UserId: w.User, TotpSecret: make([]byte, totpSecret)}, 0)
 }
 
+// SourceOf returns what wrong passwords from an address are counted under.
+func SourceOf(address string) string { return last.Load().sourceOf(place{address: address}) }
+
 // Postpone lets nobody try anything for an hour more of the counters that begin so and
 // have had enough, so that a test need not be faster than the first delays.
 func Postpone(ctx context.Context, prefix string) error {

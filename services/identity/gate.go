@@ -128,6 +128,8 @@ var (
 	// OAuth client has to be there.
 	byKey    = []path{pathKey, pathBrandKey, pathKeyAsClient}
 	byClient = []path{pathProve, pathMachine, pathMachineCall, pathAuthorize, pathRedeem, pathRefresh, pathClientCall}
+	// admitting are those on which a client is let in by a person, or goes on as such.
+	admitting = []path{pathAuthorize, pathRedeem, pathRefresh, pathClientCall}
 	// proving are those on which an OAuth client proves itself, calling those on which an
 	// access token is shown.
 	proving = []path{pathProve, pathMachine, pathRedeem, pathRefresh}
@@ -158,6 +160,7 @@ var blocks = []block{
 	{name: "code for a password expired", on: []path{pathReset}, holds: resetExpired},
 	{name: "refresh token unknown", on: []path{pathRenew}, holds: refreshUnknown},
 	{name: "refresh token exchanged", on: []path{pathRenew}, holds: refreshSpent, refusal: refreshReused},
+	{name: "surface closed", on: admitting, holds: surfaceClosed},
 	{name: "outside hours", on: personal, holds: outsideHours, tells: tellHours},
 	{name: "key revoked", on: byKey, holds: keyNotActive},
 	{name: "key expired", on: byKey, holds: keyExpired},

@@ -27,6 +27,7 @@ const hoursEvery = 5 * time.Minute
 // hours is when somebody may use the app, as was found out just now.
 type hours struct {
 	always bool
+	closed bool // the surface is closed to the person, whatever the hour
 	// start and end are of the span that is now, or comes next. Zero if none is known of.
 	start, end time.Time
 	zone       string
@@ -53,16 +54,17 @@ func restricts(surface pb.Surface, grants catalog.Set) bool {
 	return surface == pb.Surface_SURFACE_APP || surface == pb.Surface_SURFACE_API && !grants.Has(webKey)
 }
 
-// hoursOf finds out when somebody may use a session of a surface.
+// hoursOf finds out when somebody may use a session of a surface, and whether at all.
 func (s *service) hoursOf(ctx context.Context, organization, user string, surface pb.Surface) (*hours, error) {
-	if surface == pb.Surface_SURFACE_WEB {
-		return &hours{always: true}, nil
-	}
 	grants, settings, err := s.accessOf(ctx, organization, user)
 	if err != nil {
 		return nil, err
 	}
-	return s.hoursBy(ctx, organization, user, surface, grants, settings)
+	h, err := s.hoursBy(ctx, organization, user, surface, grants, settings)
+	if err == nil && checkSurface(surface, grants) != nil {
+		h.closed = true
+	}
+	return h, err
 }
 
 // hoursBy is hoursOf for whoever knows already what permissions says.
@@ -163,7 +165,10 @@ func (s *service) hoursOfSession(ctx context.Context, session *pb.Session) (*hou
 		return kept, nil
 	case err != nil:
 		return nil, err
-	case kept == nil && found.always, kept != nil && *kept == *found:
+	case kept != nil:
+		kept.closed = found.closed // which is not kept
+	}
+	if kept == nil && found.always || kept != nil && *kept == *found {
 		return found, nil
 	}
 	return found, s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
@@ -205,6 +210,9 @@ func hoursAt(tx *store.Tx, s subject) *hours {
 	}
 	return &hours{always: true}
 }
+
+// surfaceClosed holds when somebody can have no session at all, as was found out just now.
+func surfaceClosed(_ *store.Tx, s subject) bool { return s.hours != nil && s.hours.closed }
 
 // outsideHours holds when a service agent may not use the app now.
 func outsideHours(tx *store.Tx, s subject) bool { return !hoursAt(tx, s).cover(tx.Now()) }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"net/url"
@@ -240,8 +241,12 @@ func afterSignIn(query url.Values) url.Values {
 func (s *service) sendCode(w http.ResponseWriter, r *http.Request, a *authorization, who *pb.Session) error {
 	text, hash := token.New(codePrefix, s.random)
 	r = origin(r, who.GetUserId())
-	err := s.db.Update(r.Context(), func(tx *store.Tx) error {
-		if err := admit(tx, browserAsSubject(who, a.client), pathAuthorize); err != nil {
+	by, err := s.browserAsSubject(r.Context(), who, a.client)
+	if err != nil {
+		return err
+	}
+	err = s.db.Update(r.Context(), func(tx *store.Tx) error {
+		if err := admit(tx, by, pathAuthorize); err != nil {
 			return a.refuse("access_denied", "the person may not let the client in, or not any more")
 		}
 		if err := a.takePushed(tx); err != nil {
@@ -267,6 +272,9 @@ func (s *service) sendCode(w http.ResponseWriter, r *http.Request, a *authorizat
 }
 
 // browserAsSubject is who lets a client in.
-func browserAsSubject(who *pb.Session, client *pb.OauthClient) subject {
-	return subject{organization: who.GetOrganizationId(), user: who.GetUserId(), session: who.GetId(), client: client.GetId()}
+func (s *service) browserAsSubject(ctx context.Context, who *pb.Session, client *pb.OauthClient) (subject, error) {
+	hours, err := s.hoursOf(ctx, who.GetOrganizationId(), who.GetUserId(), pb.Surface_SURFACE_API)
+	return subject{
+		organization: who.GetOrganizationId(), user: who.GetUserId(), session: who.GetId(), client: client.GetId(), hours: hours,
+	}, err
 }

@@ -5,13 +5,17 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"html/template"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -25,6 +29,7 @@ import (
 const (
 	sessionCookie = "latchkey-session"
 	formCookie    = "latchkey-form"
+	deviceCookie  = "latchkey-device"
 )
 
 // cookie returns a cookie that no script and no other site can use. Over https its name
@@ -169,11 +174,17 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 			organization = a.client.GetOrganizationId()
 		}
 	}
-	resp, err := pb.NewSessionServiceClient(s.public).CreateSession(r.Context(), &pb.CreateSessionRequest{
+	strange, err := s.strange(r, f.Get("email"))
+	if err != nil {
+		s.showError(w, r, err)
+		return
+	}
+	resp, err := pb.NewSessionServiceClient(s.public).CreateSession(s.forBrowser(r), &pb.CreateSessionRequest{
 		Email: f.Get("email"), Password: f.Get("password"), Surface: pb.Surface_SURFACE_API, OrganizationId: organization,
+		DeviceToken: s.cookieOf(r, deviceCookie), RememberDevice: strange,
 	})
 	if err != nil {
-		code, problem := problemOf(err)
+		code, problem := problemOf(w, err)
 		again.Problem = problem
 		s.showSignIn(w, r, code, again)
 		return
@@ -185,6 +196,7 @@ func (s *service) signIn(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
+	s.keepDevice(w, resp.GetDeviceToken())
 	s.goOn(w, r, resp.GetToken(), next)
 }
 
@@ -230,17 +242,18 @@ func (s *service) answerChallenge(w http.ResponseWriter, r *http.Request) {
 	if answer := f.Get("passkey"); answer != "" {
 		proof = &pb.Proof{Proof: &pb.Proof_Passkey{Passkey: answer}}
 	}
-	resp, err := pb.NewSessionServiceClient(s.public).AnswerChallenge(r.Context(), &pb.AnswerChallengeRequest{
+	resp, err := pb.NewSessionServiceClient(s.public).AnswerChallenge(s.forBrowser(r), &pb.AnswerChallengeRequest{
 		Challenge: f.Get("challenge"), Proof: proof,
 	})
 	if err != nil {
-		code, problem := problemOf(err)
+		code, problem := problemOf(w, err)
 		s.showChallenge(w, r, code, next, challengeForm{
 			Challenge: f.Get("challenge"), Continue: f.Get("continue"), Problem: problem, SetupKey: f.Get("setup_key"),
 			PasskeyOptions: s.passkeyOnPages(f.Get("options")),
 		})
 		return
 	}
+	s.keepDevice(w, resp.GetDeviceToken())
 	if codes := resp.GetRecoveryCodes(); len(codes) > 0 {
 		http.SetCookie(w, s.cookie(sessionCookie, resp.GetToken()))
 		if err := s.signedInFor(r, next); err != nil {
@@ -270,10 +283,21 @@ func proofOf(text string) *pb.Proof {
 	return &pb.Proof{Proof: &pb.Proof_RecoveryCode{RecoveryCode: text}}
 }
 
-// problemOf says to a person why a sign-in was refused.
-func problemOf(err error) (int, string) {
+// problemOf says to a person why a sign-in was refused, and to the browser when to try again.
+func problemOf(w http.ResponseWriter, err error) (int, string) {
 	st := status.Convert(err)
 	switch st.Code() {
+	case codes.ResourceExhausted:
+		after := time.Second
+		for _, d := range st.Details() {
+			if info, ok := d.(*errdetails.RetryInfo); ok {
+				after = max(after, info.GetRetryDelay().AsDuration().Round(time.Second))
+			}
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+		return http.StatusTooManyRequests, fmt.Sprintf("%s: try again in %v", st.Message(), after)
+	case codes.FailedPrecondition:
+		return http.StatusForbidden, strings.TrimSuffix(st.Message(), stepUpHow)
 	case codes.Unauthenticated, codes.PermissionDenied:
 		return http.StatusForbidden, st.Message()
 	case codes.InvalidArgument:

@@ -157,6 +157,7 @@ func (o *admission) keep(tx *store.Tx, code *identitystorepb.AuthorizationCode) 
 	if !slices.Contains(code.GetScopes(), scopeOffline) {
 		kept.BrowserSessionId = code.GetSessionId()
 	}
+	o.seenBy(tx, code)
 	if err := sessions.Put(tx, o.session); err != nil {
 		return err
 	}

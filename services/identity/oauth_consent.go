@@ -96,8 +96,12 @@ func (s *service) decide(w http.ResponseWriter, r *http.Request) error {
 		return a.refuse("access_denied", "the person refused")
 	}
 	r = origin(r, who.GetUserId())
+	by, err := s.browserAsSubject(r.Context(), who, a.client)
+	if err != nil {
+		return err
+	}
 	err = s.db.Update(r.Context(), func(tx *store.Tx) error {
-		if err := admit(tx, browserAsSubject(who, a.client), pathAuthorize); err != nil {
+		if err := admit(tx, by, pathAuthorize); err != nil {
 			return a.refuse("access_denied", "the person may not let the client in, or not any more")
 		}
 		id := consentID(who, a.client.GetId())

@@ -184,6 +184,10 @@ func (s *service) waiting(ctx context.Context, who *pb.Session, code string) (*p
 
 // answerDevice keeps what a person decided about a device.
 func (s *service) answerDevice(ctx context.Context, who *pb.Session, client *pb.OauthClient, code string, allow bool) error {
+	by, err := s.browserAsSubject(ctx, who, client)
+	if err != nil {
+		return err
+	}
 	return s.db.Update(ctx, func(tx *store.Tx) error {
 		kept, ok := codesByUser.First(tx, code)
 		if !ok || kept.GetUserId() != "" || kept.GetDenied() {
@@ -191,7 +195,7 @@ func (s *service) answerDevice(ctx context.Context, who *pb.Session, client *pb.
 		}
 		kept.Denied = !allow
 		if allow {
-			if err := admit(tx, browserAsSubject(who, client), pathAuthorize); err != nil {
+			if err := admit(tx, by, pathAuthorize); err != nil {
 				return err
 			}
 			kept.UserId, kept.OrganizationId, kept.SessionId, kept.AuthTime = who.GetUserId(), who.GetOrganizationId(), who.GetId(), who.GetAuthTime()

@@ -29,9 +29,13 @@ func (s *service) introspect(ctx context.Context, text, named string) (*introspe
 	if err != nil {
 		return nil, nil
 	}
+	hours, err := s.hoursOfShown(ctx, tokenID(hash[:]))
+	if err != nil || hours != nil && hours.closed {
+		return nil, err
+	}
 	return read(ctx, s, func(tx *store.Tx) (*introspected, error) {
 		kept, _ := tokens.Get(tx, tokenID(hash[:]))
-		facts, err := resolve(tx, kept, named, nil)
+		facts, err := resolve(tx, kept, named, hours)
 		if err != nil || facts.GetOnlyMethod() != "" { // what opens one method alone opens nothing elsewhere
 			return nil, tx.Failed()
 		}
@@ -44,6 +48,23 @@ func (s *service) introspect(ctx context.Context, text, named string) (*introspe
 		}
 		return found, nil
 	})
+}
+
+// hoursOfShown finds out when a session may be used whose own token is looked at, and whether at
+// all. Of an access token that was found out when it was issued, minutes ago.
+func (s *service) hoursOfShown(ctx context.Context, id string) (*hours, error) {
+	session, err := read(ctx, s, func(tx *store.Tx) (*pb.Session, error) {
+		t, _ := tokens.Get(tx, id)
+		session, _ := sessions.Get(tx, t.GetSessionId())
+		if session.GetActorId() != "" || session.GetClientId() != "" {
+			return nil, nil
+		}
+		return session, nil
+	})
+	if err != nil || session == nil {
+		return nil, err
+	}
+	return s.hoursOf(ctx, session.GetOrganizationId(), session.GetUserId(), session.GetSurface())
 }
 
 // introspection is the answer about a token (RFC 7662 2.2).

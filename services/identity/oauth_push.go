@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -93,11 +92,7 @@ func (s *service) push(r *http.Request) (*pushAnswer, error) {
 // SECURITY: anybody can speak for a client that has no secret. By this the requests of such a
 // client are counted, so that one of them keeps no other out.
 func networkOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	return place{address: host}.network()
+	return place{address: addressOf(r)}.network()
 }
 
 // pushedID returns what the request is kept by that a person was sent along with; empty if the

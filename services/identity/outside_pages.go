@@ -82,9 +82,9 @@ func (s *service) leave(w http.ResponseWriter, r *http.Request) error {
 		}
 		req.Fresh = a.maxAge >= 0 || slices.Contains(a.prompt, "login")
 	}
-	resp, err := pb.NewOutsideSignInServiceClient(s.public).BeginOutsideSignIn(r.Context(), req)
+	resp, err := pb.NewOutsideSignInServiceClient(s.public).BeginOutsideSignIn(s.forBrowser(r), req)
 	if err != nil {
-		code, problem := problemOf(err)
+		code, problem := problemOf(w, err)
 		s.showSignIn(w, r, code, signInForm{Continue: next.String(), Problem: problem})
 		return nil
 	}
@@ -135,7 +135,7 @@ func (s *service) arrive(w http.ResponseWriter, r *http.Request) error {
 		s.showSignIn(w, r, http.StatusForbidden, signInForm{Continue: next.String(), Problem: "the provider did not sign you in"})
 		return nil
 	}
-	resp, err := pb.NewOutsideSignInServiceClient(s.public).CompleteOutsideSignIn(r.Context(), &pb.CompleteOutsideSignInRequest{
+	resp, err := pb.NewOutsideSignInServiceClient(s.public).CompleteOutsideSignIn(s.forBrowser(r), &pb.CompleteOutsideSignInRequest{
 		Challenge: secret, Answer: &pb.OutsideAnswer{State: q.Get("state"), Code: q.Get("code"), Iss: q.Get("iss")},
 	})
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *service) arrive(w http.ResponseWriter, r *http.Request) error {
 // notArrived says to a person why a provider did not sign her in, and asks to which
 // organization where that is why.
 func (s *service) notArrived(w http.ResponseWriter, r *http.Request, secret string, next *url.URL, refusal error) error {
-	code, problem := problemOf(refusal)
+	code, problem := problemOf(w, refusal)
 	st := status.Convert(refusal)
 	c, err := s.openJourney(secret)
 	if err != nil || st.Code() != codes.InvalidArgument || !strings.HasPrefix(st.Message(), "organization_id: ") {

@@ -166,7 +166,7 @@ func (s *service) tellOutside(ctx context.Context, p *pb.OutsideProvider, err er
 	if err := s.countFailure(context.WithoutCancel(ctx), counted); err != nil {
 		return err
 	}
-	f := failure{organizations: []string{p.GetOrganizationId()}, factor: factorProvider, from: placeOf(ctx)}
+	f := failure{organizations: []string{p.GetOrganizationId()}, factor: factorProvider, from: s.placeOf(ctx)}
 	return s.tellFailure(ctx, counted, f, err)
 }
 
@@ -194,7 +194,7 @@ func (s *service) CompleteOutsideSignIn(ctx context.Context, req *pb.CompleteOut
 			organization: c.GetOrganizationId(), user: link.GetUserId(), provider: p.GetId(), link: link.GetId(), shown: []pb.Factor{a.factor(p)},
 		},
 		surface: pb.Surface(c.GetSurface()), refreshable: c.GetWithRefresh(), deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(),
-		from: placeOf(ctx), provenAt: a.provenAt(s.now()),
+		from: s.placeOf(ctx), provenAt: a.provenAt(s.now()),
 	}
 	found, err := read(ctx, s, func(tx *store.Tx) (person, error) { return findMemberships(tx, came.subject, person{}), nil })
 	if err != nil {

@@ -77,6 +77,7 @@ type service struct {
 	outside      *outside
 
 	crossOrigin    *http.CrossOriginProtection
+	pageKey        string   // by which our own pages call this process
 	wrongUserCodes *limiter // of devices, by user
 	wrongCodes     *limiter // of ClaimOwnership
 	resetsAsked    *limiter // by where from
@@ -131,7 +132,7 @@ func newService(env *server.Env) *service {
 	for _, name := range []string{"identity", "permissions", "servicerequest", "scheduling", "invoicing"} {
 		keepers[name] = operatorpb.NewOperatorServiceClient(env.Conn(name))
 	}
-	return &service{
+	s := &service{
 		keepers: keepers, erase: make(chan struct{}, 1),
 		relyingParty: relyingParty, passkeyError: passkeyError,
 		sealer: sealer, sealError: sealError,
@@ -149,6 +150,8 @@ func newService(env *server.Env) *service {
 		pushes:      newLimiter("pushed requests", maxPushes, time.Minute, env.Now),
 		resetsAsked: newLimiter("codes for passwords", 10, 10*time.Minute, env.Now),
 	}
+	s.pageKey = s.newText()
+	return s
 }
 
 // newPersonID returns the id of a new person.

@@ -120,7 +120,7 @@ func (s *service) barPasskey(ctx context.Context, found *cloned, validateOnly bo
 	if validateOnly {
 		return passkeyCloned()
 	}
-	from := placeOf(ctx)
+	from := s.placeOf(ctx)
 	o := store.OriginOf(ctx)
 	o.Caller = found.user
 	ctx = store.WithOrigin(ctx, o)

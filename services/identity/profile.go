@@ -99,7 +99,7 @@ func (s *service) ChangePassword(ctx context.Context, req *pb.ChangePasswordRequ
 	if err != nil {
 		return nil, err
 	}
-	from := placeOf(ctx)
+	from := s.placeOf(ctx)
 	var resp *pb.ChangePasswordResponse
 	change := func(ctx context.Context) (err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.ChangePasswordResponse, error) {
@@ -171,7 +171,7 @@ func (s *service) proveForChange(ctx context.Context, caller string, req *pb.Cha
 	case err != nil:
 		return nil, errors.Join(err, s.uncount(ctx, sessionFailures(caller)))
 	case !ok:
-		f := failure{user: caller, organizations: []string{authz.Caller(ctx).Organization}, factor: factorPassword, from: placeOf(ctx)}
+		f := failure{user: caller, organizations: []string{authz.Caller(ctx).Organization}, factor: factorPassword, from: s.placeOf(ctx)}
 		return nil, s.tellFailure(ctx, sessionFailures(caller), f, wrongPassword())
 	}
 	return passwordMark(kept), nil

@@ -114,7 +114,7 @@ func (s *service) RefreshSession(ctx context.Context, req *pb.RefreshSessionRequ
 		// SECURITY: one of two has stolen it, and which one nobody knows.
 		reused = true
 		tags = append(tags[:1], dependents(tx, who.session)...)
-		tellReuse(tx, who, placeOf(ctx))
+		tellReuse(tx, who, s.placeOf(ctx))
 		endSession(tx, who.session)
 		return tx.Failed()
 	}

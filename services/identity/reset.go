@@ -48,7 +48,7 @@ func (s *service) accountOf(tx *store.Tx, email string) (account string, known *
 //
 // SECURITY: of an address that nobody has the same is written, but for the event.
 func (s *service) RequestPasswordReset(ctx context.Context, req *pb.RequestPasswordResetRequest) (*pb.RequestPasswordResetResponse, error) {
-	if _, err := s.resetsAsked.try(placeOf(ctx).network()); err != nil {
+	if _, err := s.resetsAsked.try(s.placeOf(ctx).network()); err != nil {
 		return nil, err
 	}
 	if s.sealError != nil {
@@ -176,7 +176,7 @@ func (s *service) ResetPassword(ctx context.Context, req *pb.ResetPasswordReques
 	o := store.OriginOf(ctx)
 	o.Caller = account
 	ctx = store.WithOrigin(ctx, o)
-	from := placeOf(ctx)
+	from := s.placeOf(ctx)
 	resp := &pb.ResetPasswordResponse{}
 	change := func(ctx context.Context) error {
 		_, err := do(ctx, s, req, func(tx *store.Tx) (*pb.ResetPasswordResponse, error) {

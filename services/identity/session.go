@@ -34,7 +34,7 @@ var (
 // CreateSession implements pb.SessionServiceServer.
 func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionRequest) (*pb.CreateSessionResponse, error) {
 	email, _ := normalEmail(req.GetEmail())
-	from := placeOf(ctx)
+	from := s.placeOf(ctx)
 	who, err := read(ctx, s, func(tx *store.Tx) (person, error) {
 		who := findPerson(tx, email, req.GetOrganizationId())
 		who.otherKinds, who.from = otherKinds(tx), from
@@ -395,7 +395,7 @@ func checkSurface(surface pb.Surface, grants catalog.Set) error {
 	}
 	name := strings.TrimPrefix(surface.String(), "SURFACE_")
 	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_SURFACE_CLOSED,
-		fmt.Sprintf("you cannot sign in here: a %s session needs the permission %s", name, key),
+		fmt.Sprintf("you cannot sign in here: sessions of %s need the permission %s", name, key),
 		map[string]string{"surface": name, "grant": key.String()})
 }
 

@@ -79,10 +79,13 @@ func stepUpWeak() error {
 	return stepUpNeeded("prove your second factor first", "multi_factor")
 }
 
+// stepUpHow is what a program does about it.
+const stepUpHow = ": call SessionService.BeginStepUp, answer its challenge, and repeat this call with the new token"
+
 // stepUpNeeded says in the words of RFC 9470 what is missing.
 func stepUpNeeded(need, strength string) error {
 	return fault.New(codes.FailedPrecondition, faultpb.Reason_REASON_STEP_UP_NEEDED,
-		need+": call SessionService.BeginStepUp, answer its challenge, and repeat this call with the new token",
+		need+stepUpHow,
 		map[string]string{
 			"error": "insufficient_user_authentication", "acr_values": strength,
 			"max_age": strconv.Itoa(int(freshFor / time.Second)),

@@ -115,7 +115,7 @@ func (s *suite) as(grants ...string) *user {
 // again opens another session of a user, who then has these grants.
 func (s *suite) again(id string, grants ...string) *user {
 	s.t.Helper()
-	return clients(s.AsUser(id, authz.SurfaceAPI, grants...))
+	return clients(s.AsUser(id, authz.SurfaceWeb, append(slices.Clone(grants), "Web")...))
 }
 
 func clients(u *servertest.User) *user {

@@ -262,7 +262,7 @@ func TestWhoSeesVendorInvoices(t *testing.T) {
 	notDrafts := func(state pb.VendorInvoiceState) bool { return state != draft }
 	two := s.manager(managerKeys...)
 	s.peers.change(func(p *peers) { p.teams[two.ID] = append(p.teams[two.ID], servertest.UUID(34)) })
-	away := clients(s.InOrganization(servertest.UUID(9)).AsUser(manager.ID, authz.SurfaceAPI))
+	away := clients(s.InOrganization(servertest.UUID(9)).AsUser(manager.ID, authz.SurfaceWeb, "Web"))
 	for _, c := range []struct {
 		who    string
 		as     *user

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import type { WatchStream } from "./follow.js";
-import { Fact, Lease, Unavailable } from "./lease.js";
+import { Entry, Fact, Lease, Unavailable } from "./lease.js";
 
 export type Answer = "allow" | "deny" | "unavailable";
 
@@ -30,7 +30,7 @@ export interface Options {
   catalog: string;
 }
 
-interface Session { organization: string; user: string; surface: string; expires: number; scopes?: Uint8Array }
+interface Session { organization: string; user: string; actor?: string; surface: string; expires: number; scopes?: Uint8Array }
 interface Grants { set: Uint8Array; expires: number }
 
 const patience = 500; // milliseconds for which a lease is waited for
@@ -78,7 +78,7 @@ export class Latchkey {
       const { sessionId, userId, organizationId, surface, expireTime, actorId, actorSessionId, scopes, onlyMethod } = session;
       if (onlyMethod) throw new Denied(); // it is for one method of the suite
       if (scopes && scopes.length !== 40) throw new Error(`a set of scopes has 40 bytes, not ${scopes.length}`);
-      const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime), ...(scopes && { scopes }) };
+      const value = { organization: organizationId, user: userId, surface, expires: millis(expireTime), ...(scopes && { scopes }), ...(actorId && { actor: actorId }) };
       const tags = [`session:${sessionId}`, `user:${userId}`, `organization:${organizationId}`];
       if (actorId) tags.push(`session:${actorSessionId}`, `user:${actorId}`);
       return { value, tags };
@@ -107,16 +107,14 @@ export class Latchkey {
       while (!(this.sessions.held && this.grants.held) && performance.now() < patient) await sleep(10);
       for (let i = 0; i < maxTries; i++) {
         const session = await this.sessions.get(key);
-        const { user, expires } = session.value;
+        const { organization, user, actor, expires } = session.value;
         if (expires <= Date.now()) return "deny";
-        const holder = `${session.value.organization}/${user}`;
-        let grants = await this.grants.get(holder);
-        if (grants.value.expires <= Date.now()) {
-          this.grants.drop(grants); // what the source says anew counts, whatever our clock says
-          grants = await this.grants.get(holder);
-        }
+        const grants = await this.grantsOf(`${organization}/${user}`);
+        const actors = actor ? await this.grantsOf(`${organization}/${actor}`) : undefined;
         // SECURITY: nothing is waited for between this look and the answer.
-        if (session.valid && grants.valid) return this.decide(session.value, grants.value.set, bit) ? "allow" : "deny";
+        if (session.valid && grants.valid && (!actors || actors.valid)) {
+          return this.decide(session.value, bit, grants.value.set, actors?.value.set) ? "allow" : "deny";
+        }
       }
     } catch (err) {
       if (err instanceof Denied) return "deny";
@@ -138,12 +136,25 @@ export class Latchkey {
     }
   }
 
-  private decide({ surface, scopes }: Session, set: Uint8Array, bit: number): boolean {
+  private async grantsOf(holder: string): Promise<Entry<Grants>> {
+    const grants = await this.grants.get(holder);
+    if (grants.value.expires > Date.now()) return grants;
+    this.grants.drop(grants); // what the source says anew counts, whatever our clock says
+    return this.grants.get(holder);
+  }
+
+  private decide({ surface, scopes }: Session, bit: number, set: Uint8Array, actors?: Uint8Array): boolean {
     const inSet = (s: Uint8Array, n: number) => ((s[n >> 3] ?? 0) >> (n & 7)) % 2 === 1;
     // SECURITY: a session with scopes carries no other keys, whatever its user holds.
-    const has = (n: number | undefined) => n !== undefined && inSet(set, n) && (n >= settings || !scopes || inSet(scopes, n));
+    const carried = (n: number) => inSet(set, n) && (n >= settings || !scopes || inSet(scopes, n));
+    // SECURITY: nobody does in another's name what he may not do in his own, nor sees its price.
+    const pricing = this.bits.get("setting:see_pricing");
+    const acts = (n: number) => !actors || inSet(actors, n) || (n >= settings && n !== pricing);
+    const has = (n: number | undefined) => n !== undefined && carried(n) && acts(n);
+    if (actors && !inSet(actors, this.bits.get("User: Impersonation") ?? 0)) return false;
     if (surface === "SURFACE_WEB" && !has(this.bits.get("Web"))) return false;
     if (surface === "SURFACE_APP" && !has(this.bits.get("App"))) return false;
+    if (surface === "SURFACE_API" && !scopes && !has(this.bits.get("App"))) return false;
     return has(bit);
   }
 

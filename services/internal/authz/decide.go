@@ -17,6 +17,9 @@ import (
 var (
 	webKey = catalog.MustGrant("Web")
 	appKey = catalog.MustGrant("App")
+
+	impersonationKey = catalog.MustGrant("User: Impersonation")
+	seePricing       = catalog.MustGrant("setting:see_pricing")
 )
 
 // permits decides by the rule alone. It allocates nothing: what allows compares words
@@ -36,6 +39,8 @@ func (m *method) permits(p *Principal) error {
 	case p.OnlyMethod != "" && p.OnlyMethod != m.name[1:]:
 		// SECURITY: a token that stands in an address, as that of a feed, opens that alone.
 		return m.denials.bound
+	case p.mayNotAct:
+		return m.denials.acting
 	case m.kind == bySignedIn:
 		return nil
 	}
@@ -60,6 +65,7 @@ type denials struct {
 	notService error // to people, where the suite's services alone may call
 	service    error // to services, where people alone may call
 	bound      error // to sessions that may call another method alone
+	acting     error // to who acts for another and may not any more
 	any        error // to holders of none of the grants
 }
 
@@ -69,6 +75,9 @@ func (m *method) prepareDenials() {
 		short(m.name)+" is for the services of the suite only", of)
 	m.denials.bound = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_IN_PERSON_ONLY,
 		"only the person may do this, signed in: these credentials are for another method alone", nil)
+	m.denials.acting = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_GRANT_MISSING,
+		fmt.Sprintf("you no longer have the permission %s, so you act for nobody: call in your own name", impersonationKey),
+		map[string]string{"grant": impersonationKey.String(), "method": m.name[1:]})
 	m.denials.service = fault.New(codes.PermissionDenied, faultpb.Reason_REASON_PEOPLE_ONLY,
 		short(m.name)+" is for people and not for services", of)
 	var others []string
@@ -103,18 +112,20 @@ func (m *method) featuresOf(bit catalog.Bit) []feature {
 var closed = map[Surface]error{
 	SurfaceWeb: closedSurface(SurfaceWeb, webKey),
 	SurfaceApp: closedSurface(SurfaceApp, appKey),
+	SurfaceAPI: closedSurface(SurfaceAPI, appKey),
 }
 
 func closedSurface(s Surface, key catalog.Bit) error {
 	return fault.New(codes.PermissionDenied, faultpb.Reason_REASON_SURFACE_CLOSED,
-		fmt.Sprintf("you no longer have the permission %s, so this %s session is closed to you: sign in where you may", key, s),
+		fmt.Sprintf("you no longer have the permission %s, so sessions of %s are closed to you: sign in where you may", key, s),
 		map[string]string{"surface": s.String(), "grant": key.String()})
 }
 
 func checkSurface(p *Principal) error {
 	switch {
 	case p.Surface == SurfaceWeb && !p.Grants.Has(webKey),
-		p.Surface == SurfaceApp && !p.Grants.Has(appKey):
+		p.Surface == SurfaceApp && !p.Grants.Has(appKey),
+		p.Surface == SurfaceAPI && p.InPerson() && !p.Grants.Has(appKey):
 		return closed[p.Surface]
 	}
 	return nil

@@ -103,7 +103,8 @@ func TestSurfaces(t *testing.T) {
 		{authz.SurfaceApp, "void App", ""},
 		{authz.SurfaceApp, "void Web", "App"}, // the set is effective: there Web brings App along
 		{authz.SurfaceApp, "void", "App"},
-		{authz.SurfaceAPI, "void", ""},
+		{authz.SurfaceAPI, "void App", ""},
+		{authz.SurfaceAPI, "void", "App"},
 		{authz.SurfaceNone, "void", ""},
 	} {
 		t.Run(fmt.Sprint(c.surface, " with ", c.holds), func(t *testing.T) {

@@ -167,7 +167,7 @@ func (d *desk) signIn(t testing.TB, user, grants string) context.Context {
 	text, hash := token.New("lk_", rand.Reader)
 	d.mu.Lock()
 	d.sessions[string(hash[:])] = authz.Session{
-		ID: "session of " + user, User: user, Organization: "org", Surface: authz.SurfaceAPI, Expires: d.now.Add(time.Hour),
+		ID: "session of " + user, User: user, Organization: "org", Surface: authz.SurfaceNone, Expires: d.now.Add(time.Hour),
 	}
 	d.grants["org/"+user] = authz.Grants{Set: grantsOf(t, grants), Revision: 1}
 	d.mu.Unlock()

@@ -63,6 +63,7 @@ type known struct {
 	*Principal
 	session *lease.Entry[Session]
 	grants  *lease.Entry[Grants]
+	actor   *lease.Entry[Grants] // of whoever acts in the user's name; nil if nobody does
 	entered atomic.Pointer[call] // made by the first call, the same for all unary ones
 }
 
@@ -156,7 +157,7 @@ func (g *Guard) lookUp(ctx context.Context, hash string) (*known, error) {
 			return nil, err
 		}
 		// SECURITY: the session may have ended while its user's grants were asked for.
-		if session.Valid() && who.grants.Valid() {
+		if session.Valid() && who.grants.Valid() && (who.actor == nil || who.actor.Valid()) {
 			session.Value.remember(who)
 			return who, nil
 		}
@@ -176,10 +177,34 @@ func (g *Guard) reload(ctx context.Context, hash string, old *lease.Entry[Sessio
 	return session, err
 }
 
-// load adds to a session what its user may do.
+// load adds to a session what its user may do, and at most what whoever acts in the user's
+// name may do too.
 func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now time.Time) (*known, error) {
 	s := &session.Value
-	key := GrantsKey(s.Organization, s.User)
+	grants, err := g.grantsOf(ctx, s.Organization, s.User, now)
+	if err != nil {
+		return nil, err
+	}
+	v := &grants.Value
+	who := &known{session: session, grants: grants, Principal: &Principal{
+		ID: s.User, Organization: s.Organization, Actor: s.Actor, SessionID: s.ID, Surface: s.Surface,
+		Grants: s.carried(v.Set), Values: v.Values, Revision: v.Revision, Limited: s.Limited,
+		OnlyMethod: s.OnlyMethod,
+		uses:       &Uses{Organization: s.Organization, User: s.User},
+	}}
+	if s.Actor == "" {
+		return who, nil
+	}
+	if who.actor, err = g.grantsOf(ctx, s.Organization, s.Actor, now); err != nil {
+		return nil, err
+	}
+	who.actsBy(who.actor.Value.Set)
+	return who, nil
+}
+
+// grantsOf returns what somebody may do now.
+func (g *Guard) grantsOf(ctx context.Context, organization, user string, now time.Time) (*lease.Entry[Grants], error) {
+	key := GrantsKey(organization, user)
 	grants, err := g.Grants.Get(ctx, key)
 	if err == nil && grants.Value.expired(now) {
 		// By the clock of permissions it may not have run out yet: what it says anew
@@ -187,16 +212,7 @@ func (g *Guard) load(ctx context.Context, session *lease.Entry[Session], now tim
 		g.Grants.Drop(grants)
 		grants, err = g.Grants.Get(ctx, key)
 	}
-	if err != nil {
-		return nil, err
-	}
-	v := &grants.Value
-	return &known{session: session, grants: grants, Principal: &Principal{
-		ID: s.User, Organization: s.Organization, Actor: s.Actor, SessionID: s.ID, Surface: s.Surface,
-		Grants: s.carried(v.Set), Values: v.Values, Revision: v.Revision, Limited: s.Limited,
-		OnlyMethod: s.OnlyMethod,
-		uses:       &Uses{Organization: s.Organization, User: s.User},
-	}}, nil
+	return grants, err
 }
 
 // current tells whether what is known of the caller still holds.
@@ -208,18 +224,29 @@ func (g *Guard) current(who *known) bool {
 	return g.Sessions.Check(who.session) == nil && now.Before(who.session.Value.Expires) && g.mayStill(who, now)
 }
 
-// mayStill tells whether the grants of the caller still hold.
+// mayStill tells whether the grants of the caller still hold, and those of whoever acts.
 func (g *Guard) mayStill(who *known, now time.Time) bool {
-	return g.Grants.Check(who.grants) == nil && !who.grants.Value.expired(now)
+	holds := func(e *lease.Entry[Grants]) bool { return g.Grants.Check(e) == nil && !e.Value.expired(now) }
+	return holds(who.grants) && (who.actor == nil || holds(who.actor))
 }
 
 // expires returns how long what is known of the caller holds at most by the clock.
 func (g *Guard) expires(who *known) time.Duration {
 	until := who.session.Value.Expires
-	if e := who.grants.Value.Expires; !e.IsZero() && e.Before(until) {
-		until = e
+	for _, grants := range []*lease.Entry[Grants]{who.grants, who.actor} {
+		if grants != nil && !grants.Value.Expires.IsZero() && grants.Value.Expires.Before(until) {
+			until = grants.Value.Expires
+		}
 	}
 	return until.Sub(g.Now())
+}
+
+// actorStale is closed when the grants of whoever acts have changed; nil if nobody does.
+func (who *known) actorStale() <-chan struct{} {
+	if who.actor == nil {
+		return nil
+	}
+	return who.actor.Stale()
 }
 
 // identifyService knows a service of the suite by the key that they share.

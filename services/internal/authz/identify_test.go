@@ -93,7 +93,7 @@ func TestCallerAndOrigin(t *testing.T) {
 		origin store.Origin
 	}{
 		{"a person", ann, "Void",
-			authz.Principal{ID: "ann", Organization: "org", SessionID: "session of ann", Surface: authz.SurfaceAPI, Grants: grantsOf(t, "void"),
+			authz.Principal{ID: "ann", Organization: "org", SessionID: "session of ann", Grants: grantsOf(t, "void"),
 				Values: map[string]string{"future_visibility": "14"}, Revision: 7},
 			store.Origin{Tenant: "org", Caller: "ann", Method: shopService + "/Void"}},
 		{"a service", asService(t.Context(), "scheduling", serviceKey, authz.TenantHeader, "org", authz.CallerHeader, "ann", authz.ActorHeader, "bob"), "Lookup",

@@ -13,7 +13,8 @@ import (
 type Surface int
 
 // The surfaces. A session of the web needs the key Web at every call whose rule names
-// grants, one of the app App; Web includes App. SurfaceAPI needs neither. What every
+// grants, one of the app App, as does one of a program that a person has signed in to;
+// Web includes App. What carries only some keys, as an API key, needs neither. What every
 // signed-in person may do, as ending the session, needs no key and so no surface.
 const (
 	SurfaceNone Surface = iota
@@ -97,6 +98,21 @@ type Principal struct {
 	OnlyMethod   string // full name of the only method that the session may call; empty if it may call others
 
 	uses *Uses // nil for services and for nobody
+	// mayNotAct tells that whoever acts in the user's name may not act for anybody, or not
+	// any more.
+	mayNotAct bool
+}
+
+// actsBy bounds what is done in the user's name by what whoever acts may do now.
+//
+// SECURITY: whoever acts held no less than the user when he began. What he has lost since
+// must not go on by another name.
+func (p *Principal) actsBy(actor catalog.Set) {
+	p.mayNotAct = !actor.Has(impersonationKey)
+	p.Grants = p.Grants.Without(p.Grants.OnlyKeys().Without(actor))
+	if !actor.Has(seePricing) { // a setting, but amounts are as secret as keys keep anything
+		p.Grants.Remove(seePricing)
+	}
 }
 
 // InPerson tells whether the caller is the user himself, and neither an API key nor

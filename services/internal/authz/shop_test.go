@@ -95,6 +95,7 @@ var short = map[string]string{
 	"general": "ControlPanel:Parts:Edit:General", "pricing": "ControlPanel:Parts:Edit:Pricing", "see": "setting:see_pricing",
 	"all": "Invoices:Grid:All", "open": "Invoices:Grid:Open", "void": "Invoices:Void", "edit": "Invoices:Edit",
 	"delete": "Invoices:Delete", "parts": "Organization:Parts", "routing": "Routing", "campaigns": "Campaigns", "drips": "Drips",
+	"act": "User: Impersonation",
 }
 
 // grantsOf returns the set of grants named by short names with blanks between.
@@ -118,7 +119,7 @@ func longNames(names string) []string {
 // holder returns a caller who signed in without a surface and holds the grants.
 func holder(t testing.TB, names string) *authz.Principal {
 	t.Helper()
-	return &authz.Principal{ID: "somebody", Organization: "somewhere", Surface: authz.SurfaceAPI, Grants: grantsOf(t, names)}
+	return &authz.Principal{ID: "somebody", Organization: "somewhere", Grants: grantsOf(t, names)}
 }
 
 func textOf(m proto.Message) string {

@@ -216,6 +216,7 @@ func (s *stream) watch() {
 		case <-s.ctx.Done():
 		case <-who.session.Stale():
 		case <-who.grants.Stale():
+		case <-who.actorStale():
 		case <-expired.C:
 		}
 		expired.Stop()

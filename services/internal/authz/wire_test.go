@@ -64,7 +64,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	person := s.As("Invoices:Void")
 	web := s.AsUser("0198c0de-0000-7000-8000-000000000001", authz.SurfaceWeb, "Invoices:Void", "Web")
 	app := s.AsUser("0198c0de-0000-7000-8000-000000000002", authz.SurfaceApp, "Invoices:Void", "App")
-	api := s.AsUser("0198c0de-0000-7000-8000-000000000003", authz.SurfaceAPI, "Invoices:Void")
+	api := s.AsUser("0198c0de-0000-7000-8000-000000000003", authz.SurfaceAPI, "Invoices:Void", "App")
 	for _, c := range []struct {
 		name   string
 		conn   grpc.ClientConnInterface
@@ -96,9 +96,12 @@ func TestWhoMayCallWhat(t *testing.T) {
 	app.Grant("Invoices:Void")
 	_, err = invoke(t, app, "Void", ``)
 	wantOutcome(t, "the app without App", err, "PermissionDenied SURFACE_CLOSED")
-	api.Grant()
+	api.Grant("App")
 	_, err = invoke(t, api, "Void", ``)
 	wantOutcome(t, "the API without the key", err, "PermissionDenied GRANT_MISSING")
+	api.Grant("Invoices:Void")
+	_, err = invoke(t, api, "Void", ``)
+	wantOutcome(t, "the API without App", err, "PermissionDenied SURFACE_CLOSED")
 	person.End()
 	_, err = invoke(t, person, "Void", ``)
 	wantOutcome(t, "an ended session", err, "Unauthenticated CREDENTIALS_INVALID")
@@ -173,8 +176,8 @@ func TestRedactedOnTheWire(t *testing.T) {
 func TestSameUserInTwoOrganizations(t *testing.T) {
 	s := shopOf(t, &shopServer{})
 	const id = "0198c0de-0000-7000-8000-000000000001"
-	here := s.AsUser(id, authz.SurfaceAPI, "Invoices:Void")
-	there := s.InOrganization("0198c0de-0000-7000-8000-0000000000ff").AsUser(id, authz.SurfaceAPI)
+	here := s.AsUser(id, authz.SurfaceAPI, "Invoices:Void", "App")
+	there := s.InOrganization("0198c0de-0000-7000-8000-0000000000ff").AsUser(id, authz.SurfaceAPI, "App")
 	_, err := invoke(t, here, "Void", ``)
 	wantOutcome(t, "here", err, "OK")
 	_, err = invoke(t, there, "Void", ``)

@@ -71,9 +71,9 @@ func loadSession(ctx context.Context, c identitypb.SessionServiceClient, key str
 }
 
 // tellable are the refusals of identity that callers are told as they are: of who is known,
-// and may not use the app now, or not in the organization that the call names.
+// and may not use the app, or not now, or not in the organization that the call names.
 var tellable = []faultpb.Reason{
-	faultpb.Reason_REASON_OUTSIDE_WORK_HOURS, faultpb.Reason_REASON_ORGANIZATION_UNNAMED, faultpb.Reason_REASON_ORGANIZATION_REFUSED,
+	faultpb.Reason_REASON_OUTSIDE_WORK_HOURS, faultpb.Reason_REASON_SURFACE_CLOSED, faultpb.Reason_REASON_ORGANIZATION_UNNAMED, faultpb.Reason_REASON_ORGANIZATION_REFUSED,
 }
 
 // refused says what an error of ResolveSession means to the caller.

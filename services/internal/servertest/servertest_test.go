@@ -93,7 +93,7 @@ func TestUsers(t *testing.T) {
 			Price: &typepb.Money{MinorUnits: int64(len(role(t, "OA").Keys)) + 1}}},
 		"a role of the app": {s.AsRole("SA"), &invoicingpb.Part{Etag: s.Organization, Name: new("APP"),
 			Price: &typepb.Money{MinorUnits: int64(len(role(t, "SA").Keys)) + 1}}},
-		"a user of the test's choice": {s.AsUser(UUID(3), authz.SurfaceAPI, "Organization:Parts"),
+		"a user of the test's choice": {s.AsUser(UUID(3), authz.SurfaceAPI, "Organization:Parts", "App"),
 			&invoicingpb.Part{Etag: s.Organization, Name: new("API")}},
 	} {
 		c.want.Id, c.want.Sku = c.user.ID, new("")

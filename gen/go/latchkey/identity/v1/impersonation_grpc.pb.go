@@ -34,7 +34,8 @@ const (
 // and under the eyes of that user. Whatever is done is written down with both names.
 //
 // The session that it opens holds what the user holds, and no more than the user
-// held when it began. It cannot be prolonged, opens no other, and changes neither
+// held when it began, nor at any call more than whoever acts holds then: if that is not
+// `User: Impersonation` any more, nothing. It cannot be prolonged, opens no other, and changes neither
 // credentials nor the profile. It ends with the session that it was opened from.
 type ImpersonationServiceClient interface {
 	// Opens a session in the name of a user of the caller's organization, on the
@@ -109,7 +110,8 @@ func (c *impersonationServiceClient) ListMyImpersonations(ctx context.Context, i
 // and under the eyes of that user. Whatever is done is written down with both names.
 //
 // The session that it opens holds what the user holds, and no more than the user
-// held when it began. It cannot be prolonged, opens no other, and changes neither
+// held when it began, nor at any call more than whoever acts holds then: if that is not
+// `User: Impersonation` any more, nothing. It cannot be prolonged, opens no other, and changes neither
 // credentials nor the profile. It ends with the session that it was opened from.
 type ImpersonationServiceServer interface {
 	// Opens a session in the name of a user of the caller's organization, on the
