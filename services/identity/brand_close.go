@@ -22,6 +22,7 @@ func (s *service) CloseBrand(ctx context.Context, req *pb.CloseBrandRequest) (*p
 	caller := authz.Caller(ctx)
 	secret, hash := token.New(reopenPrefix, s.random)
 	var resp *pb.CloseBrandResponse
+	closed := false // now, and not by a call that this one repeats
 	end := func(ctx context.Context) (tags []string, err error) {
 		resp, err = do(ctx, s, req, func(tx *store.Tx) (*pb.CloseBrandResponse, error) {
 			if err := admit(tx, callerAsSubject(caller), pathClose); err != nil {
@@ -34,6 +35,7 @@ func (s *service) CloseBrand(ctx context.Context, req *pb.CloseBrandRequest) (*p
 			if tags = tagsOf(tx, b); req.GetId() != b.GetId() {
 				return nil, fault.NotFound("brand", req.GetId())
 			}
+			closed = true
 			return closeBrand(tx, b, req, tokenID(hash[:]))
 		})
 		return tags, err
@@ -45,7 +47,9 @@ func (s *service) CloseBrand(ctx context.Context, req *pb.CloseBrandRequest) (*p
 	if err := s.shutOutAll(ctx, end); err != nil {
 		return nil, err
 	}
-	resp.ReopenCode = secret
+	if closed {
+		resp.ReopenCode = secret
+	}
 	return resp, nil
 }
 

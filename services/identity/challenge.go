@@ -229,8 +229,8 @@ func (s *service) answerSignIn(ctx context.Context, req *pb.AnswerChallengeReque
 		subject: who, surface: pb.Surface(c.GetSurface()), refreshable: c.GetWithRefresh(),
 		deviceName: c.GetDeviceName(), remember: c.GetRememberDevice(), from: s.placeOf(ctx),
 	}
-	if err := s.checkSurfaceOf(ctx, &p); err != nil {
-		return nil, err
+	if err := s.checkSurfaceOf(ctx, &p); err != nil { // the proof was right, so it was no guess
+		return nil, errors.Join(err, s.uncount(ctx, use.counter))
 	}
 	fresh := s.newOpening()
 	codes, kept := s.newRecoveryCodes(), false

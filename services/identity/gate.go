@@ -48,7 +48,7 @@ const (
 
 	pathTakeFactor path = "take a factor from another" // RemoveUserFactor
 
-	pathNewClient   path = "make an OAuth client"              // CreateOauthClient, RotateOauthClientSecret
+	pathNewClient   path = "make an OAuth client"              // CreateOauthClient, UpdateOauthClient, RotateOauthClientSecret
 	pathProve       path = "prove an OAuth client"             // every endpoint that clients call
 	pathKeyAsClient path = "exchange an API key"               // the token endpoint
 	pathMachine     path = "issue a token to a client"         // the token endpoint, client credentials

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	clientSecretPrefix = "lks_"
+	clientSecretPrefix = "lkx_"
 	// maxClients is how many clients an organization or a brand can have.
 	maxClients = 200
 
@@ -159,6 +159,10 @@ func (s *service) UpdateOauthClient(ctx context.Context, req *pb.UpdateOauthClie
 	return do(ctx, s, req, func(tx *store.Tx) (*pb.UpdateOauthClientResponse, error) {
 		c, err := changedClient(ctx, tx, in.GetId(), in.GetEtag())
 		if err != nil {
+			return nil, err
+		}
+		// SECURITY: whoever chooses where codes go gets what they are worth.
+		if err := admit(tx, callerAsSubject(caller), pathNewClient); err != nil {
 			return nil, err
 		}
 		err = mask.Apply(c, in, req.GetUpdateMask(), "name", "grant_types", "redirect_uris", "post_logout_redirect_uris",

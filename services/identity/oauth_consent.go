@@ -38,9 +38,7 @@ func (s *service) authorizeConsented(w http.ResponseWriter, r *http.Request, a *
 	page := consentForm{
 		Form: s.formToken(w, r), Continue: a.again().String(), Client: a.client.GetName(), User: profile.GetDisplayName(),
 	}
-	for _, scope := range a.scopes {
-		page.Scopes = append(page.Scopes, scopeText(scope))
-	}
+	page.Scopes = scopeTextsOf(a.scopes)
 	s.show(w, http.StatusOK, "consent", originOf(a.redirect), page)
 	return nil
 }
@@ -48,6 +46,14 @@ func (s *service) authorizeConsented(w http.ResponseWriter, r *http.Request, a *
 var scopeTexts = map[string]string{
 	scopeOpenID: "know who you are", scopeProfile: "know your name", scopeEmail: "know your e-mail address",
 	scopeOffline: "go on when you have signed out, for up to 90 days", scopeAll: "whatever you may do",
+}
+
+// scopeTextsOf says to a person what scopes are.
+func scopeTextsOf(scopes []string) (texts []string) {
+	for _, scope := range scopes {
+		texts = append(texts, scopeText(scope))
+	}
+	return texts
 }
 
 // scopeText says to a person what a scope is.

@@ -18,7 +18,7 @@ import (
 
 const (
 	deviceGrant      = "urn:ietf:params:oauth:grant-type:device_code"
-	deviceCodePrefix = "lkd_"
+	deviceCodePrefix = "lkv_"
 	// deviceLife is how long a person has to let a device in.
 	deviceLife = 10 * time.Minute
 	// devicePause is how long a device waits between two questions, in seconds.
@@ -64,6 +64,9 @@ func (s *service) beginDevice(r *http.Request) (*deviceAnswer, error) {
 	}
 	scopes, err := allowedScopes(askedScopes(f.Get("scope")), who.client.GetScopes())
 	if err != nil {
+		return nil, err
+	}
+	if err := s.tryAsPublic(r, who); err != nil {
 		return nil, err
 	}
 	text, hash := token.New(deviceCodePrefix, s.random)
@@ -141,14 +144,14 @@ func (s *service) decideDevice(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	page := deviceForm{Form: s.formToken(w, r), Code: f.Get("user_code")}
-	client, err := s.waiting(r.Context(), who, typedCode(page.Code))
+	client, scopes, err := s.waiting(r.Context(), who, typedCode(page.Code))
 	switch {
 	case err != nil:
 		page.Problem = "no device waits with this code"
 		s.show(w, http.StatusForbidden, "device", "", page)
 		return
 	case f.Get("decision") == "":
-		page.Client = client.GetName()
+		page.Client, page.Scopes = client.GetName(), scopeTextsOf(scopes)
 		s.show(w, http.StatusOK, "device", "", page)
 		return
 	}
@@ -159,14 +162,14 @@ func (s *service) decideDevice(w http.ResponseWriter, r *http.Request) {
 	s.show(w, http.StatusOK, "device-done", "", nil)
 }
 
-// waiting returns the client of the device that waits with a code. Codes are short, so a
-// person may try few.
-func (s *service) waiting(ctx context.Context, who *pb.Session, code string) (*pb.OauthClient, error) {
+// waiting returns the client of the device that waits with a code, and what it wants. Codes are
+// short, so a person may try few.
+func (s *service) waiting(ctx context.Context, who *pb.Session, code string) (client *pb.OauthClient, scopes []string, err error) {
 	succeeded, err := s.wrongUserCodes.try(who.GetUserId())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	client, err := read(ctx, s, func(tx *store.Tx) (*pb.OauthClient, error) {
+	client, err = read(ctx, s, func(tx *store.Tx) (*pb.OauthClient, error) {
 		kept, ok := codesByUser.First(tx, code)
 		c, known := clients.Get(tx, kept.GetClientId())
 		brand, err := brandOf(tx, who.GetOrganizationId())
@@ -174,12 +177,13 @@ func (s *service) waiting(ctx context.Context, who *pb.Session, code string) (*p
 		if !ok || !known || !ours || kept.GetUserId() != "" || kept.GetDenied() || !kept.GetExpireTime().AsTime().After(tx.Now()) {
 			return nil, invalidGrant()
 		}
+		scopes = kept.GetScopes()
 		return c, nil
 	})
 	if err == nil {
 		succeeded()
 	}
-	return client, err
+	return client, scopes, err
 }
 
 // answerDevice keeps what a person decided about a device.

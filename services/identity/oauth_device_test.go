@@ -41,7 +41,7 @@ func TestDevice(t *testing.T) {
 	b := s.browser()
 	page := b.submit(b.open("/oauth2/device?user_code="+r.str("user_code")), "email", owner.email, "password", owner.password)
 	page = b.submit(page, "user_code", strings.ToLower(r.str("user_code")))
-	if !strings.Contains(page.text, "a television will act in your name") {
+	if !strings.Contains(page.text, "a television will act in your name") || !strings.Contains(page.text, "know who you are") || strings.Contains(page.text, "Control panel") {
 		t.Fatalf("got %d %s, want to be asked", page.status, page.text)
 	}
 	b.submit(page, "user_code", r.str("user_code"), "decision", "allow")
@@ -72,4 +72,16 @@ func TestDevice(t *testing.T) {
 	if page = b.submit(b.open("/oauth2/device"), "user_code", r.str("user_code")); page.status != 403 {
 		t.Errorf("after many wrong ones the right one: got %d, want 403", page.status)
 	}
+}
+
+// SECURITY: anybody can speak for a client without a secret, and fills no disk by it.
+func TestDevicesAreBounded(t *testing.T) {
+	owner := owned(t)
+	c := owner.register(device("openid"))
+	for range 300 {
+		if r := owner.post("/oauth2/device-authorization", "client_id", c.GetId()); r.status != 200 {
+			t.Fatalf("got %d %s", r.status, r.text)
+		}
+	}
+	wantRefusal(t, "one more", owner.post("/oauth2/device-authorization", "client_id", c.GetId()), 429, "temporarily_unavailable")
 }

@@ -169,16 +169,18 @@ func (s *service) signingKey(ctx context.Context, alg jose.SignatureAlgorithm) (
 	return key, err
 }
 
-// rotateKeys makes the successors of keys that have signed long enough, and removes those
-// whose signatures no longer count. It returns how many it changed.
+// rotateKeys makes the successors of keys that have signed long enough.
 func (s *service) rotateKeys(ctx context.Context) error {
 	if s.keys == nil {
 		return nil
 	}
 	for _, alg := range algorithms {
 		due, err := read(ctx, s, func(tx *store.Tx) (bool, error) { return successorDue(tx, alg), nil })
-		if err != nil || !due {
+		if err != nil {
 			return err
+		}
+		if !due {
+			continue
 		}
 		fresh, err := s.keys.make(alg, s.now().Add(keyNotice))
 		if err != nil {

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,5 +118,35 @@ func TestKeysRotateWithOverlap(t *testing.T) {
 	last := kids(s.keys())
 	if len(last) != 3 || slices.ContainsFunc(last, func(kid string) bool { return slices.Contains(first, kid) }) {
 		t.Errorf("got %v, want the successors alone", last)
+	}
+}
+
+// A key is renewed when it is due, whenever those of other algorithms were made.
+func TestKeysOfEachAlgorithmRotate(t *testing.T) {
+	var offset atomic.Int64
+	s := newSuite(t, func() time.Time { return time.Now().Add(time.Duration(offset.Load())) })
+	c := s.claim().register(machine("Organization"))
+	if r := s.machineToken(c.GetId(), c.secret); r.status != 200 { // makes the key of one algorithm
+		t.Fatalf("got %d %s", r.status, r.text)
+	}
+	const day = 24 * time.Hour
+	offset.Add(int64(10 * day))
+	s.keys() // makes those of the others
+	for _, at := range []struct {
+		day  int
+		want map[string]int
+	}{
+		{30, map[string]int{"ES256": 2, "EdDSA": 1, "RS256": 1}},
+		{40, map[string]int{"ES256": 1, "EdDSA": 2, "RS256": 2}},
+	} {
+		offset.Store(int64(at.day) * int64(day))
+		mustNot(t, identity.Upkeep(t.Context()))
+		got := map[string]int{}
+		for _, key := range s.keys().Keys {
+			got[key.Algorithm]++
+		}
+		if !maps.Equal(got, at.want) {
+			t.Errorf("on day %d: got %v, want %v", at.day, got, at.want)
+		}
 	}
 }

@@ -35,7 +35,10 @@ type consentForm struct {
 
 type signOutForm struct{ Form, ClientID, Redirect, State string }
 
-type deviceForm struct{ Form, Code, Client, Problem string }
+type deviceForm struct {
+	Form, Code, Client, Problem string
+	Scopes                      []string
+}
 
 type errorPage struct{ Problem string }
 
@@ -91,7 +94,8 @@ var pages = template.Must(template.New("pages").Parse(`
 {{define "device"}}{{template "head" "Connect a device"}}<h1>Connect a device</h1>{{if .Problem}}<p role="alert">{{.Problem}}</p>{{end}}
 <form method="post" action="/oauth2/device"><input type="hidden" name="form" value="{{.Form}}">
 <label for="user_code">The code that the device shows</label><input id="user_code" name="user_code" autocomplete="off" required value="{{.Code}}">
-{{if .Client}}<p>{{.Client}} will act in your name. Allow it only if you have the device in front of you.</p>
+{{if .Client}}<p>{{.Client}} will act in your name, and have:</p><ul>{{range .Scopes}}<li>{{.}}</li>{{end}}</ul>
+<p>Allow it only if you have the device in front of you.</p>
 <button name="decision" value="allow">Allow</button><button name="decision" value="deny">Refuse</button>{{else}}<button>Continue</button>{{end}}</form>{{template "foot"}}{{end}}
 {{define "device-done"}}{{template "head" "Device"}}<h1>Done.</h1><p>Go back to your device.</p>{{template "foot"}}{{end}}
 {{define "error"}}{{template "head" "This does not work"}}<h1>This does not work</h1><p role="alert">{{.Problem}}</p>{{template "foot"}}{{end}}

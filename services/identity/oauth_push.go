@@ -26,7 +26,8 @@ const (
 	pushedRest = 30 * time.Minute
 	// maxPushed is how long a request may be.
 	maxPushed = 8 << 10
-	// maxPushes is how many requests a minute a client without a secret pushes from one network.
+	// maxPushes is how many requests a minute a client without a secret pushes from one network,
+	// and how many devices it begins to let in.
 	maxPushes = 300
 )
 
@@ -73,10 +74,8 @@ func (s *service) push(r *http.Request) (*pushAnswer, error) {
 	if _, err := requestOf(who.client, f); err != nil {
 		return nil, err
 	}
-	if who.client.GetKind() != confidential {
-		if _, err := s.pushes.try(who.client.GetId() + " " + networkOf(r)); err != nil {
-			return nil, &oauthError{"temporarily_unavailable", "too many requests were pushed: try again", http.StatusTooManyRequests}
-		}
+	if err := s.tryAsPublic(r, who); err != nil {
+		return nil, err
 	}
 	text, hash := token.New(pushedPrefix, s.random)
 	err = s.db.Update(r.Context(), func(tx *store.Tx) error {
@@ -85,6 +84,17 @@ func (s *service) push(r *http.Request) (*pushAnswer, error) {
 		})
 	})
 	return &pushAnswer{pushedURN + text, int64(pushedLife.Seconds())}, err
+}
+
+// tryAsPublic bounds what is kept for a client that has no secret.
+func (s *service) tryAsPublic(r *http.Request, who *claimant) error {
+	if who.client.GetKind() == confidential {
+		return nil
+	}
+	if _, err := s.pushes.try(who.client.GetId() + " " + networkOf(r)); err != nil {
+		return &oauthError{"temporarily_unavailable", "too many requests at once: try again in a minute", http.StatusTooManyRequests}
+	}
+	return nil
 }
 
 // networkOf returns where a request comes from.

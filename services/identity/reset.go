@@ -28,9 +28,20 @@ func resetsAsked(account string) counter {
 	return counter{id: "password reset/" + account, what: "codes for passwords", free: 3, most: 1 << 20, base: time.Minute}
 }
 
-// resetGuesses counts the wrong codes. Another code begins anew.
-func resetGuesses(account string) counter {
-	return counter{id: "code for a password/" + account, what: "wrong codes", free: 5, most: 5, base: time.Minute}
+// resetGuesses counts the wrong codes from one place. Another code begins anew.
+//
+// SECURITY: nobody guesses a code, but whoever tries elsewhere must not use up the tries of her
+// who has it.
+func resetGuesses(account, source string) counter {
+	return counter{id: "code for a password/" + account + "/" + source, what: "wrong codes", free: 5, most: 5, base: time.Minute}
+}
+
+// allResetGuesses are those from all places.
+func allResetGuesses(account string) (all []counter) {
+	for i := range sources {
+		all = append(all, resetGuesses(account, sourceName(i)))
+	}
+	return all
 }
 
 func resetName(account string) string { return "password reset/" + account }
@@ -77,7 +88,7 @@ func (s *service) RequestPasswordReset(ctx context.Context, req *pb.RequestPassw
 // keepReset keeps a code in the place of an earlier one.
 func keepReset(tx *store.Tx, r *identitystorepb.PasswordReset) error {
 	r.ExpireTime = timestamppb.New(tx.Now().Add(resetLife))
-	clearFailures(tx, resetGuesses(r.GetUserId()))
+	clearFailures(tx, allResetGuesses(r.GetUserId())...)
 	return resets.Put(tx, r)
 }
 
@@ -161,7 +172,7 @@ func (s *service) ResetPassword(ctx context.Context, req *pb.ResetPasswordReques
 	if err != nil {
 		return nil, err
 	}
-	guesses := resetGuesses(account)
+	guesses := resetGuesses(account, s.sourceOf(s.placeOf(ctx)))
 	if err := s.countFailure(ctx, guesses); err != nil {
 		return nil, err
 	}
@@ -220,7 +231,8 @@ func resetPassword(tx *store.Tx, who subject, phc, password string, from place) 
 		devices.Delete(tx, d.GetId())
 	}
 	resets.Delete(tx, who.user)
-	clearFailures(tx, append(passwordCounters(who.user), resetsAsked(who.user), resetGuesses(who.user))...)
+	clearFailures(tx, append(passwordCounters(who.user), resetsAsked(who.user))...)
+	clearFailures(tx, allResetGuesses(who.user)...)
 	c, ok := credentials.Get(tx, who.user)
 	if !ok {
 		c = &identitystorepb.Credential{UserId: who.user}

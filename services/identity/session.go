@@ -64,24 +64,33 @@ func (s *service) CreateSession(ctx context.Context, req *pb.CreateSessionReques
 		surface: req.GetSurface(), refreshable: req.GetWithRefresh(), guesses: who.guesses,
 		device: who.device, deviceName: req.GetDeviceName(), remember: req.GetRememberDevice(), from: from,
 	}
+	resp, err := s.letIn(ctx, req, p, stale, who.profile.GetEmail())
+	if err != nil && !isSignInFailed(err) { // the password was right, so it was no guess
+		return nil, errors.Join(err, s.uncount(ctx, p.guesses...))
+	}
+	return resp, err
+}
+
+// letIn opens a session for whoever has shown the right password, or asks for more.
+func (s *service) letIn(ctx context.Context, req *pb.CreateSessionRequest, p proven, stale bool, email string) (*pb.CreateSessionResponse, error) {
 	if err := s.checkSurfaceOf(ctx, &p); err != nil {
 		return nil, err
 	}
 	p.rehashed = s.rehash(ctx, stale, req.GetPassword())
-	challenge, err := s.demanded(ctx, p, who.profile.GetEmail())
-	if challenge == nil && err == nil {
-		var resp *pb.CreateSessionResponse
-		if resp, err = s.openSession(ctx, req, p); err == nil {
-			return resp, nil
-		}
-	}
-	if isOutsideHours(err) { // the password was right, so it was no guess
-		return nil, errors.Join(err, s.uncount(ctx, p.guesses...))
-	}
+	challenge, err := s.demanded(ctx, p, email)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.CreateSessionResponse{Challenge: challenge}, nil
+	if challenge != nil {
+		return &pb.CreateSessionResponse{Challenge: challenge}, nil
+	}
+	return s.openSession(ctx, req, p)
+}
+
+// isSignInFailed tells whether an error says that a password is wrong.
+func isSignInFailed(err error) bool {
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && f.Reason == faultpb.Reason_REASON_SIGN_IN_FAILED
 }
 
 // provePassword tells whether a hash should be made anew, if the password of a sign-in

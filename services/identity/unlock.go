@@ -43,7 +43,8 @@ func (s *service) UnlockUser(ctx context.Context, req *pb.UnlockUserRequest) (*p
 		if err := unlockings(user).count(tx); err != nil {
 			return nil, err
 		}
-		all := append(passwordCounters(user), totpFailures(user), recoveryFailures(user), resetGuesses(user))
+		all := append(passwordCounters(user), totpFailures(user), recoveryFailures(user))
+		all = append(all, allResetGuesses(user)...)
 		for d := range devicesByUser.Scan(tx, devicesByUser.Range(user)) {
 			all = append(all, deviceFailures(d.GetId()), deviceCodes(d.GetId()))
 		}

@@ -542,7 +542,7 @@ func (x *CreateOauthClientRequest) GetOauthClient() *OauthClient {
 // Response of OauthClientService.CreateOauthClient.
 type CreateOauthClientResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The secret of a confidential client: "lks_" and 49 letters and digits. It is shown
+	// The secret of a confidential client: "lkx_" and 49 letters and digits. It is shown
 	// this once and kept nowhere.
 	ClientSecret string `protobuf:"bytes,1,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
 	// The client.

@@ -71,7 +71,8 @@ type OauthClientServiceClient interface {
 	// keep what they carry until they end, in 5 minutes at most; a refresh carries no
 	// scope that was taken away.
 	// Fails as CreateOauthClient does, and with NOT_FOUND as GetOauthClient does, ABORTED
-	// if the etag is not the current one, and FAILED_PRECONDITION if the client is deleted.
+	// if the etag is not the current one, and FAILED_PRECONDITION if the client is deleted, or
+	// with reason STEP_UP_NEEDED if nothing was proven in the last ten minutes.
 	// Example: {"oauth_client": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "name": "Books"}, "update_mask": "name"}
 	UpdateOauthClient(ctx context.Context, in *UpdateOauthClientRequest, opts ...grpc.CallOption) (*UpdateOauthClientResponse, error)
 	// Deletes a client for good, with its secrets and the sessions that people opened for
@@ -221,7 +222,8 @@ type OauthClientServiceServer interface {
 	// keep what they carry until they end, in 5 minutes at most; a refresh carries no
 	// scope that was taken away.
 	// Fails as CreateOauthClient does, and with NOT_FOUND as GetOauthClient does, ABORTED
-	// if the etag is not the current one, and FAILED_PRECONDITION if the client is deleted.
+	// if the etag is not the current one, and FAILED_PRECONDITION if the client is deleted, or
+	// with reason STEP_UP_NEEDED if nothing was proven in the last ten minutes.
 	// Example: {"oauth_client": {"id": "0198a5d2-6c1e-7f43-9d0a-3b1f6f0f9a61", "name": "Books"}, "update_mask": "name"}
 	UpdateOauthClient(context.Context, *UpdateOauthClientRequest) (*UpdateOauthClientResponse, error)
 	// Deletes a client for good, with its secrets and the sessions that people opened for
