@@ -26,7 +26,9 @@ func (c *caller) elsewhere() *caller {
 		}
 		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: at}}
 		conn, err := grpc.NewClient(c.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", address) }))
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				return dialer.DialContext(ctx, "tcp", address)
+			}))
 		mustNot(c.t, err)
 		c.t.Cleanup(func() { conn.Close() })
 		s, next := *c.suite, *c
