@@ -36,6 +36,8 @@ type objectServer struct {
 	parts   int                       // that have come
 	// refuse is what happens to a part that comes; nil lets it in.
 	refuse func(w http.ResponseWriter, r *http.Request, part int) bool
+	// fate is what happens to an object that comes in one piece; nil takes it in.
+	fate func(name string) fate
 }
 
 // bucketKind is one provider.
@@ -127,12 +129,30 @@ func (b *objectServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *objectServer) put(w http.ResponseWriter, name string, object []byte, ifNotExist bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, there := b.objects[name]; there && ifNotExist {
+	becomes := passes
+	if b.fate != nil {
+		becomes = b.fate(name)
+	}
+	switch _, there := b.objects[name]; {
+	case there && ifNotExist:
 		b.kind.fail(w, http.StatusPreconditionFailed)
+		return false
+	case becomes == isLost:
+		b.kind.fail(w, http.StatusForbidden)
 		return false
 	}
 	b.objects[name] = object
-	return true
+	if becomes == passesLast {
+		b.kind.fail(w, http.StatusForbidden) // though it is there
+	}
+	return becomes == passes
+}
+
+// will has the objects that come in one piece have a fate.
+func (b *objectServer) will(fate func(name string) fate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fate = fate
 }
 
 // part takes a part of an upload in.

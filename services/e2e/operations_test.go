@@ -9,10 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	servicerequestpb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 
@@ -155,46 +153,14 @@ func follows(t *testing.T, s *suite, writing, reading []string) {
 	t.Helper()
 	company := s.fill()
 	folder := filepath.Join(t.TempDir(), "continuous")
-	cmd := s.command(append([]string{"backup", "--follow", "--every=50ms", folder}, writing...)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	is := func(pattern string) {
-		for {
-			if found, _ := filepath.Glob(filepath.Join(folder, pattern)); len(found) > 0 { // the pattern is well-formed
-				return
-			}
-			select {
-			case err := <-ended:
-				t.Fatalf("backup --follow has ended: %v\n%s", err, &out)
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	}
-	is("*.backup")
-	rename := func(name string) {
-		_, err := servicerequestpb.NewPropertyServiceClient(s).UpdateProperty(company.As(t.Context(), "PM"), &servicerequestpb.UpdatePropertyRequest{
-			Property:   &servicerequestpb.Property{Id: company.Properties[0].GetId(), Name: &name},
-			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	rename("House of the first segment")
-	is("*.segment")
-	rename("House of the last segment")
+	call := s.followInto(t, append(writing, folder)...)
+	is := func(suffix string) func() bool { return func() bool { return named(namesIn(t, folder), suffix) > 0 } }
+	call.await("backup", is(".backup"))
+	s.renames(company, "House of the first segment")
+	call.await("segment", is(".segment"))
+	s.renames(company, "House of the last segment")
 	want := s.properties(company)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Fatalf("backup --follow ends with %v and prints\n%s", err, &out)
-	}
+	call.stop()
 	if code, _ := s.does("verify", folder); (code == 0) != (len(reading) == 0) {
 		t.Errorf("verifying it without a key ends with %d", code)
 	}

@@ -27,11 +27,14 @@ The backup is of one instant, the same in all services. Photos and videos are ta
 
 Whoever can read the file can read everything, so keep it as safe as the store, or encrypt it: with --recipient for who has a key that keygen made, or with --passphrase-file.
 
-With --follow, FILE is a folder: it gets a backup, and then every few seconds a segment with what was committed meanwhile, until the command is stopped. restore takes the folder.`,
+With --follow, FILE is a folder, or the URL of one in a bucket: it gets a backup, and then every few seconds a segment with what was committed meanwhile, until the command is stopped. Once a day (--renew) it gets another backup, and what nothing of the last --keep needs is removed. restore takes the folder.`,
 		shared: append([]string{"blobs"}, toStores...),
 		declare: func(f *flag.FlagSet) action {
+			var o followOptions
 			follow := f.Bool("follow", false, "go on with segments of what is committed from then on")
-			every := f.Duration("every", 2*time.Second, "`duration` between two segments")
+			f.DurationVar(&o.every, "every", 2*time.Second, "with --follow: `duration` between two segments")
+			f.DurationVar(&o.renew, "renew", 24*time.Hour, "with --follow: `duration` between two backups, so that there are few segments to restore; 0s takes only the first")
+			f.DurationVar(&o.keep, "keep", 0, "with --follow: `duration` for which one can go back; what is older is removed when there is a new backup. 0s removes nothing")
 			withBlobs := f.Bool("with-blobs", false, "take photos and videos along, from --blobs")
 			recipients := encrypting(f)
 			return func(ctx context.Context, in *invocation) (_ report, err error) {
@@ -41,18 +44,21 @@ With --follow, FILE is a folder: it gets a backup, and then every few seconds a 
 				if in.recipients, err = recipients(); err != nil {
 					return nil, err
 				}
-				folder, isLocal := local(in.operands[0])
 				switch {
-				case *follow && (!isLocal || in.operands[0] == "-"):
-					return nil, usageError("--follow takes a folder")
-				case *follow && *withBlobs:
+				case !*follow && o.keep != 0:
+					return nil, usageError("--keep goes with --follow")
+				case !*follow:
+				case in.operands[0] == "-":
+					return nil, usageError("--follow takes a folder, or the URL of one in a bucket")
+				case *withBlobs:
 					return nil, usageError("--follow takes no blobs along")
-				case *follow && in.byPassphrase():
+				case in.byPassphrase():
 					return nil, usageError("--follow takes --recipient: a passphrase costs a second of a processor in each segment")
-				case *follow && *every <= 0:
-					return nil, usageError("--every: expected more than 0s")
-				case *follow:
-					return in.follow(ctx, folder, *every)
+				default:
+					if err := o.check(); err != nil {
+						return nil, err
+					}
+					return in.follow(ctx, in.operands[0], o)
 				}
 				return in.backup(ctx, in.operands[0], *withBlobs)
 			}
@@ -162,7 +168,12 @@ func (in *invocation) writeTo(ctx context.Context, target string, f func(io.Writ
 	if name, ok := local(target); ok {
 		return writeFile(name, f)
 	}
-	return writeObject(ctx, target, f)
+	bucket, key, err := object(ctx, target)
+	if err != nil {
+		return err
+	}
+	defer bucket.Close()
+	return writeObject(ctx, bucket, key, f)
 }
 
 // local returns the path of a file, which can be given as a URL too, or false if the
@@ -174,12 +185,18 @@ func local(target string) (path string, ok bool) {
 
 var errThere = errors.New("it is there already, and is never overwritten")
 
+// partInfix is in the name of a file that is not yet whole, after the name that it is to get.
+const partInfix = ".part-"
+
 // writeFile writes under another name, syncs, and gives the file its name at last.
 func writeFile(name string, f func(io.Writer) error) error {
 	if _, err := os.Lstat(name); err == nil {
 		return fmt.Errorf("%s: %w", name, errThere)
 	}
-	part, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".part-*")
+	part, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+partInfix+"*")
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", name, failed.Err) // and not of a name that nobody gave
+	}
 	if err != nil {
 		return err
 	}
@@ -211,14 +228,20 @@ func syncFolder(folder string) error {
 
 // object opens the bucket of an object's URL and returns the object's key in it.
 func object(ctx context.Context, text string) (*blob.Bucket, string, error) {
+	bucket, key, err := inBucket(ctx, text)
+	if err == nil && key == "" {
+		err = errors.Join(errors.New("the URL names no object in the bucket"), bucket.Close())
+	}
+	return bucket, key, err
+}
+
+// inBucket opens the bucket of a URL and returns what follows its name, which may be nothing.
+func inBucket(ctx context.Context, text string) (*blob.Bucket, string, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, "", err
 	}
 	key := strings.TrimPrefix(u.Path, "/")
-	if key == "" {
-		return nil, "", errors.New("the URL names no object in the bucket")
-	}
 	u.Path = ""
 	bucket, err := openBucket(ctx, u.String())
 	return bucket, key, err
@@ -228,12 +251,7 @@ func object(ctx context.Context, text string) (*blob.Bucket, string, error) {
 // and each is in memory until it is there.
 const objectPart = 32 << 20
 
-func writeObject(ctx context.Context, target string, f func(io.Writer) error) error {
-	bucket, key, err := object(ctx, target)
-	if err != nil {
-		return err
-	}
-	defer bucket.Close()
+func writeObject(ctx context.Context, bucket *blob.Bucket, key string, f func(io.Writer) error) error {
 	if there, err := bucket.Exists(ctx, key); err != nil || there {
 		return fmt.Errorf("%s: %w", key, errors.Join(err, errThere))
 	}

@@ -41,8 +41,12 @@ func keygen(name string) (report, error) {
 		return nil, err
 	}
 	g := &generated{File: name, Recipient: key.Recipient().String()}
-	return g, writeFile(name, func(w io.Writer) error {
+	err = writeFile(name, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "# recipient: %s\n%s\n", g.Recipient, key)
 		return err
 	})
+	if err != nil {
+		return nil, err // and no recipient, whose key nobody would have
+	}
+	return g, nil
 }

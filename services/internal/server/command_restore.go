@@ -136,6 +136,11 @@ func (in *invocation) readFrom(ctx context.Context, name string) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
+	return in.plain(name, file)
+}
+
+// plain returns what a file says, which may be encrypted, and closes it.
+func (in *invocation) plain(name string, file io.ReadCloser) (io.ReadCloser, error) {
 	plain, err := in.decrypted(name, file)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())

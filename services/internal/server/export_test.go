@@ -4,6 +4,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -80,3 +81,19 @@ func (p *Process) Running() int {
 
 // Feeds are the streams for which a process that drains does not wait.
 var Feeds = feeds
+
+// Outdated returns the files of a continuous backup that an instant and later ones do not need.
+var Outdated = outdated
+
+// FilesAt returns the files by which a continuous backup goes to an instant, and the backup
+// that follows them.
+func FilesAt(names []string, at time.Time) (files []string, next string) {
+	one, other := pick(seriesOf(names), at)
+	if one != nil {
+		files = one.files()
+	}
+	if other != nil {
+		next = other.backup
+	}
+	return files, next
+}

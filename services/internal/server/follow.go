@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,102 +15,245 @@ import (
 	"latchkey.dev/services/internal/store/backup"
 )
 
-// A folder of a continuous backup has a file for each backup, named by when it was begun,
-// and one for each segment, named by its backup and its place.
-const (
-	baseName    = "20060102T150405.000000000Z"
-	baseSuffix  = ".backup"
-	segmentForm = "%s.%09d.segment"
-)
+// followOptions are the flags of backup --follow.
+type followOptions struct {
+	every time.Duration // between two segments
+	renew time.Duration // between two backups; 0 for none but the first
+	keep  time.Duration // how far back one can go; 0 is for ever
+}
+
+// check returns what is wrong with them.
+func (o *followOptions) check() error {
+	switch {
+	case o.every <= 0:
+		return usageError("--every: expected more than 0s")
+	case o.renew < 0:
+		return usageError("--renew: expected 0s or more")
+	case o.keep < 0:
+		return usageError("--keep: expected 0s or more")
+	}
+	return nil
+}
 
 // followed is the outcome of backup --follow.
 type followed struct {
 	Folder   string    `json:"folder"`
 	Cut      time.Time `json:"cut"`
+	Backups  int       `json:"backups"`
 	Segments int       `json:"segments"`
 	Entries  int64     `json:"entries"`
+	Removed  int       `json:"removed"` // files
 }
 
 func (f *followed) String() string {
-	return fmt.Sprintf("stopped; %s is complete to %s, with %d segments of %d journal entries", f.Folder, f.Cut.UTC().Format(time.RFC3339Nano), f.Segments, f.Entries)
+	return fmt.Sprintf("stopped; %s is complete to %s, with %d backups, and %d segments of %d journal entries",
+		f.Folder, f.Cut.UTC().Format(time.RFC3339Nano), f.Backups, f.Segments, f.Entries)
 }
 
-// follow takes a backup into a folder, and then segments, until it is told to stop.
-func (in *invocation) follow(ctx context.Context, folder string, every time.Duration) (report, error) {
-	s, err := in.openStores(ctx)
+// following is a call of backup --follow.
+type following struct {
+	followOptions
+	in    *invocation
+	shelf *shelf
+	work  sync.WaitGroup
+	done  followed
+}
+
+// follow takes a backup into a shelf, and then segments, until it is told to stop.
+func (in *invocation) follow(ctx context.Context, name string, o followOptions) (report, error) {
+	s, err := openShelf(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	changed, stop, err := watchStores(ctx, s)
+	f := &following{followOptions: o, in: in, shelf: s, done: followed{Folder: name}}
+	first, err := f.begin(ctx, in.counting("read"))
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	t := &backup.Taking{Stores: s.sources(), Now: time.Now, Progress: in.counting("read")}
-	name := time.Now().UTC().Format(baseName)
-	err = in.writeTo(ctx, filepath.Join(folder, name+baseSuffix), func(w io.Writer) error {
-		_, err := t.Take(ctx, w)
+	return &f.done, f.run(ctx, first)
+}
+
+// chain is a backup that is being continued. It has the stores open for itself, as it hears
+// of changes for itself.
+type chain struct {
+	name     string
+	stores   *stores
+	changed  *dirty
+	stop     func() // hearing of changes
+	taking   *backup.Taking
+	segments int
+	tries    int // to write the next one
+}
+
+// begin takes a backup.
+func (f *following) begin(ctx context.Context, progress func(backup.Counts)) (c *chain, err error) {
+	c = &chain{name: time.Now().UTC().Format(seriesName)}
+	if c.stores, err = f.in.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if c.changed, c.stop, err = watchStores(ctx, c.stores); err != nil {
+		return nil, errors.Join(err, c.stores.close())
+	}
+	c.taking = &backup.Taking{Stores: c.stores.sources(), Now: time.Now, Progress: progress}
+	err = f.write(ctx, backupName(c.name), func(w io.Writer) error {
+		_, err := c.taking.Take(ctx, w)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.close())
 	}
-	in.note("the backup of %s is there; its segments follow", t.Cut().UTC().Format(time.RFC3339))
-	f := &followed{Folder: folder, Cut: t.Cut()}
-	tick := time.NewTicker(every)
+	return c, nil
+}
+
+func (c *chain) close() error {
+	c.stop()
+	return c.stores.close()
+}
+
+// write writes a file of the shelf, encrypted if that was asked for.
+func (f *following) write(ctx context.Context, name string, write func(io.Writer) error) error {
+	return f.shelf.write(ctx, name, f.in.encrypted(write))
+}
+
+// renewal is a chain that is to take the place of another, or why there is none.
+type renewal struct {
+	chain *chain
+	err   error
+}
+
+// renewAgain is after how long a backup that has failed is tried again, at most.
+const renewAgain = time.Minute
+
+// run continues a chain, and now and then begins another, until it is told to stop.
+func (f *following) run(ctx context.Context, now *chain) error {
+	f.began(ctx, now)
+	renewed := f.renewAfter(ctx, f.renew)
+	tick := time.NewTicker(f.every)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
-			return f, in.followLast(ctx, t, f, name, s)
 		case <-tick.C:
-		}
-		tenants := changed.take()
-		if err := in.segment(ctx, t, f, name, tenants); err != nil && ctx.Err() == nil {
-			changed.give(tenants)
-			in.note("no segment now, trying again: %v", err)
+			f.next(ctx, now)
+		case r := <-renewed:
+			if r.err != nil {
+				if ctx.Err() == nil {
+					f.in.note("no new backup now, going on with the one before, and trying again: %v", r.err)
+				}
+				renewed = f.renewAfter(ctx, min(f.renew, renewAgain))
+				continue
+			}
+			if err := f.end(ctx, now); err != nil {
+				f.in.note("%v; the new backup has what is missing", err)
+			}
+			now = r.chain
+			f.began(ctx, now)
+			renewed = f.renewAfter(ctx, f.renew)
+		case <-ctx.Done():
+			err := f.end(ctx, now)
+			f.work.Wait()
+			select {
+			case r := <-renewed:
+				if r.chain != nil {
+					err = errors.Join(err, r.chain.close())
+				}
+			default:
+			}
+			return err
 		}
 	}
 }
 
-// lastTime bounds the last segment of a command that was told to stop.
+// renewAfter begins another chain after a while, while the one before goes on.
+func (f *following) renewAfter(ctx context.Context, after time.Duration) <-chan renewal {
+	if f.renew == 0 {
+		return nil
+	}
+	done := make(chan renewal, 1)
+	f.work.Go(func() {
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+			return
+		}
+		c, err := f.begin(ctx, nil)
+		done <- renewal{c, err}
+	})
+	return done
+}
+
+// began tells of a chain whose backup is there, and removes what is now too old.
+func (f *following) began(ctx context.Context, c *chain) {
+	f.done.Backups++
+	f.done.Cut = c.taking.Cut()
+	f.in.note("the backup of %s is there; its segments follow", f.done.Cut.UTC().Format(time.RFC3339))
+	if f.keep == 0 {
+		return
+	}
+	removed, err := f.shelf.removeOld(ctx, time.Now().Add(-f.keep))
+	f.done.Removed += removed
+	if removed > 0 {
+		f.in.note("removed %d files that nothing of the last %v needs", removed, f.keep)
+	}
+	if err != nil && ctx.Err() == nil {
+		f.in.note("not all that is too old was removed, trying again after the next backup: %v", err)
+	}
+}
+
+// next writes a segment with what has changed.
+func (f *following) next(ctx context.Context, c *chain) {
+	tenants := c.changed.take()
+	if err := f.segment(ctx, c, tenants); err != nil && ctx.Err() == nil {
+		c.changed.give(tenants)
+		f.in.note("no segment now, trying again: %v", err)
+	}
+}
+
+// lastTime bounds the last segment of a chain.
 const lastTime = 10 * time.Second
 
-// followLast writes a segment with all that there is until now.
-func (in *invocation) followLast(ctx context.Context, t *backup.Taking, f *followed, name string, s *stores) error {
+// end writes a segment with all that there is until now, and closes the chain.
+func (f *following) end(ctx context.Context, c *chain) (err error) {
+	defer func() { err = errors.Join(err, c.close()) }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
 	defer cancel()
 	all := map[string][]string{}
-	for _, o := range s.all {
+	for _, o := range c.stores.all {
 		tenants, err := store.ReadTenants(ctx, o.Pages())
 		if err != nil {
 			return fmt.Errorf("the last segment was not written: %w", err)
 		}
 		all[o.service] = tenants
 	}
-	return in.segment(ctx, t, f, name, all)
+	if err := f.segment(ctx, c, all); err != nil {
+		return fmt.Errorf("the last segment was not written: %w", err)
+	}
+	return nil
 }
 
-// segment writes a segment of the backup called name, if tenants have changed.
-func (in *invocation) segment(ctx context.Context, t *backup.Taking, f *followed, name string, changed map[string][]string) error {
+// segment writes a segment, if tenants have changed. One that was tried before may be there
+// though it was not said so; its file is left alone, and the next try has a name of its own.
+func (f *following) segment(ctx context.Context, c *chain, changed map[string][]string) error {
 	if len(changed) == 0 {
 		return nil
 	}
+	c.tries++
 	var counts backup.Counts
-	err := in.writeTo(ctx, filepath.Join(f.Folder, fmt.Sprintf(segmentForm, name, f.Segments+1)), func(w io.Writer) (err error) {
-		counts, err = t.TakeMore(ctx, w, changed)
+	err := f.write(ctx, segmentName(c.name, c.segments+1, c.tries), func(w io.Writer) (err error) {
+		counts, err = c.taking.TakeMore(ctx, w, changed)
 		return err
 	})
 	if err != nil {
+		c.taking.Forget()
 		return err
 	}
-	f.Segments++
-	f.Entries += counts.Entries
-	f.Cut = t.Cut()
+	c.segments, c.tries = c.segments+1, 0
+	f.done.Segments++
+	f.done.Entries += counts.Entries
+	f.done.Cut = c.taking.Cut()
 	return nil
 }
 
@@ -235,70 +374,4 @@ func watchOthers(ctx context.Context, service string, shared store.Shared, chang
 			changed.add(service, tenants...)
 		}
 	}
-}
-
-// chosen returns the files of a continuous backup in a folder that are needed to go to an
-// instant, zero being the end: the last backup that was begun before it, or the first, and its
-// segments.
-func chosen(folder string, at time.Time) (files []string, err error) {
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil, err
-	}
-	var base string
-	for _, e := range entries { // in the order of their names
-		name, ok := strings.CutSuffix(e.Name(), baseSuffix)
-		begun, err := time.Parse(baseName, name)
-		if ok && err == nil && (base == "" || at.IsZero() || begun.Before(at)) {
-			base = name
-		}
-	}
-	if base == "" {
-		return nil, fmt.Errorf("there is no backup in %s: %w", folder, fs.ErrNotExist)
-	}
-	files = append(files, filepath.Join(folder, base+baseSuffix))
-	for i := 1; ; i++ {
-		name := filepath.Join(folder, fmt.Sprintf(segmentForm, base, i))
-		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-			return files, nil
-		}
-		files = append(files, name)
-	}
-}
-
-// lazy is a file that is opened when it is read, and closed at its end.
-type lazy struct {
-	open func() (io.ReadCloser, error)
-	file io.ReadCloser
-}
-
-func (l *lazy) Read(b []byte) (n int, err error) {
-	if l.file == nil {
-		if l.file, err = l.open(); err != nil {
-			l.file = nil
-			return 0, err
-		}
-	}
-	if n, err = l.file.Read(b); err != nil {
-		l.file.Close()
-	}
-	return n, err
-}
-
-// readAll returns the files that a command was told to read: one, or those of a continuous
-// backup.
-func (in *invocation) readAll(ctx context.Context, name string, at time.Time) (files []io.Reader, done func() error, err error) {
-	path, ok := local(name)
-	if info, err := os.Stat(path); ok && name != "-" && err == nil && info.IsDir() {
-		names, err := chosen(path, at)
-		for _, name := range names {
-			files = append(files, &lazy{open: func() (io.ReadCloser, error) { return in.readFrom(ctx, name) }})
-		}
-		return files, func() error { return nil }, err
-	}
-	f, err := in.readFrom(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return []io.Reader{f}, f.Close, nil
 }

@@ -38,6 +38,7 @@ type Restoring struct {
 	blobs   *blobWriter
 	done    Restored
 	sum     []byte
+	cut     time.Time // to which what was read is complete
 }
 
 // Restored says what was restored.
@@ -53,7 +54,8 @@ type Restored struct {
 	Erased int `json:"erased"`
 }
 
-// Restore puts a backup, and then the segments that continue it, into empty stores.
+// Restore puts a backup, and then the segments that continue it, into empty stores. Segments
+// that are wholly of after At are not read.
 func (r *Restoring) Restore(ctx context.Context, files ...io.Reader) (Restored, error) {
 	r.replays, r.engines = map[string]*store.Replay{}, map[string]store.Engine{}
 	r.done, r.sum = Restored{}, nil
@@ -66,6 +68,9 @@ func (r *Restoring) restore(ctx context.Context, files []io.Reader) error {
 	for _, f := range files {
 		if err := r.file(ctx, f); err != nil {
 			return err
+		}
+		if r.Revisions == nil && !r.At.IsZero() && !r.cut.Before(r.At) {
+			break // the rest is of later
 		}
 	}
 	if err := r.goBack(ctx); err != nil {
@@ -142,9 +147,8 @@ func (r *Restoring) chunk(ctx context.Context, c *storepb.BackupChunk) error {
 		}
 		return r.blobs.write(ctx, kind.Blob)
 	case *storepb.BackupChunk_End:
-		if cut := kind.End.GetCut().AsTime(); r.At.IsZero() || cut.Before(r.At) {
-			r.done.Cut = cut
-		} else {
+		r.cut = kind.End.GetCut().AsTime()
+		if r.done.Cut = r.cut; !r.At.IsZero() && r.At.Before(r.cut) {
 			r.done.Cut = r.At
 		}
 	}
@@ -186,4 +190,19 @@ func (r *Restoring) entries(ctx context.Context, e *storepb.BackupEntries) error
 	}
 	r.done.Entries += int64(len(e.GetEntries()))
 	return nil
+}
+
+// CutOf reads a backup or a segment to its end, and returns the instant to which it is complete.
+func CutOf(from io.Reader) (cut time.Time, err error) {
+	r, err := NewReader(from)
+	for err == nil {
+		var c *storepb.BackupChunk
+		if c, err = r.Next(); c.GetEnd() != nil {
+			cut = c.GetEnd().GetCut().AsTime()
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return cut, err
 }

@@ -51,12 +51,18 @@ type Taking struct {
 	// Progress is called now and then; it may be nil.
 	Progress func(Counts)
 
+	taken
+	before taken // the last TakeMore
 	counts Counts
 	begun  time.Time
-	last   map[string]map[string]int64 // revision up to which a tenant was taken, by service
 	least  map[string]map[string]int64 // revision up to which a tenant must be taken, by service
-	sum    []byte                      // of the last chunk
-	cut    time.Time
+}
+
+// taken is how far a backup and its segments go.
+type taken struct {
+	last map[string]map[string]int64 // revision up to which a tenant was taken, by service
+	sum  []byte                      // of the last chunk
+	cut  time.Time
 }
 
 // Cut returns the instant to which what was taken is complete.
@@ -99,17 +105,19 @@ func (t *Taking) Take(ctx context.Context, to io.Writer) (Counts, error) {
 // are named, by service. Its file continues the one before. If it fails, it was as if it
 // had not been called.
 func (t *Taking) TakeMore(ctx context.Context, to io.Writer, changed map[string][]string) (Counts, error) {
-	before := *t
-	before.last = map[string]map[string]int64{}
+	t.before = taken{maps.Clone(t.last), t.sum, t.cut}
 	for service, last := range t.last {
-		before.last[service] = maps.Clone(last)
+		t.before.last[service] = maps.Clone(last)
 	}
 	counts, err := t.takeMore(ctx, to, changed)
 	if err != nil {
-		t.last, t.sum, t.cut = before.last, before.sum, before.cut
+		t.Forget()
 	}
 	return counts, err
 }
+
+// Forget makes it as if the last TakeMore had not been called: what it wrote was not kept.
+func (t *Taking) Forget() { t.taken = t.before }
 
 func (t *Taking) takeMore(ctx context.Context, to io.Writer, changed map[string][]string) (Counts, error) {
 	since := t.cut
