@@ -66,18 +66,24 @@ func longerThanDrain(t *testing.T, grace string) {
 	}
 }
 
-func TestDeploySystemd(t *testing.T) {
-	unit := map[string]string{}
-	for line := range strings.Lines(readDeploy(t, "systemd", "latchkey.service")) {
+// systemdUnit returns the settings of a unit, and its environment.
+func systemdUnit(t *testing.T, file string) (unit, env map[string]string) {
+	t.Helper()
+	unit, env = map[string]string{}, map[string]string{}
+	for line := range strings.Lines(readDeploy(t, "systemd", file)) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
 			unit[name] = value
 		}
 	}
-	env := map[string]string{}
 	for word := range strings.FieldsSeq(unit["Environment"]) {
 		name, value, _ := strings.Cut(word, "=")
 		env[name] = value
 	}
+	return unit, env
+}
+
+func TestDeploySystemd(t *testing.T) {
+	unit, env := systemdUnit(t, "latchkey.service")
 	start := strings.Fields(unit["ExecStart"])
 	if len(start) == 0 || filepath.Base(start[0]) != "latchkey" {
 		t.Fatalf("it starts %q, want latchkey", start)
@@ -86,6 +92,35 @@ func TestDeploySystemd(t *testing.T) {
 	longerThanDrain(t, unit["TimeoutStopSec"]+"s")
 	if want := "bolt:/var/lib/" + unit["StateDirectory"]; env["LATCHKEY_STORE"] != want {
 		t.Errorf("the store is %s, want %s, the only folder that it may write", env["LATCHKEY_STORE"], want)
+	}
+}
+
+// TestDeploySystemdBackup looks at the unit beside that one: it reads the same store as the same
+// user, and calls a command as the program knows it.
+func TestDeploySystemdBackup(t *testing.T) {
+	const file = "latchkey-backup.service"
+	unit, env := systemdUnit(t, file)
+	suite, suiteEnv := systemdUnit(t, "latchkey.service")
+	if env["LATCHKEY_STORE"] != suiteEnv["LATCHKEY_STORE"] || unit["StateDirectory"] != suite["StateDirectory"] || unit["User"] != "latchkey" {
+		t.Errorf("it reads %s in %s as %s", env["LATCHKEY_STORE"], unit["StateDirectory"], unit["User"])
+	}
+	if got, want := unit["ExecStart"], suite["ExecStart"]+" backup --follow ${TARGET}"; got != want {
+		t.Errorf("it starts %q, want %q", got, want)
+	}
+	cmd := exec.Command(os.Args[0], "help", "backup")
+	cmd.Env = append(os.Environ(), partsEnv+"="+strings.Join(names, ","))
+	help, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := regexp.MustCompile(`LATCHKEY_BACKUP_\w+`).FindAllString(readDeploy(t, "systemd", file), -1)
+	for _, name := range told {
+		if !strings.Contains(string(help), name+"\n") {
+			t.Errorf("it tells of %s, which the command does not know", name)
+		}
+	}
+	if len(told) < 2 {
+		t.Errorf("it tells of %q", told)
 	}
 }
 

@@ -235,6 +235,10 @@ func object(ctx context.Context, text string) (*blob.Bucket, string, error) {
 	return bucket, key, err
 }
 
+// checksums is what the driver of S3 knows of checksums of objects. It prints a line for each object that
+// has none, as those that were sent in parts, and of all that we read the checksums are our own.
+const checksums = "response_checksum_validation"
+
 // inBucket opens the bucket of a URL and returns what follows its name, which may be nothing.
 func inBucket(ctx context.Context, text string) (*blob.Bucket, string, error) {
 	u, err := url.Parse(text)
@@ -243,6 +247,10 @@ func inBucket(ctx context.Context, text string) (*blob.Bucket, string, error) {
 	}
 	key := strings.TrimPrefix(u.Path, "/")
 	u.Path = ""
+	if q := u.Query(); u.Scheme == "s3" && !q.Has(checksums) {
+		q.Set(checksums, "when_required")
+		u.RawQuery = q.Encode()
+	}
 	bucket, err := openBucket(ctx, u.String())
 	return bucket, key, err
 }
