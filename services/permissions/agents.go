@@ -23,7 +23,7 @@ func linkAgent(_ context.Context, tx *store.Tx, e *eventpb.WatchEventsResponse) 
 	if u.GetServiceAgentId() == made.GetServiceAgentId() {
 		return nil // it was asked for already
 	}
-	u.ServiceAgentId = made.GetServiceAgentId()
+	u.ServiceAgentId, u.ChangeReason = made.GetServiceAgentId(), ""
 	return accesses.Put(tx, u)
 }
 

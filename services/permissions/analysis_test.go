@@ -50,7 +50,7 @@ func TestWhySaysWhoAndWhenAndWhatWouldFlipIt(t *testing.T) {
 	same(t, "the override's word", got.GetGrant().GetWords()[0], &pb.LayerWord{
 		Layer: pb.Layer_LAYER_OVERRIDE, Effect: pb.Effect_EFFECT_GRANT, Decided: true, Reason: "year end",
 		Set: &pb.Provenance{
-			Author: admin.id, Time: set.GetUpdateTime(), Revision: number(t, set.GetEtag()),
+			Author: admin.id, Time: set.GetUpdateTime(), Revision: number(t, set.GetEtag()), Reason: "year end",
 			Method: "latchkey.permissions.v1.AccessService/SetOverride",
 		},
 	})
@@ -240,6 +240,25 @@ func TestCompareTellsWhatEachHasAlone(t *testing.T) {
 			t.Errorf("%s: turned round got %v", c.what, turned)
 		}
 	}
+	owned := pb.SearchScope_SEARCH_SCOPE_OWNED
+	made := func(name string, s *pb.UserSettings) *pb.Party {
+		t.Helper()
+		r, err := owner.roles().CreateRole(owner.ctx(), &pb.CreateRoleRequest{Name: name, Keys: []string{"Web"}, Settings: s})
+		mustNot(t, err)
+		return role(r.GetRole().GetId())
+	}
+	narrow, wide := made("Narrow", &pb.UserSettings{LimitSlots: new(true)}), made("Wide", &pb.UserSettings{SearchScope: &owned})
+	van := made("Van", &pb.UserSettings{PullFromQueue: new(true), FutureVisibility: new(int32(7))})
+	got := ask(narrow, wide)
+	if got.GetRelation() != pb.Relation_RELATION_FIRST_WITHIN_SECOND || !slices.Equal(got.GetSecondMore(), []string{"limit_slots", "search_scope"}) ||
+		len(got.GetFirstMore()) > 0 || got.GetSecondSettings().GetSearchScope() != owned || got.GetFirstSettings() == nil {
+		t.Errorf("of roles that differ in settings alone: got %v", got)
+	}
+	got = ask(wide, van)
+	if got.GetRelation() != pb.Relation_RELATION_OVERLAPPING || !slices.Equal(got.GetFirstMore(), []string{"search_scope", "future_visibility"}) ||
+		!slices.Equal(got.GetSecondOnly(), []string{"setting:pull_from_queue"}) {
+		t.Errorf("of settings of service agents: got %v", got)
+	}
 	_, err = owner.analysis().CompareAccess(owner.ctx(), &pb.CompareAccessRequest{First: role("XX"), Second: role("PM")})
 	check(t, "no role", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "role")
 }
@@ -386,7 +405,7 @@ func TestAReviewIsReadBack(t *testing.T) {
 	mustNot(t, err)
 	lines, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
 	mustNot(t, err)
-	const columns = "user_id,role_id,group_id,key,allowed,layer,source,missing,set_by,set_time,expire_time,reason"
+	const columns = "user_id,role_id,group_id,key,allowed,layer,source,missing,set_by,set_time,expire_time,reason,display_name,email,member"
 	if got := strings.Join(lines[0], ","); got != columns {
 		t.Errorf("got columns %s", got)
 	}

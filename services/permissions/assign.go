@@ -35,7 +35,7 @@ func setRole(req *pb.SetUserRoleRequest) func(*editing) error {
 		if id := req.GetRoleId(); id != "" && e.role(id).id == "" {
 			return fault.NotFound("role", id)
 		}
-		e.user.RoleId, e.user.RegionalManager = req.GetRoleId(), req.GetRegionalManager()
+		e.user.RoleId, e.user.RegionalManager, e.user.ChangeReason = req.GetRoleId(), req.GetRegionalManager(), req.GetReason()
 		return nil
 	}
 }
@@ -61,7 +61,7 @@ func setGroup(req *pb.SetUserGroupRequest, l link) func(*editing) error {
 		if id := req.GetGroupId(); id != "" && e.team(id).id == "" {
 			return fault.NotFound("group", id)
 		}
-		e.user.GroupId = req.GetGroupId()
+		e.user.GroupId, e.user.ChangeReason = req.GetGroupId(), req.GetReason()
 		l.note(e.user)
 		return nil
 	}
@@ -120,6 +120,7 @@ func putOverride(req *pb.SetOverrideRequest, key catalog.Key) func(*editing) err
 		if err := e.by.names(named); err != nil {
 			return err
 		}
+		e.user.ChangeReason = req.GetReason()
 		setOverride(e.user, &pb.Override{
 			Key: key.Name, Effect: req.GetEffect(), Reason: req.GetReason(), ExpireTime: req.GetExpireTime(),
 			SetBy: e.by.caller, SetTime: timestamppb.New(e.now),
@@ -139,13 +140,17 @@ func (s *service) ClearOverride(ctx context.Context, req *pb.ClearOverrideReques
 		return nil, err
 	}
 	return change(ctx, s, userTag(ctx, req.GetUserId()), req, func(tx *store.Tx) (*pb.ClearOverrideResponse, error) {
-		u, err := newLoader(tx).editUser(granterOf(ctx), req.GetUserId(), req.GetEtag(), active, dropOverride(key))
+		u, err := newLoader(tx).editUser(granterOf(ctx), req.GetUserId(), req.GetEtag(), active, dropOverride(req, key))
 		return &pb.ClearOverrideResponse{UserAccess: u}, err
 	})
 }
 
-func dropOverride(key catalog.Key) func(*editing) error {
+func dropOverride(req *pb.ClearOverrideRequest, key catalog.Key) func(*editing) error {
 	return func(e *editing) error {
+		if overrideIn(e.user, key.Bit()) == nil {
+			return nil
+		}
+		e.user.ChangeReason = req.GetReason()
 		clearOverride(e.user, key.Name)
 		return nil
 	}
@@ -186,6 +191,7 @@ func putSettings(req *pb.UpdateUserSettingsRequest, l link) func(*editing) error
 			e.user.Settings = &pb.UserSettings{}
 		}
 		l.note(e.user)
+		e.user.ChangeReason = req.GetReason()
 		return mask.Apply(e.user.Settings, req.GetSettings(), req.GetUpdateMask(), settingNames...)
 	}
 }

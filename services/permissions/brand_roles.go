@@ -38,7 +38,7 @@ func (s *service) createOfBrand(ctx context.Context, by granter, req *pb.CreateB
 	}
 	r := &pb.Role{
 		Id: e.role, BrandId: e.brand, Name: strings.TrimSpace(req.GetName()), Description: req.GetDescription(),
-		Keys: keyNames(keys), Settings: req.GetSettings(),
+		Keys: keyNames(keys), Settings: req.GetSettings(), ChangeReason: req.GetReason(),
 	}
 	e.change = func(*store.Tx) (*pb.Role, error) {
 		if err := checkRoleName("name", r.GetName()); err != nil {
@@ -127,7 +127,7 @@ func (s *service) updateOfBrand(ctx context.Context, by granter, prefix string, 
 		if err := mask.Apply(r, wanted, req.GetUpdateMask(), "name", "description", "keys", "settings"); err != nil {
 			return nil, err
 		}
-		r.Name = strings.TrimSpace(r.GetName())
+		r.Name, r.ChangeReason = strings.TrimSpace(r.GetName()), req.GetReason()
 		if err := checkRoleName("role.name", r.GetName()); err != nil {
 			return nil, err
 		}

@@ -3,6 +3,8 @@ package permissions
 import (
 	"context"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "latchkey.dev/gen/go/latchkey/permissions/v1"
 
 	"latchkey.dev/services/internal/catalog"
@@ -30,30 +32,42 @@ func (s *service) CompareAccess(ctx context.Context, req *pb.CompareAccessReques
 		if err != nil {
 			return nil, err
 		}
-		resp := compare(first, second)
+		resp := compare(l.side(first), l.side(second))
 		resp.Revision = l.revision()
 		return resp, nil
 	})
 }
 
-// party returns what one side of a comparison holds.
-func (l *loader) party(p *pb.Party) (catalog.Set, error) {
-	a := &access{plan: l.plan}
+// party returns one side of a comparison. A role and a group say what they say for service
+// agents, too.
+func (l *loader) party(p *pb.Party) (*access, error) {
+	a := &access{plan: l.plan, agent: true}
 	switch who := p.GetParty().(type) {
 	case *pb.Party_RoleId:
 		if a.role = l.role(who.RoleId); a.role.id == "" {
-			return catalog.Set{}, fault.NotFound("role", who.RoleId)
+			return nil, fault.NotFound("role", who.RoleId)
 		}
 	case *pb.Party_GroupId:
 		if a.group = l.team(who.GroupId); a.group.id == "" {
-			return catalog.Set{}, fault.NotFound("group", who.GroupId)
+			return nil, fault.NotFound("group", who.GroupId)
 		}
 		a.role = a.group.role
 	case *pb.Party_UserId:
 		a = l.access(l.user(who.UserId))
 	}
+	return a, nil
+}
+
+// side is what one side of a comparison holds.
+type side struct {
+	set      catalog.Set // keys, and boolean settings that give something
+	settings values
+	agent    bool
+}
+
+func (l *loader) side(a *access) side {
 	set, _ := a.grants(l.now)
-	return set.Without(allFeatures).Without(restrictions), nil
+	return side{set.Without(allFeatures).Without(restrictions), a.settings(), a.agent}
 }
 
 // restrictions is the settings that take away when they are on.
@@ -66,23 +80,44 @@ var restrictions = func() (set catalog.Set) {
 	return set
 }()
 
-func compare(first, second catalog.Set) *pb.CompareAccessResponse {
-	return &pb.CompareAccessResponse{
-		Relation:  relationOf(first, second),
-		FirstOnly: keyNames(first.Without(second)), SecondOnly: keyNames(second.Without(first)),
-		Both: keyNames(first.Without(first.Without(second))),
+func compare(first, second side) *pb.CompareAccessResponse {
+	resp := &pb.CompareAccessResponse{
+		FirstOnly: keyNames(first.set.Without(second.set)), SecondOnly: keyNames(second.set.Without(first.set)),
+		Both:      keyNames(first.set.Intersection(second.set)),
+		FirstMore: more(second, first), SecondMore: more(first, second),
 	}
+	if a, b := first.settings.effective(), second.settings.effective(); !proto.Equal(a, b) {
+		resp.FirstSettings, resp.SecondSettings = a, b
+	}
+	resp.Relation = relationOf(resp)
+	return resp
 }
 
-func relationOf(first, second catalog.Set) pb.Relation {
+// more returns the settings by which b may do more than a, of those that are in no set. What
+// bounds service agents bounds nobody else, so it is compared between two of them.
+func more(a, b side) (names []string) {
+	for i, name := range settingNames {
+		n := i + 1
+		switch {
+		case boolSettings.has(n) && !restricting.has(n):
+		case agentSettings.has(n) && !(a.agent && b.agent):
+		case raised(n, a.settings, b.settings):
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func relationOf(c *pb.CompareAccessResponse) pb.Relation {
+	first, second := len(c.GetFirstOnly())+len(c.GetFirstMore()) > 0, len(c.GetSecondOnly())+len(c.GetSecondMore()) > 0
 	switch {
-	case first == second:
+	case !first && !second:
 		return pb.Relation_RELATION_EQUIVALENT
-	case second.Contains(first):
+	case !first:
 		return pb.Relation_RELATION_FIRST_WITHIN_SECOND
-	case first.Contains(second):
+	case !second:
 		return pb.Relation_RELATION_SECOND_WITHIN_FIRST
-	case first.Intersects(second):
+	case len(c.GetBoth()) > 0:
 		return pb.Relation_RELATION_OVERLAPPING
 	}
 	return pb.Relation_RELATION_DISJOINT

@@ -74,7 +74,7 @@ func (d *delegation) check(e edit) error {
 	for _, at := range instants(d.now, e.before, e.after, d.own) {
 		was, is := e.before.keys(at, allFeatures), e.after.keys(at, allFeatures)
 		if e.user != d.caller {
-			if err := within(was, d.present, "the user has %s"); err != nil {
+			if err := within(was, d.present, "the user has %s, which you lack"); err != nil {
 				return err
 			}
 		}
@@ -184,7 +184,7 @@ func (d *delegation) mayLift(b catalog.Bit, author string) error {
 	}
 	a := d.author(author)
 	for _, at := range instants(d.now, a) {
-		if err := within(a.keys(at, allFeatures), d.present, "the deny of "+b.String()+" is by somebody who has %s"); err != nil {
+		if err := within(a.keys(at, allFeatures), d.present, "the deny of "+b.String()+" is by somebody who has %s, which you lack"); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ import (
 func (s *service) CreateGroup(ctx context.Context, req *pb.CreateGroupRequest) (*pb.CreateGroupResponse, error) {
 	g := &pb.Group{
 		Id: s.newID(), Name: strings.TrimSpace(req.GetName()), Description: req.GetDescription(),
-		RoleId: req.GetRoleId(), Settings: req.GetSettings(),
+		RoleId: req.GetRoleId(), Settings: req.GetSettings(), ChangeReason: req.GetReason(),
 	}
 	if err := spell(g, "", req.GetGrants(), req.GetDenies()); err != nil {
 		return nil, err
@@ -123,6 +123,7 @@ func (s *service) ListGroups(ctx context.Context, req *pb.ListGroupsRequest) (*p
 // UpdateGroup changes the masked fields of a group.
 func (s *service) UpdateGroup(ctx context.Context, req *pb.UpdateGroupRequest) (*pb.UpdateGroupResponse, error) {
 	wanted := proto.CloneOf(req.GetGroup())
+	wanted.ChangeReason = req.GetReason()
 	if err := spell(wanted, "group.", wanted.GetGrants(), wanted.GetDenies()); err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (l *loader) updateGroup(who granter, wanted *pb.Group, m *fieldmaskpb.Field
 	if err := mask.Apply(g, wanted, m, "name", "description", "role_id", "grants", "denies", "settings"); err != nil {
 		return nil, err
 	}
-	g.Name = strings.TrimSpace(g.GetName())
+	g.Name, g.ChangeReason = strings.TrimSpace(g.GetName()), wanted.GetChangeReason()
 	by := l.delegation(who)
 	if err := l.checkGroup(by, old, g); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package permissions
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -113,9 +114,13 @@ func changeOf(tx *store.Tx, user string, revision int64) *pb.AccessChange {
 
 func accessChange(e *storepb.JournalEntry, before, after *loader, user string) *pb.AccessChange {
 	at := after.now
-	c := &pb.AccessChange{Provenance: provenanceOf(e), Layers: changedLayers(before, after, user)}
+	c := &pb.AccessChange{Provenance: provenanceOf(e)}
+	c.Layers, c.Provenance.Reason = changedLayers(before, after, user)
 	if len(c.GetLayers()) == 0 {
 		return nil
+	}
+	if reason := c.GetProvenance().GetReason(); reason != "" {
+		c.Reasons = append(c.Reasons, reason)
 	}
 	was, is := before.user(user), after.user(user)
 	had, _ := before.access(was).grants(at)
@@ -132,42 +137,51 @@ func accessChange(e *storepb.JournalEntry, before, after *loader, user string) *
 }
 
 // changedLayers returns the records that decide about the user after a change and that
-// it changed, but for what says nothing about access.
-func changedLayers(before, after *loader, user string) (changed []*pb.ChangedLayer) {
+// it changed, but for what says nothing about access, and why in the words of whoever did.
+func changedLayers(before, after *loader, user string) (changed []*pb.ChangedLayer, reason string) {
 	for _, s := range after.sourcesOf(user) {
 		var differs bool
+		var why string
 		switch s.layer {
 		case pb.Layer_LAYER_OVERRIDE:
-			differs = differ(before, after, accesses, s.id)
+			why, differs = differ(before, after, accesses, s.id)
 			s.id = ""
 		case pb.Layer_LAYER_GROUP:
-			differs = differ(before, after, groups, s.id)
+			why, differs = differ(before, after, groups, s.id)
 		case pb.Layer_LAYER_ROLE:
-			differs = differ(before, after, roles, s.id)
+			why, differs = differ(before, after, roles, s.id)
 		case pb.Layer_LAYER_PLAN:
-			differs = differ(before, after, plans, s.id)
+			why, differs = differ(before, after, plans, s.id)
 			s.id = ""
 		}
 		if differs {
 			changed = append(changed, &pb.ChangedLayer{Layer: s.layer, Source: s.id})
+			reason = cmp.Or(reason, why)
 		}
 	}
-	return changed
+	return changed, reason
 }
 
-// differ tells whether two loaders see a record otherwise, but for its bookkeeping.
-func differ[T proto.Message](before, after *loader, c *store.Collection[T], id string) bool {
+// reasoned is a record that keeps why it was last changed.
+type reasoned interface {
+	proto.Message
+	GetChangeReason() string
+}
+
+// differ tells whether two loaders see a record otherwise, but for its bookkeeping, and why
+// it changed.
+func differ[T reasoned](before, after *loader, c *store.Collection[T], id string) (reason string, differs bool) {
 	was, had := find(before, c, id)
 	is, has := find(after, c, id)
 	if had != has {
-		return true
+		return is.GetChangeReason(), true
 	}
-	return has && !proto.Equal(essence(was), essence(is))
+	return is.GetChangeReason(), has && !proto.Equal(essence(was), essence(is))
 }
 
 // bookkeeping is the fields of records that say nothing about access.
 var bookkeeping = []protoreflect.Name{
-	"etag", "create_time", "update_time", "purge_time", "leave_time", "name", "description", "first_owner_id",
+	"etag", "create_time", "update_time", "purge_time", "leave_time", "name", "description", "first_owner_id", "change_reason",
 }
 
 func essence(m proto.Message) proto.Message {

@@ -22,7 +22,31 @@ func (s *service) ListHolders(ctx context.Context, req *pb.ListHoldersRequest) (
 	if q.method != nil && q.method.Asks().Empty() {
 		return nil, fault.Invalid("method", "must ask for a grant, and %s asks for none: %s", q.method.Method, ruleKinds[q.method.Kind])
 	}
-	return store.Read(ctx, s.db, func(tx *store.Tx) (*pb.ListHoldersResponse, error) { return listHolders(tx, q, req) })
+	if allFeatures.Has(q.bit) {
+		return nil, fault.Invalid("grant", "must not be a feature: everybody has it while the plan includes it, which PlanService.GetPlan tells")
+	}
+	resp, err := store.Read(ctx, s.db, func(tx *store.Tx) (*pb.ListHoldersResponse, error) { return listHolders(tx, q, req) })
+	if err != nil {
+		return nil, err
+	}
+	return resp, s.introduce(ctx, resp.GetHolders())
+}
+
+// introduce tells who the holders are.
+func (s *service) introduce(ctx context.Context, holders []*pb.Holder) error {
+	var ids []string
+	for _, h := range holders {
+		ids = append(ids, h.GetUserId())
+	}
+	members, err := s.membersAmong(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, h := range holders {
+		m := members[h.GetUserId()]
+		h.DisplayName, h.Email, h.Member = m.GetDisplayName(), m.GetEmail(), memberState(m)
+	}
+	return nil
 }
 
 func listHolders(tx *store.Tx, q inquiry, req *pb.ListHoldersRequest) (*pb.ListHoldersResponse, error) {

@@ -31,7 +31,7 @@ func (s *service) ImportAccess(stream importStream) error {
 	}
 	im := &importing{
 		service: s, ctx: stream.Context(), by: granterOf(stream.Context()),
-		replace: req.GetMode() == pb.ImportMode_IMPORT_MODE_REPLACE, links: map[string]link{},
+		replace: req.GetMode() == pb.ImportMode_IMPORT_MODE_REPLACE, reason: req.GetReason(), links: map[string]link{},
 		tell: func(stage pb.ImportStage, done, total int) error {
 			return stream.Send(&pb.ImportAccessResponse{Progress: &pb.ImportProgress{Stage: stage, Done: int64(done), Total: int64(total)}})
 		},
@@ -154,6 +154,7 @@ type importing struct {
 	by      granter
 	file    *accessFile
 	replace bool
+	reason  string
 	links   map[string]link // what scheduling said
 	tell    func(stage pb.ImportStage, done, total int) error
 	*draftPlan

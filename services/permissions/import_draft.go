@@ -213,6 +213,7 @@ func (im *importing) changeRoles(l *loader, by *delegation) error {
 }
 
 func (im *importing) changeRole(was, is *pb.Role) {
+	is.ChangeReason = im.reason
 	im.next.roles, im.wasRoles = append(im.next.roles, is), append(im.wasRoles, was)
 	im.afterRoles[is.GetId()] = is
 	im.names.roles[is.GetId()] = is.GetName()
@@ -275,6 +276,7 @@ func (im *importing) fillGroup(at string, e *pb.GroupEntry, g *pb.Group) {
 }
 
 func (im *importing) changeGroup(was, is *pb.Group) {
+	is.ChangeReason = im.reason
 	im.next.groups, im.wasGroups = append(im.next.groups, is), append(im.wasGroups, was)
 	im.afterTeams[is.GetId()] = is
 	im.names.groups[is.GetId()] = is.GetName()

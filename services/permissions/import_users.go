@@ -167,6 +167,7 @@ func (c *changer) change(u *pb.UserAccess) error {
 		return err
 	}
 	if changed {
+		is.ChangeReason = c.reason
 		c.next.users, c.wasUsers = append(c.next.users, is), append(c.wasUsers, u)
 	}
 	return nil

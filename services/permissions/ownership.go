@@ -23,19 +23,13 @@ func (s *service) ListOrganizationOwners(ctx context.Context, req *pb.ListOrgani
 	if err != nil {
 		return nil, err
 	}
-	members := map[string]*identitypb.Member{}
-	for some := range slices.Chunk(resp.GetOwners(), maxLookup) {
-		var ids []string
-		for _, o := range some {
-			ids = append(ids, o.GetUserId())
-		}
-		found, err := s.lookUp(ctx, &identitypb.LookupMembersRequest{UserIds: ids, IncludeDeactivated: true})
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range found {
-			members[m.GetUserId()] = m
-		}
+	var ids []string
+	for _, o := range resp.GetOwners() {
+		ids = append(ids, o.GetUserId())
+	}
+	members, err := s.membersAmong(ctx, ids)
+	if err != nil {
+		return nil, err
 	}
 	resp.Owners = slices.DeleteFunc(resp.Owners, func(o *pb.Owner) bool {
 		m := members[o.GetUserId()]
@@ -124,6 +118,7 @@ func (l *loader) transfer(g granter, req *pb.TransferOrganizationOwnershipReques
 	edits := []edit{{user: next.GetId(), before: l.access(next)}, {user: former.GetId(), before: l.access(former)}}
 	handOver(former, next, l.liveOverrides(former), l.now)
 	former.RoleId = role
+	former.ChangeReason, next.ChangeReason = req.GetReason(), req.GetReason()
 	edits[0].after, edits[1].after = l.access(next), l.access(former)
 	for _, e := range edits {
 		if err := l.notHeld(e.before.role, e.after.role); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -158,6 +159,32 @@ func (s *service) members(ctx context.Context, users ...string) (map[string]bool
 		active[m.GetUserId()] = true
 	}
 	return active, nil
+}
+
+// membersAmong returns those of the users who are members, deactivated ones too, by id.
+func (s *service) membersAmong(ctx context.Context, users []string) (map[string]*identitypb.Member, error) {
+	members := map[string]*identitypb.Member{}
+	for some := range slices.Chunk(users, maxLookup) {
+		found, err := s.lookUp(ctx, &identitypb.LookupMembersRequest{UserIds: some, IncludeDeactivated: true})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range found {
+			members[m.GetUserId()] = m
+		}
+	}
+	return members, nil
+}
+
+// memberState tells how somebody belongs to the organization, by what identity found of him.
+func memberState(m *identitypb.Member) pb.MemberState {
+	switch {
+	case m == nil:
+		return pb.MemberState_MEMBER_STATE_ENDED
+	case m.GetState() == identitypb.UserState_USER_STATE_DEACTIVATED:
+		return pb.MemberState_MEMBER_STATE_DEACTIVATED
+	}
+	return pb.MemberState_MEMBER_STATE_ACTIVE
 }
 
 // mustHaveMember returns nil if the user is an active member, or empty.

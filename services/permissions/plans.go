@@ -37,7 +37,7 @@ func (s *service) UpdateBillingPlan(ctx context.Context, req *pb.UpdateBillingPl
 		return nil, err
 	}
 	wanted := proto.CloneOf(req.GetPlan())
-	wanted.Features = features
+	wanted.Features, wanted.ChangeReason = features, req.GetReason()
 	allowed, err := s.allowedFeatures(ctx, granterOf(ctx))
 	if err != nil {
 		return nil, err
@@ -90,6 +90,7 @@ func updatePlan(tx *store.Tx, wanted *pb.Plan, m *fieldmaskpb.FieldMask, allowed
 	if err := mask.Apply(p, wanted, m, "features"); err != nil {
 		return nil, err
 	}
+	p.ChangeReason = wanted.GetChangeReason()
 	if err := checkAllowed(was, p.GetFeatures(), allowed); err != nil {
 		return nil, err
 	}

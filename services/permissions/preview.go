@@ -194,7 +194,7 @@ func (s *service) userDraft(ctx context.Context, req *pb.PreviewChangeRequest) (
 	}
 	r := req.GetClearOverride()
 	key, err := findKey("clear_override.key", r.GetKey())
-	return r.GetUserId(), r.GetEtag(), dropOverride(key), err
+	return r.GetUserId(), r.GetEtag(), dropOverride(r, key), err
 }
 
 func (s *service) roleDraft(ctx context.Context, by granter, req *pb.UpdateRoleRequest) (*draft, error) {

@@ -32,16 +32,21 @@ type reviewRow struct {
 	SetTime    string `json:"set_time"`
 	ExpireTime string `json:"expire_time"`
 	Reason     string `json:"reason"`
+
+	DisplayName string `json:"display_name"`
+	Email       string `json:"email"`
+	Member      string `json:"member"`
 }
 
 var reviewColumns = []string{
 	"user_id", "role_id", "group_id", "key", "allowed", "layer", "source", "missing", "set_by", "set_time", "expire_time", "reason",
+	"display_name", "email", "member",
 }
 
 func (r *reviewRow) cells() []string {
 	return []string{
 		r.UserID, r.RoleID, r.GroupID, r.Key, strconv.FormatBool(r.Allowed), r.Layer, r.Source, r.Missing,
-		r.SetBy, r.SetTime, r.ExpireTime, r.Reason,
+		r.SetBy, r.SetTime, r.ExpireTime, r.Reason, r.DisplayName, r.Email, r.Member,
 	}
 }
 
@@ -50,7 +55,7 @@ const reviewChunk = 200
 
 // ExportAccessReview exports who holds what and why.
 func (s *service) ExportAccessReview(req *pb.ExportAccessReviewRequest, stream grpc.ServerStreamingServer[pb.ExportAccessReviewResponse]) error {
-	r := &review{db: s.db, ctx: stream.Context(), json: req.GetFormat() == pb.ReviewFormat_REVIEW_FORMAT_JSON, set: map[says]*pb.Provenance{}}
+	r := &review{service: s, ctx: stream.Context(), json: req.GetFormat() == pb.ReviewFormat_REVIEW_FORMAT_JSON, set: map[says]*pb.Provenance{}}
 	err := s.db.View(r.ctx, func(tx *store.Tx) error {
 		l, err := loaderAsOf(tx, req.GetAsOfTime())
 		if err == nil {
@@ -69,7 +74,7 @@ func (s *service) ExportAccessReview(req *pb.ExportAccessReviewRequest, stream g
 // review is an export that goes on. Each of its transactions sees the records of the one
 // revision.
 type review struct {
-	db       *store.DB
+	*service
 	ctx      context.Context
 	json     bool
 	revision int64
@@ -171,8 +176,30 @@ func (r *review) some() (rows []reviewRow, more bool, err error) {
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, false, err
+	}
 	r.last = last
-	return rows, more, err
+	return rows, more, r.introduce(rows)
+}
+
+// introduce tells of whom the rows are.
+func (r *review) introduce(rows []reviewRow) error {
+	var ids []string
+	for i := range rows {
+		if i == 0 || rows[i].UserID != rows[i-1].UserID {
+			ids = append(ids, rows[i].UserID)
+		}
+	}
+	members, err := r.membersAmong(r.ctx, ids)
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		m := members[rows[i].UserID]
+		rows[i].DisplayName, rows[i].Email, rows[i].Member = m.GetDisplayName(), m.GetEmail(), memberNames[memberState(m)]
+	}
+	return nil
 }
 
 // of returns the rows of one user: each key that counts, and each that a group or an
@@ -227,7 +254,7 @@ func (r *reviewRow) setBy(p *pb.Provenance) {
 	if p.GetTime() == nil {
 		return
 	}
-	r.SetBy, r.SetTime = p.GetAuthor(), p.GetTime().AsTime().Format(time.RFC3339Nano)
+	r.SetBy, r.SetTime, r.Reason = p.GetAuthor(), p.GetTime().AsTime().Format(time.RFC3339Nano), p.GetReason()
 }
 
 // override notes who set an override, when, until when and why.
@@ -239,6 +266,12 @@ func (r *reviewRow) override(o *pb.Override) {
 	if o.GetExpireTime() != nil {
 		r.ExpireTime = o.GetExpireTime().AsTime().Format(time.RFC3339Nano)
 	}
+}
+
+// memberNames is how a review tells how somebody belongs to the organization.
+var memberNames = map[pb.MemberState]string{
+	pb.MemberState_MEMBER_STATE_ACTIVE: "active", pb.MemberState_MEMBER_STATE_DEACTIVATED: "deactivated",
+	pb.MemberState_MEMBER_STATE_ENDED: "ended",
 }
 
 // layerNames is how a review names the layers.

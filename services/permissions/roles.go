@@ -27,7 +27,7 @@ func (s *service) CreateRole(ctx context.Context, req *pb.CreateRoleRequest) (*p
 	}
 	r := &pb.Role{
 		Id: s.newID(), Name: strings.TrimSpace(req.GetName()), Description: req.GetDescription(),
-		Keys: keyNames(keys), Settings: req.GetSettings(),
+		Keys: keyNames(keys), Settings: req.GetSettings(), ChangeReason: req.GetReason(),
 	}
 	return store.Do(ctx, s.db, req, func(tx *store.Tx) (*pb.CreateRoleResponse, error) {
 		return &pb.CreateRoleResponse{Role: r}, newLoader(tx).createRole(granterOf(ctx), r)
@@ -95,7 +95,7 @@ func (s *service) UpdateRole(ctx context.Context, req *pb.UpdateRoleRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	wanted.Keys = keyNames(keys)
+	wanted.Keys, wanted.ChangeReason = keyNames(keys), req.GetReason()
 	active, err := s.ownersAnd(ctx, wanted.GetSettings().GetInvoiceApprover())
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (l *loader) updateRole(g granter, wanted *pb.Role, m *fieldmaskpb.FieldMask
 	if err := mask.Apply(r, wanted, m, "name", "description", "keys", "settings"); err != nil {
 		return nil, err
 	}
-	r.Name = strings.TrimSpace(r.GetName())
+	r.Name, r.ChangeReason = strings.TrimSpace(r.GetName()), wanted.GetChangeReason()
 	if err := checkRoleName("role.name", r.GetName()); err != nil {
 		return nil, err
 	}

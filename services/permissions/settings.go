@@ -178,6 +178,11 @@ func (v values) proto(agent bool) *pb.UserSettings {
 	return s
 }
 
+// say reports whether v says that a boolean setting is on, to grant it, or off.
+func (v values) say(n int, effect pb.Effect) bool {
+	return v.says.has(n) && v.on.has(n) == (effect == pb.Effect_EFFECT_GRANT)
+}
+
 // tells reports whether a setting is on, is more than the least there is, or has a value.
 func (v values) tells(n int) bool {
 	switch n {

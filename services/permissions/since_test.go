@@ -84,7 +84,7 @@ func TestWhyOfWhatTheJournalNoLongerTells(t *testing.T) {
 // reviewed holds who a review says had a role grant a key, and when.
 func (c *chain) reviewed(t *testing.T, key, author, at string) {
 	t.Helper()
-	r := &review{db: c.db, ctx: c.at("house0"), at: c.clock(), set: map[says]*pb.Provenance{}}
+	r := &review{service: c.service, ctx: c.at("house0"), at: c.clock(), set: map[says]*pb.Provenance{}}
 	c.must(c.db.View(r.ctx, func(tx *store.Tx) error {
 		r.revision = tx.Revision()
 		return nil

@@ -277,7 +277,7 @@ func (w *walk) editRole(l *loader, by granter, user string) (string, error) {
 func (w *walk) editOverride(l *loader, by granter, user string) (string, error) {
 	key, _ := catalog.Lookup(pick(w, w.about))
 	if w.IntN(4) == 0 {
-		_, err := l.editUser(by, user, "", w.active, dropOverride(key))
+		_, err := l.editUser(by, user, "", w.active, dropOverride(nil, key))
 		return "ClearOverride of " + user + " " + key.Name, err
 	}
 	req := &pb.SetOverrideRequest{UserId: user, Key: key.Name, Effect: pb.Effect(1 + w.IntN(2))}

@@ -175,7 +175,7 @@ func (l *loader) trace(u *pb.UserAccess, w *pb.LayerWord, b catalog.Bit) {
 	case pb.Layer_LAYER_ROLE:
 		if _, fixed := builtIn[w.GetSource()]; !fixed {
 			w.Set = since(l.tx, roles, w.GetSource(), func(r *pb.Role) bool {
-				return keySet(r.GetKeys()).Has(b) || compileSettings(r.GetSettings()).says.has(n)
+				return keySet(r.GetKeys()).Has(b) || compileSettings(r.GetSettings()).say(n, w.GetEffect())
 			})
 		}
 		if u.GetGroupId() != "" && l.team(u.GetGroupId()).id != "" {
@@ -185,15 +185,18 @@ func (l *loader) trace(u *pb.UserAccess, w *pb.LayerWord, b catalog.Bit) {
 		}
 	case pb.Layer_LAYER_GROUP:
 		w.Set = since(l.tx, groups, w.GetSource(), func(g *pb.Group) bool {
-			return keySet(g.GetGrants()).Has(b) || keySet(g.GetDenies()).Has(b) || compileSettings(g.GetSettings()).says.has(n)
+			keys := keySet(g.GetGrants())
+			if w.GetEffect() == pb.Effect_EFFECT_DENY {
+				keys = keySet(g.GetDenies())
+			}
+			return keys.Has(b) || compileSettings(g.GetSettings()).say(n, w.GetEffect())
 		})
 		w.Assigned = since(l.tx, accesses, u.GetId(), func(a *pb.UserAccess) bool { return a.GetGroupId() == w.GetSource() })
 	case pb.Layer_LAYER_OVERRIDE:
 		now := overrideIn(u, b)
 		w.Set = since(l.tx, accesses, u.GetId(), func(a *pb.UserAccess) bool {
 			if n != 0 {
-				own := compileSettings(a.GetSettings())
-				return own.says.has(n) && own.on.has(n) == (w.GetEffect() == pb.Effect_EFFECT_GRANT)
+				return compileSettings(a.GetSettings()).say(n, w.GetEffect())
 			}
 			return proto.Equal(overrideIn(a, b), now)
 		})
@@ -213,21 +216,21 @@ func overrideIn(u *pb.UserAccess, b catalog.Bit) *pb.Override {
 
 // since returns the change from which on something holds of a record until now, or nil if
 // it does not hold or nothing is known.
-func since[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, holds func(T) bool) *pb.Provenance {
+func since[T reasoned](tx *store.Tx, c *store.Collection[T], id string, holds func(T) bool) *pb.Provenance {
 	return sinceAsOf(tx, c, id, math.MaxInt64, holds)
 }
 
 // sinceAsOf is since as it was at a revision. Of a change that the journal no longer tells of
 // it returns by when it was made.
-func sinceAsOf[T proto.Message](tx *store.Tx, c *store.Collection[T], id string, revision int64, holds func(T) bool) *pb.Provenance {
-	holdsIn := func(value []byte) bool {
+func sinceAsOf[T reasoned](tx *store.Tx, c *store.Collection[T], id string, revision int64, holds func(T) bool) *pb.Provenance {
+	holdsIn := func(value []byte) (v T, held bool) {
 		v, err := c.Decode(value)
-		return value != nil && err == nil && holds(v)
+		return v, value != nil && err == nil && holds(v)
 	}
 	var next *storepb.Change // the one after what is looked at
 	var first *pb.Provenance
 	untold := func(by *timestamppb.Timestamp, revision int64) *pb.Provenance {
-		held := holdsIn(next.GetOldValue())
+		_, held := holdsIn(next.GetOldValue())
 		if now, ok := c.Get(tx, id); next == nil {
 			held = ok && holds(now)
 		}
@@ -238,14 +241,16 @@ func sinceAsOf[T proto.Message](tx *store.Tx, c *store.Collection[T], id string,
 	}
 	for e := range tx.History(c.Name(), id) {
 		change := e.GetChanges()[0]
-		switch {
-		case e.GetRevision() > revision:
-		case change.NewValue == nil && len(change.GetNewHash()) > 0: // erased
-			return untold(e.GetCommitTime(), e.GetRevision())
-		case !holdsIn(change.GetNewValue()):
-			return first
-		default:
+		if e.GetRevision() <= revision {
+			if change.NewValue == nil && len(change.GetNewHash()) > 0 { // erased
+				return untold(e.GetCommitTime(), e.GetRevision())
+			}
+			v, held := holdsIn(change.GetNewValue())
+			if !held {
+				return first
+			}
 			first = provenanceOf(e)
+			first.Reason = v.GetChangeReason()
 		}
 		next = change
 	}

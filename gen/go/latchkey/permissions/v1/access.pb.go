@@ -325,7 +325,9 @@ type UserAccess struct {
 	ServiceAgentId string `protobuf:"bytes,10,opt,name=service_agent_id,json=serviceAgentId,proto3" json:"service_agent_id,omitempty"`
 	// Until then he does not count as an owner, because identity asked whether
 	// he can be removed. Absent otherwise.
-	LeaveTime     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=leave_time,json=leaveTime,proto3" json:"leave_time,omitempty"`
+	LeaveTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=leave_time,json=leaveTime,proto3" json:"leave_time,omitempty"`
+	// The reason that was given with the last change by anybody; empty if none was.
+	ChangeReason  string `protobuf:"bytes,12,opt,name=change_reason,json=changeReason,proto3" json:"change_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -435,6 +437,13 @@ func (x *UserAccess) GetLeaveTime() *timestamppb.Timestamp {
 		return x.LeaveTime
 	}
 	return nil
+}
+
+func (x *UserAccess) GetChangeReason() string {
+	if x != nil {
+		return x.ChangeReason
+	}
+	return ""
 }
 
 // KeyAccess says of one key whether it counts for a user, and why.
@@ -719,8 +728,10 @@ type SetUserRoleRequest struct {
 	RoleId string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
 	// See UserAccess.regional_manager.
 	RegionalManager bool `protobuf:"varint,6,opt,name=regional_manager,json=regionalManager,proto3" json:"regional_manager,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetUserRoleRequest) Reset() {
@@ -795,6 +806,13 @@ func (x *SetUserRoleRequest) GetRegionalManager() bool {
 	return false
 }
 
+func (x *SetUserRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Response of AccessService.SetUserRole.
 type SetUserRoleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -853,7 +871,9 @@ type SetUserGroupRequest struct {
 	// The etag that the user's access must have; any if left out.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Id of the group; empty takes the user out.
-	GroupId       string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -919,6 +939,13 @@ func (x *SetUserGroupRequest) GetEtag() string {
 func (x *SetUserGroupRequest) GetGroupId() string {
 	if x != nil {
 		return x.GroupId
+	}
+	return ""
+}
+
+func (x *SetUserGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -1136,7 +1163,9 @@ type ClearOverrideRequest struct {
 	// The etag that the user's access must have; any if left out.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The key; case and blanks do not matter.
-	Key           string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Key string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1206,6 +1235,13 @@ func (x *ClearOverrideRequest) GetKey() string {
 	return ""
 }
 
+func (x *ClearOverrideRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Response of AccessService.ClearOverride.
 type ClearOverrideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1266,7 +1302,9 @@ type UpdateUserSettingsRequest struct {
 	// New values. A masked setting without a value is left to the group and the role.
 	Settings *UserSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Which settings to change. Left out, those that `settings` has.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,6,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,6,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1341,6 +1379,13 @@ func (x *UpdateUserSettingsRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateUserSettingsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of AccessService.UpdateUserSettings.
@@ -2100,7 +2145,7 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x15\n" +
 	"\x06set_by\x18\x05 \x01(\tR\x05setBy\x125\n" +
-	"\bset_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\"\xf2\x03\n" +
+	"\bset_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\"\x97\x04\n" +
 	"\n" +
 	"UserAccess\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -2117,7 +2162,8 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\x10service_agent_id\x18\n" +
 	" \x01(\tR\x0eserviceAgentId\x129\n" +
 	"\n" +
-	"leave_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tleaveTime\"\xf4\x01\n" +
+	"leave_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tleaveTime\x12#\n" +
+	"\rchange_reason\x18\f \x01(\tR\fchangeReason\"\xf4\x01\n" +
 	"\tKeyAccess\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
@@ -2136,7 +2182,7 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"]\n" +
 	"\x15GetUserAccessResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
-	"userAccess\"\xf2\x01\n" +
+	"userAccess\"\x94\x02\n" +
 	"\x12SetUserRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -2144,17 +2190,19 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12 \n" +
 	"\arole_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18$R\x06roleId\x12)\n" +
-	"\x10regional_manager\x18\x06 \x01(\bR\x0fregionalManager\"[\n" +
+	"\x10regional_manager\x18\x06 \x01(\bR\x0fregionalManager\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"[\n" +
 	"\x13SetUserRoleResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
-	"userAccess\"\xce\x01\n" +
+	"userAccess\"\xf0\x01\n" +
 	"\x13SetUserGroupRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
 	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12&\n" +
-	"\bgroup_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\agroupId\"\\\n" +
+	"\bgroup_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\agroupId\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"\\\n" +
 	"\x14SetUserGroupResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
 	"userAccess\"\xe6\x02\n" +
@@ -2172,17 +2220,18 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"expireTime\"[\n" +
 	"\x13SetOverrideResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
-	"userAccess\"\xc4\x01\n" +
+	"userAccess\"\xe6\x01\n" +
 	"\x14ClearOverrideRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
 	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12\x1b\n" +
-	"\x03key\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x03key\"]\n" +
+	"\x03key\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x03key\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"]\n" +
 	"\x15ClearOverrideResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
-	"userAccess\"\xb4\x02\n" +
+	"userAccess\"\xd6\x02\n" +
 	"\x19UpdateUserSettingsRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -2191,7 +2240,8 @@ const file_latchkey_permissions_v1_access_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12I\n" +
 	"\bsettings\x18\x05 \x01(\v2%.latchkey.permissions.v1.UserSettingsB\x06\xbaH\x03\xc8\x01\x01R\bsettings\x12;\n" +
 	"\vupdate_mask\x18\x06 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"b\n" +
+	"updateMask\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"b\n" +
 	"\x1aUpdateUserSettingsResponse\x12D\n" +
 	"\vuser_access\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\n" +
 	"userAccess\"\x1b\n" +

@@ -687,7 +687,9 @@ type ImportAccessRequest struct {
 	// What becomes of what the file does not name.
 	Mode ImportMode `protobuf:"varint,4,opt,name=mode,proto3,enum=latchkey.permissions.v1.ImportMode" json:"mode,omitempty"`
 	// The next bytes of the file, at most 1 MiB.
-	Data          []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -755,6 +757,13 @@ func (x *ImportAccessRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *ImportAccessRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of AccessFileService.ImportAccess. First come those with progress, then those
@@ -1245,14 +1254,15 @@ const file_latchkey_permissions_v1_access_file_proto_rawDesc = "" +
 	"\n" +
 	"users_done\x18\x03 \x01(\x05R\tusersDone\x12\x1f\n" +
 	"\vusers_total\x18\x04 \x01(\x05R\n" +
-	"usersTotal\"\xe5\x01\n" +
+	"usersTotal\"\x87\x02\n" +
 	"\x13ImportAccessRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x1b\n" +
 	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12A\n" +
 	"\x04mode\x18\x04 \x01(\x0e2#.latchkey.permissions.v1.ImportModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x1d\n" +
-	"\x04data\x18\x05 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\x04data\"\xaa\x03\n" +
+	"\x04data\x18\x05 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\x04data\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"\xaa\x03\n" +
 	"\x14ImportAccessResponse\x12C\n" +
 	"\bprogress\x18\x01 \x01(\v2'.latchkey.permissions.v1.ImportProgressR\bprogress\x12=\n" +
 	"\x05roles\x18\x02 \x03(\v2'.latchkey.permissions.v1.RoleDifferenceR\x05roles\x12@\n" +

@@ -180,6 +180,63 @@ func (RuleKind) EnumDescriptor() ([]byte, []int) {
 	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{1}
 }
 
+// MemberState is how somebody belongs to an organization.
+type MemberState int32
+
+const (
+	// Never sent.
+	MemberState_MEMBER_STATE_UNSPECIFIED MemberState = 0
+	// A member who may come in.
+	MemberState_MEMBER_STATE_ACTIVE MemberState = 1
+	// A member who is shut out, with all that he holds kept.
+	MemberState_MEMBER_STATE_DEACTIVATED MemberState = 2
+	// No member any more: what is stored of him lets nobody do anything.
+	MemberState_MEMBER_STATE_ENDED MemberState = 3
+)
+
+// Enum value maps for MemberState.
+var (
+	MemberState_name = map[int32]string{
+		0: "MEMBER_STATE_UNSPECIFIED",
+		1: "MEMBER_STATE_ACTIVE",
+		2: "MEMBER_STATE_DEACTIVATED",
+		3: "MEMBER_STATE_ENDED",
+	}
+	MemberState_value = map[string]int32{
+		"MEMBER_STATE_UNSPECIFIED": 0,
+		"MEMBER_STATE_ACTIVE":      1,
+		"MEMBER_STATE_DEACTIVATED": 2,
+		"MEMBER_STATE_ENDED":       3,
+	}
+)
+
+func (x MemberState) Enum() *MemberState {
+	p := new(MemberState)
+	*p = x
+	return p
+}
+
+func (x MemberState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberState) Descriptor() protoreflect.EnumDescriptor {
+	return file_latchkey_permissions_v1_analysis_proto_enumTypes[2].Descriptor()
+}
+
+func (MemberState) Type() protoreflect.EnumType {
+	return &file_latchkey_permissions_v1_analysis_proto_enumTypes[2]
+}
+
+func (x MemberState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberState.Descriptor instead.
+func (MemberState) EnumDescriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{2}
+}
+
 // Relation is how what two hold relates.
 type Relation int32
 
@@ -229,11 +286,11 @@ func (x Relation) String() string {
 }
 
 func (Relation) Descriptor() protoreflect.EnumDescriptor {
-	return file_latchkey_permissions_v1_analysis_proto_enumTypes[2].Descriptor()
+	return file_latchkey_permissions_v1_analysis_proto_enumTypes[3].Descriptor()
 }
 
 func (Relation) Type() protoreflect.EnumType {
-	return &file_latchkey_permissions_v1_analysis_proto_enumTypes[2]
+	return &file_latchkey_permissions_v1_analysis_proto_enumTypes[3]
 }
 
 func (x Relation) Number() protoreflect.EnumNumber {
@@ -242,7 +299,7 @@ func (x Relation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Relation.Descriptor instead.
 func (Relation) EnumDescriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{2}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{3}
 }
 
 // ReviewFormat is how a review is written.
@@ -253,8 +310,10 @@ const (
 	ReviewFormat_REVIEW_FORMAT_UNSPECIFIED ReviewFormat = 0
 	// Comma-separated values as of RFC 4180, with a header: user_id, role_id, group_id,
 	// key, allowed, layer, source, missing, set_by, set_time, expire_time, reason. New
-	// columns come after these. set_by and set_time are of who put the key into the layer
-	// that decided; empty of what is built in, and of what the journal no longer tells.
+	// columns come after these: display_name, email, member. set_by, set_time and reason
+	// are of who put the key into the layer that decided; empty of what is built in, and of
+	// what the journal no longer tells. Member is "active", "deactivated" or "ended", and
+	// tells like the name and the address how it is now.
 	ReviewFormat_REVIEW_FORMAT_CSV ReviewFormat = 1
 	// An array of objects with the same names.
 	ReviewFormat_REVIEW_FORMAT_JSON ReviewFormat = 2
@@ -285,11 +344,11 @@ func (x ReviewFormat) String() string {
 }
 
 func (ReviewFormat) Descriptor() protoreflect.EnumDescriptor {
-	return file_latchkey_permissions_v1_analysis_proto_enumTypes[3].Descriptor()
+	return file_latchkey_permissions_v1_analysis_proto_enumTypes[4].Descriptor()
 }
 
 func (ReviewFormat) Type() protoreflect.EnumType {
-	return &file_latchkey_permissions_v1_analysis_proto_enumTypes[3]
+	return &file_latchkey_permissions_v1_analysis_proto_enumTypes[4]
 }
 
 func (x ReviewFormat) Number() protoreflect.EnumNumber {
@@ -298,7 +357,7 @@ func (x ReviewFormat) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReviewFormat.Descriptor instead.
 func (ReviewFormat) EnumDescriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{4}
 }
 
 // Request of AnalysisService.ExplainAccess.
@@ -726,7 +785,9 @@ type Provenance struct {
 	// all fields above are empty. Absent otherwise.
 	ByTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=by_time,json=byTime,proto3" json:"by_time,omitempty"`
 	// Of such a change: it was made by this revision or one before. 0 otherwise.
-	ByRevision    int64 `protobuf:"varint,7,opt,name=by_revision,json=byRevision,proto3" json:"by_revision,omitempty"`
+	ByRevision int64 `protobuf:"varint,7,opt,name=by_revision,json=byRevision,proto3" json:"by_revision,omitempty"`
+	// Why, in the words of whoever made it; empty if nothing was said.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +869,13 @@ func (x *Provenance) GetByRevision() int64 {
 		return x.ByRevision
 	}
 	return 0
+}
+
+func (x *Provenance) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Gate is something that must count for a grant to count.
@@ -1395,7 +1463,14 @@ type Holder struct {
 	// none.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Of a setting that is not boolean: what counts for him of all such settings.
-	Settings      *EffectiveSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *EffectiveSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	// What the organization calls him; empty of who is no member any more.
+	DisplayName string `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// What he signs in with, in lower case; empty of a service account, and of who is no
+	// member any more.
+	Email string `protobuf:"bytes,7,opt,name=email,proto3" json:"email,omitempty"`
+	// How he belongs to the organization now, also where the question is about the past.
+	Member        MemberState `protobuf:"varint,8,opt,name=member,proto3,enum=latchkey.permissions.v1.MemberState" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1463,6 +1538,27 @@ func (x *Holder) GetSettings() *EffectiveSettings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *Holder) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Holder) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Holder) GetMember() MemberState {
+	if x != nil {
+		return x.Member
+	}
+	return MemberState_MEMBER_STATE_UNSPECIFIED
 }
 
 // Request of AnalysisService.PreviewChange.
@@ -2035,9 +2131,19 @@ type CompareAccessResponse struct {
 	// What both hold.
 	Both []string `protobuf:"bytes,4,rep,name=both,proto3" json:"both,omitempty"`
 	// Revision of the organization's permissions that this was computed at.
-	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The other settings by which the first may do more than the second, by name,
+	// "search_scope": those that are not boolean, and those that take away while they are on.
+	// Where each has another invoice approver, both may do more.
+	FirstMore []string `protobuf:"bytes,6,rep,name=first_more,json=firstMore,proto3" json:"first_more,omitempty"`
+	// Those by which the second may do more than the first.
+	SecondMore []string `protobuf:"bytes,7,rep,name=second_more,json=secondMore,proto3" json:"second_more,omitempty"`
+	// The settings of the first that are not boolean. Absent if none of them differs.
+	FirstSettings *EffectiveSettings `protobuf:"bytes,8,opt,name=first_settings,json=firstSettings,proto3" json:"first_settings,omitempty"`
+	// The same of the second.
+	SecondSettings *EffectiveSettings `protobuf:"bytes,9,opt,name=second_settings,json=secondSettings,proto3" json:"second_settings,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CompareAccessResponse) Reset() {
@@ -2103,6 +2209,34 @@ func (x *CompareAccessResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *CompareAccessResponse) GetFirstMore() []string {
+	if x != nil {
+		return x.FirstMore
+	}
+	return nil
+}
+
+func (x *CompareAccessResponse) GetSecondMore() []string {
+	if x != nil {
+		return x.SecondMore
+	}
+	return nil
+}
+
+func (x *CompareAccessResponse) GetFirstSettings() *EffectiveSettings {
+	if x != nil {
+		return x.FirstSettings
+	}
+	return nil
+}
+
+func (x *CompareAccessResponse) GetSecondSettings() *EffectiveSettings {
+	if x != nil {
+		return x.SecondSettings
+	}
+	return nil
 }
 
 // Request of AnalysisService.ListAccessChanges.
@@ -2235,7 +2369,7 @@ type AccessChange struct {
 	Gained []string `protobuf:"bytes,3,rep,name=gained,proto3" json:"gained,omitempty"`
 	// Keys and boolean settings that the user lost.
 	Lost []string `protobuf:"bytes,4,rep,name=lost,proto3" json:"lost,omitempty"`
-	// Why, where an override was set: in the words of whoever set it.
+	// Why, in the words of whoever made it: of the change, and of overrides that it set.
 	Reasons       []string `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2513,7 +2647,7 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x14\n" +
 	"\x05ended\x18\n" +
-	" \x01(\bR\x05ended\"\xf4\x01\n" +
+	" \x01(\bR\x05ended\"\x8c\x02\n" +
 	"\n" +
 	"Provenance\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\tR\x06author\x12\x14\n" +
@@ -2523,7 +2657,8 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x06method\x18\x05 \x01(\tR\x06method\x123\n" +
 	"\aby_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06byTime\x12\x1f\n" +
 	"\vby_revision\x18\a \x01(\x03R\n" +
-	"byRevision\"4\n" +
+	"byRevision\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"4\n" +
 	"\x04Gate\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
 	"\x06counts\x18\x02 \x01(\bR\x06counts\"?\n" +
@@ -2561,14 +2696,17 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x13ListHoldersResponse\x129\n" +
 	"\aholders\x18\x01 \x03(\v2\x1f.latchkey.permissions.v1.HolderR\aholders\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xf4\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xeb\x02\n" +
 	"\x06Holder\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x124\n" +
 	"\x05layer\x18\x02 \x01(\x0e2\x1e.latchkey.permissions.v1.LayerR\x05layer\x12\x16\n" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12F\n" +
-	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\"\x96\a\n" +
+	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\x12!\n" +
+	"\fdisplay_name\x18\x06 \x01(\tR\vdisplayName\x12\x14\n" +
+	"\x05email\x18\a \x01(\tR\x05email\x12<\n" +
+	"\x06member\x18\b \x01(\x0e2$.latchkey.permissions.v1.MemberStateR\x06member\"\x96\a\n" +
 	"\x14PreviewChangeRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2605,7 +2743,7 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x05party\x12\x05\xbaH\x02\b\x01\"\x94\x01\n" +
 	"\x14CompareAccessRequest\x12<\n" +
 	"\x05first\x18\x01 \x01(\v2\x1e.latchkey.permissions.v1.PartyB\x06\xbaH\x03\xc8\x01\x01R\x05first\x12>\n" +
-	"\x06second\x18\x02 \x01(\v2\x1e.latchkey.permissions.v1.PartyB\x06\xbaH\x03\xc8\x01\x01R\x06second\"\xc6\x01\n" +
+	"\x06second\x18\x02 \x01(\v2\x1e.latchkey.permissions.v1.PartyB\x06\xbaH\x03\xc8\x01\x01R\x06second\"\xae\x03\n" +
 	"\x15CompareAccessResponse\x12=\n" +
 	"\brelation\x18\x01 \x01(\x0e2!.latchkey.permissions.v1.RelationR\brelation\x12\x1d\n" +
 	"\n" +
@@ -2613,7 +2751,13 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\vsecond_only\x18\x03 \x03(\tR\n" +
 	"secondOnly\x12\x12\n" +
 	"\x04both\x18\x04 \x03(\tR\x04both\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"\xb6\x01\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x1d\n" +
+	"\n" +
+	"first_more\x18\x06 \x03(\tR\tfirstMore\x12\x1f\n" +
+	"\vsecond_more\x18\a \x03(\tR\n" +
+	"secondMore\x12Q\n" +
+	"\x0efirst_settings\x18\b \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\rfirstSettings\x12S\n" +
+	"\x0fsecond_settings\x18\t \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\x0esecondSettings\"\xb6\x01\n" +
 	"\x18ListAccessChangesRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2663,7 +2807,12 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x14RULE_KIND_BY_CONTENT\x10\x03\x12\x17\n" +
 	"\x13RULE_KIND_SIGNED_IN\x10\x04\x12\x16\n" +
 	"\x12RULE_KIND_INTERNAL\x10\x05\x12\x14\n" +
-	"\x10RULE_KIND_ANYONE\x10\x06*\xb2\x01\n" +
+	"\x10RULE_KIND_ANYONE\x10\x06*z\n" +
+	"\vMemberState\x12\x1c\n" +
+	"\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13MEMBER_STATE_ACTIVE\x10\x01\x12\x1c\n" +
+	"\x18MEMBER_STATE_DEACTIVATED\x10\x02\x12\x16\n" +
+	"\x12MEMBER_STATE_ENDED\x10\x03*\xb2\x01\n" +
 	"\bRelation\x12\x18\n" +
 	"\x14RELATION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13RELATION_EQUIVALENT\x10\x01\x12 \n" +
@@ -2699,118 +2848,122 @@ func file_latchkey_permissions_v1_analysis_proto_rawDescGZIP() []byte {
 	return file_latchkey_permissions_v1_analysis_proto_rawDescData
 }
 
-var file_latchkey_permissions_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_latchkey_permissions_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_latchkey_permissions_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(FlipKind)(0),                      // 0: latchkey.permissions.v1.FlipKind
 	(RuleKind)(0),                      // 1: latchkey.permissions.v1.RuleKind
-	(Relation)(0),                      // 2: latchkey.permissions.v1.Relation
-	(ReviewFormat)(0),                  // 3: latchkey.permissions.v1.ReviewFormat
-	(*ExplainAccessRequest)(nil),       // 4: latchkey.permissions.v1.ExplainAccessRequest
-	(*ExplainAccessResponse)(nil),      // 5: latchkey.permissions.v1.ExplainAccessResponse
-	(*GrantExplanation)(nil),           // 6: latchkey.permissions.v1.GrantExplanation
-	(*LayerWord)(nil),                  // 7: latchkey.permissions.v1.LayerWord
-	(*Provenance)(nil),                 // 8: latchkey.permissions.v1.Provenance
-	(*Gate)(nil),                       // 9: latchkey.permissions.v1.Gate
-	(*Flip)(nil),                       // 10: latchkey.permissions.v1.Flip
-	(*FlipStep)(nil),                   // 11: latchkey.permissions.v1.FlipStep
-	(*MethodExplanation)(nil),          // 12: latchkey.permissions.v1.MethodExplanation
-	(*GrantNeed)(nil),                  // 13: latchkey.permissions.v1.GrantNeed
-	(*ContentNeed)(nil),                // 14: latchkey.permissions.v1.ContentNeed
-	(*ListHoldersRequest)(nil),         // 15: latchkey.permissions.v1.ListHoldersRequest
-	(*ListHoldersResponse)(nil),        // 16: latchkey.permissions.v1.ListHoldersResponse
-	(*Holder)(nil),                     // 17: latchkey.permissions.v1.Holder
-	(*PreviewChangeRequest)(nil),       // 18: latchkey.permissions.v1.PreviewChangeRequest
-	(*PreviewChangeResponse)(nil),      // 19: latchkey.permissions.v1.PreviewChangeResponse
-	(*AccessDifference)(nil),           // 20: latchkey.permissions.v1.AccessDifference
-	(*Party)(nil),                      // 21: latchkey.permissions.v1.Party
-	(*CompareAccessRequest)(nil),       // 22: latchkey.permissions.v1.CompareAccessRequest
-	(*CompareAccessResponse)(nil),      // 23: latchkey.permissions.v1.CompareAccessResponse
-	(*ListAccessChangesRequest)(nil),   // 24: latchkey.permissions.v1.ListAccessChangesRequest
-	(*ListAccessChangesResponse)(nil),  // 25: latchkey.permissions.v1.ListAccessChangesResponse
-	(*AccessChange)(nil),               // 26: latchkey.permissions.v1.AccessChange
-	(*ChangedLayer)(nil),               // 27: latchkey.permissions.v1.ChangedLayer
-	(*ExportAccessReviewRequest)(nil),  // 28: latchkey.permissions.v1.ExportAccessReviewRequest
-	(*ExportAccessReviewResponse)(nil), // 29: latchkey.permissions.v1.ExportAccessReviewResponse
-	(*timestamppb.Timestamp)(nil),      // 30: google.protobuf.Timestamp
-	(Layer)(0),                         // 31: latchkey.permissions.v1.Layer
-	(Effect)(0),                        // 32: latchkey.permissions.v1.Effect
-	(*EffectiveSettings)(nil),          // 33: latchkey.permissions.v1.EffectiveSettings
-	(*SetUserRoleRequest)(nil),         // 34: latchkey.permissions.v1.SetUserRoleRequest
-	(*SetUserGroupRequest)(nil),        // 35: latchkey.permissions.v1.SetUserGroupRequest
-	(*SetOverrideRequest)(nil),         // 36: latchkey.permissions.v1.SetOverrideRequest
-	(*ClearOverrideRequest)(nil),       // 37: latchkey.permissions.v1.ClearOverrideRequest
-	(*UpdateRoleRequest)(nil),          // 38: latchkey.permissions.v1.UpdateRoleRequest
-	(*UpdateGroupRequest)(nil),         // 39: latchkey.permissions.v1.UpdateGroupRequest
-	(*UpdateBillingPlanRequest)(nil),   // 40: latchkey.permissions.v1.UpdateBillingPlanRequest
-	(*UpdateUserSettingsRequest)(nil),  // 41: latchkey.permissions.v1.UpdateUserSettingsRequest
-	(*UpdateBrandRoleRequest)(nil),     // 42: latchkey.permissions.v1.UpdateBrandRoleRequest
+	(MemberState)(0),                   // 2: latchkey.permissions.v1.MemberState
+	(Relation)(0),                      // 3: latchkey.permissions.v1.Relation
+	(ReviewFormat)(0),                  // 4: latchkey.permissions.v1.ReviewFormat
+	(*ExplainAccessRequest)(nil),       // 5: latchkey.permissions.v1.ExplainAccessRequest
+	(*ExplainAccessResponse)(nil),      // 6: latchkey.permissions.v1.ExplainAccessResponse
+	(*GrantExplanation)(nil),           // 7: latchkey.permissions.v1.GrantExplanation
+	(*LayerWord)(nil),                  // 8: latchkey.permissions.v1.LayerWord
+	(*Provenance)(nil),                 // 9: latchkey.permissions.v1.Provenance
+	(*Gate)(nil),                       // 10: latchkey.permissions.v1.Gate
+	(*Flip)(nil),                       // 11: latchkey.permissions.v1.Flip
+	(*FlipStep)(nil),                   // 12: latchkey.permissions.v1.FlipStep
+	(*MethodExplanation)(nil),          // 13: latchkey.permissions.v1.MethodExplanation
+	(*GrantNeed)(nil),                  // 14: latchkey.permissions.v1.GrantNeed
+	(*ContentNeed)(nil),                // 15: latchkey.permissions.v1.ContentNeed
+	(*ListHoldersRequest)(nil),         // 16: latchkey.permissions.v1.ListHoldersRequest
+	(*ListHoldersResponse)(nil),        // 17: latchkey.permissions.v1.ListHoldersResponse
+	(*Holder)(nil),                     // 18: latchkey.permissions.v1.Holder
+	(*PreviewChangeRequest)(nil),       // 19: latchkey.permissions.v1.PreviewChangeRequest
+	(*PreviewChangeResponse)(nil),      // 20: latchkey.permissions.v1.PreviewChangeResponse
+	(*AccessDifference)(nil),           // 21: latchkey.permissions.v1.AccessDifference
+	(*Party)(nil),                      // 22: latchkey.permissions.v1.Party
+	(*CompareAccessRequest)(nil),       // 23: latchkey.permissions.v1.CompareAccessRequest
+	(*CompareAccessResponse)(nil),      // 24: latchkey.permissions.v1.CompareAccessResponse
+	(*ListAccessChangesRequest)(nil),   // 25: latchkey.permissions.v1.ListAccessChangesRequest
+	(*ListAccessChangesResponse)(nil),  // 26: latchkey.permissions.v1.ListAccessChangesResponse
+	(*AccessChange)(nil),               // 27: latchkey.permissions.v1.AccessChange
+	(*ChangedLayer)(nil),               // 28: latchkey.permissions.v1.ChangedLayer
+	(*ExportAccessReviewRequest)(nil),  // 29: latchkey.permissions.v1.ExportAccessReviewRequest
+	(*ExportAccessReviewResponse)(nil), // 30: latchkey.permissions.v1.ExportAccessReviewResponse
+	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
+	(Layer)(0),                         // 32: latchkey.permissions.v1.Layer
+	(Effect)(0),                        // 33: latchkey.permissions.v1.Effect
+	(*EffectiveSettings)(nil),          // 34: latchkey.permissions.v1.EffectiveSettings
+	(*SetUserRoleRequest)(nil),         // 35: latchkey.permissions.v1.SetUserRoleRequest
+	(*SetUserGroupRequest)(nil),        // 36: latchkey.permissions.v1.SetUserGroupRequest
+	(*SetOverrideRequest)(nil),         // 37: latchkey.permissions.v1.SetOverrideRequest
+	(*ClearOverrideRequest)(nil),       // 38: latchkey.permissions.v1.ClearOverrideRequest
+	(*UpdateRoleRequest)(nil),          // 39: latchkey.permissions.v1.UpdateRoleRequest
+	(*UpdateGroupRequest)(nil),         // 40: latchkey.permissions.v1.UpdateGroupRequest
+	(*UpdateBillingPlanRequest)(nil),   // 41: latchkey.permissions.v1.UpdateBillingPlanRequest
+	(*UpdateUserSettingsRequest)(nil),  // 42: latchkey.permissions.v1.UpdateUserSettingsRequest
+	(*UpdateBrandRoleRequest)(nil),     // 43: latchkey.permissions.v1.UpdateBrandRoleRequest
 }
 var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
-	30, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
-	6,  // 1: latchkey.permissions.v1.ExplainAccessResponse.grant:type_name -> latchkey.permissions.v1.GrantExplanation
-	12, // 2: latchkey.permissions.v1.ExplainAccessResponse.method:type_name -> latchkey.permissions.v1.MethodExplanation
-	31, // 3: latchkey.permissions.v1.GrantExplanation.layer:type_name -> latchkey.permissions.v1.Layer
-	7,  // 4: latchkey.permissions.v1.GrantExplanation.words:type_name -> latchkey.permissions.v1.LayerWord
-	9,  // 5: latchkey.permissions.v1.GrantExplanation.gates:type_name -> latchkey.permissions.v1.Gate
-	10, // 6: latchkey.permissions.v1.GrantExplanation.flips:type_name -> latchkey.permissions.v1.Flip
-	30, // 7: latchkey.permissions.v1.GrantExplanation.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 8: latchkey.permissions.v1.LayerWord.layer:type_name -> latchkey.permissions.v1.Layer
-	32, // 9: latchkey.permissions.v1.LayerWord.effect:type_name -> latchkey.permissions.v1.Effect
-	8,  // 10: latchkey.permissions.v1.LayerWord.set:type_name -> latchkey.permissions.v1.Provenance
-	8,  // 11: latchkey.permissions.v1.LayerWord.assigned:type_name -> latchkey.permissions.v1.Provenance
-	30, // 12: latchkey.permissions.v1.LayerWord.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 13: latchkey.permissions.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	30, // 14: latchkey.permissions.v1.Provenance.by_time:type_name -> google.protobuf.Timestamp
-	11, // 15: latchkey.permissions.v1.Flip.steps:type_name -> latchkey.permissions.v1.FlipStep
+	31, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
+	7,  // 1: latchkey.permissions.v1.ExplainAccessResponse.grant:type_name -> latchkey.permissions.v1.GrantExplanation
+	13, // 2: latchkey.permissions.v1.ExplainAccessResponse.method:type_name -> latchkey.permissions.v1.MethodExplanation
+	32, // 3: latchkey.permissions.v1.GrantExplanation.layer:type_name -> latchkey.permissions.v1.Layer
+	8,  // 4: latchkey.permissions.v1.GrantExplanation.words:type_name -> latchkey.permissions.v1.LayerWord
+	10, // 5: latchkey.permissions.v1.GrantExplanation.gates:type_name -> latchkey.permissions.v1.Gate
+	11, // 6: latchkey.permissions.v1.GrantExplanation.flips:type_name -> latchkey.permissions.v1.Flip
+	31, // 7: latchkey.permissions.v1.GrantExplanation.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 8: latchkey.permissions.v1.LayerWord.layer:type_name -> latchkey.permissions.v1.Layer
+	33, // 9: latchkey.permissions.v1.LayerWord.effect:type_name -> latchkey.permissions.v1.Effect
+	9,  // 10: latchkey.permissions.v1.LayerWord.set:type_name -> latchkey.permissions.v1.Provenance
+	9,  // 11: latchkey.permissions.v1.LayerWord.assigned:type_name -> latchkey.permissions.v1.Provenance
+	31, // 12: latchkey.permissions.v1.LayerWord.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 13: latchkey.permissions.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	31, // 14: latchkey.permissions.v1.Provenance.by_time:type_name -> google.protobuf.Timestamp
+	12, // 15: latchkey.permissions.v1.Flip.steps:type_name -> latchkey.permissions.v1.FlipStep
 	0,  // 16: latchkey.permissions.v1.FlipStep.kind:type_name -> latchkey.permissions.v1.FlipKind
 	1,  // 17: latchkey.permissions.v1.MethodExplanation.rule:type_name -> latchkey.permissions.v1.RuleKind
-	13, // 18: latchkey.permissions.v1.MethodExplanation.needs:type_name -> latchkey.permissions.v1.GrantNeed
-	14, // 19: latchkey.permissions.v1.MethodExplanation.content:type_name -> latchkey.permissions.v1.ContentNeed
-	13, // 20: latchkey.permissions.v1.ContentNeed.needs:type_name -> latchkey.permissions.v1.GrantNeed
-	30, // 21: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	17, // 22: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
-	31, // 23: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
-	30, // 24: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
-	33, // 25: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
-	34, // 26: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
-	35, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
-	36, // 28: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
-	37, // 29: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
-	38, // 30: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
-	39, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
-	40, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
-	41, // 33: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
-	42, // 34: latchkey.permissions.v1.PreviewChangeRequest.update_brand_role:type_name -> latchkey.permissions.v1.UpdateBrandRoleRequest
-	20, // 35: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
-	33, // 36: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
-	33, // 37: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
-	21, // 38: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
-	21, // 39: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
-	2,  // 40: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
-	26, // 41: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
-	8,  // 42: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
-	27, // 43: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
-	31, // 44: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
-	3,  // 45: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
-	30, // 46: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	4,  // 47: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
-	15, // 48: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
-	18, // 49: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
-	22, // 50: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
-	24, // 51: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
-	28, // 52: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
-	5,  // 53: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
-	16, // 54: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
-	19, // 55: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
-	23, // 56: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
-	25, // 57: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
-	29, // 58: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
-	53, // [53:59] is the sub-list for method output_type
-	47, // [47:53] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	14, // 18: latchkey.permissions.v1.MethodExplanation.needs:type_name -> latchkey.permissions.v1.GrantNeed
+	15, // 19: latchkey.permissions.v1.MethodExplanation.content:type_name -> latchkey.permissions.v1.ContentNeed
+	14, // 20: latchkey.permissions.v1.ContentNeed.needs:type_name -> latchkey.permissions.v1.GrantNeed
+	31, // 21: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	18, // 22: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
+	32, // 23: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
+	31, // 24: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 25: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	2,  // 26: latchkey.permissions.v1.Holder.member:type_name -> latchkey.permissions.v1.MemberState
+	35, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
+	36, // 28: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
+	37, // 29: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
+	38, // 30: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
+	39, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
+	40, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
+	41, // 33: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
+	42, // 34: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	43, // 35: latchkey.permissions.v1.PreviewChangeRequest.update_brand_role:type_name -> latchkey.permissions.v1.UpdateBrandRoleRequest
+	21, // 36: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
+	34, // 37: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
+	34, // 38: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
+	22, // 39: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
+	22, // 40: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
+	3,  // 41: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
+	34, // 42: latchkey.permissions.v1.CompareAccessResponse.first_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	34, // 43: latchkey.permissions.v1.CompareAccessResponse.second_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	27, // 44: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
+	9,  // 45: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
+	28, // 46: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
+	32, // 47: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
+	4,  // 48: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
+	31, // 49: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	5,  // 50: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
+	16, // 51: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
+	19, // 52: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
+	23, // 53: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
+	25, // 54: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
+	29, // 55: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
+	6,  // 56: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
+	17, // 57: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
+	20, // 58: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
+	24, // 59: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
+	26, // 60: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
+	30, // 61: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
+	56, // [56:62] is the sub-list for method output_type
+	50, // [50:56] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_analysis_proto_init() }
@@ -2855,7 +3008,7 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_permissions_v1_analysis_proto_rawDesc), len(file_latchkey_permissions_v1_analysis_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,

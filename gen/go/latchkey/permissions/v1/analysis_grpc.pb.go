@@ -40,8 +40,8 @@ const (
 // "feature:" and the name of an add-on, spelled exactly. A method is one of any service of
 // the suite, by its full name, "latchkey.invoicing.v1.InvoiceService/VoidInvoice".
 //
-// Answers are about what is stored of users here. Whether somebody is an active member
-// and can sign in is identity's to say.
+// Answers are about what is stored of users here. Whether somebody can sign in is
+// identity's to say; lists and reviews tell whether he is an active member.
 type AnalysisServiceClient interface {
 	// Says why a user holds a grant or does not: what each layer says and who had it
 	// say so, what gates it, and the smallest changes that would turn the answer round. Or
@@ -58,9 +58,12 @@ type AnalysisServiceClient interface {
 	// It reads those whom a role, a group or an override could give the grant; for a
 	// setting, for a method that asks for nothing but settings, and as of a past
 	// time everybody. A page reads at most 1000 users and 20 for each that it may hold.
+	// What is stored of members stays when they leave, so each comes with how he belongs to
+	// the organization now.
 	// Fails with INVALID_ARGUMENT for a grant, a method or a setting that does not exist, a
-	// method that asks for no grant, an as_of_time in the future, and a page token of another
-	// request.
+	// feature, which everybody has that the plan includes it for, a method that asks for no
+	// grant, an as_of_time in the future, and a page token of another request, and
+	// UNAVAILABLE if identity cannot be reached.
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(ctx context.Context, in *ListHoldersRequest, opts ...grpc.CallOption) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
@@ -75,7 +78,9 @@ type AnalysisServiceClient interface {
 	// Example: {"set_override": {"user_id": "0198c5a0-0000-7000-8000-000000000001", "key": "Invoices:Void", "effect": "EFFECT_DENY"}}
 	PreviewChange(ctx context.Context, in *PreviewChangeRequest, opts ...grpc.CallOption) (*PreviewChangeResponse, error)
 	// Compares what two roles, groups or users hold: keys that count under the plan of the
-	// organization, and boolean settings that are on and give something.
+	// organization, boolean settings that are on and give something, and how far all other
+	// settings let them reach. What a role or a group sets for service agents is taken as it
+	// is for one.
 	// Fails with NOT_FOUND if there is no such role, group or member, and UNAVAILABLE if
 	// nothing is known of a user and identity cannot be reached.
 	// Example: {"first": {"role_id": "PM"}, "second": {"role_id": "PM+"}}
@@ -92,7 +97,8 @@ type AnalysisServiceClient interface {
 	// Exports who holds what and why, for a review: each user and each key that counts for
 	// him or that a group or an override takes from him, by user id and in the order of the
 	// catalog. The whole is of one revision, however long it takes.
-	// Fails with INVALID_ARGUMENT for an as_of_time in the future.
+	// Fails with INVALID_ARGUMENT for an as_of_time in the future, and UNAVAILABLE if
+	// identity cannot be reached.
 	// Example: {"format": "REVIEW_FORMAT_CSV"}
 	ExportAccessReview(ctx context.Context, in *ExportAccessReviewRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAccessReviewResponse], error)
 }
@@ -185,8 +191,8 @@ type AnalysisService_ExportAccessReviewClient = grpc.ServerStreamingClient[Expor
 // "feature:" and the name of an add-on, spelled exactly. A method is one of any service of
 // the suite, by its full name, "latchkey.invoicing.v1.InvoiceService/VoidInvoice".
 //
-// Answers are about what is stored of users here. Whether somebody is an active member
-// and can sign in is identity's to say.
+// Answers are about what is stored of users here. Whether somebody can sign in is
+// identity's to say; lists and reviews tell whether he is an active member.
 type AnalysisServiceServer interface {
 	// Says why a user holds a grant or does not: what each layer says and who had it
 	// say so, what gates it, and the smallest changes that would turn the answer round. Or
@@ -203,9 +209,12 @@ type AnalysisServiceServer interface {
 	// It reads those whom a role, a group or an override could give the grant; for a
 	// setting, for a method that asks for nothing but settings, and as of a past
 	// time everybody. A page reads at most 1000 users and 20 for each that it may hold.
+	// What is stored of members stays when they leave, so each comes with how he belongs to
+	// the organization now.
 	// Fails with INVALID_ARGUMENT for a grant, a method or a setting that does not exist, a
-	// method that asks for no grant, an as_of_time in the future, and a page token of another
-	// request.
+	// feature, which everybody has that the plan includes it for, a method that asks for no
+	// grant, an as_of_time in the future, and a page token of another request, and
+	// UNAVAILABLE if identity cannot be reached.
 	// Example: {"grant": "Invoices:Void", "page_size": 100}
 	ListHolders(context.Context, *ListHoldersRequest) (*ListHoldersResponse, error)
 	// Tells what a change would do, and does not make it: which users would gain or
@@ -220,7 +229,9 @@ type AnalysisServiceServer interface {
 	// Example: {"set_override": {"user_id": "0198c5a0-0000-7000-8000-000000000001", "key": "Invoices:Void", "effect": "EFFECT_DENY"}}
 	PreviewChange(context.Context, *PreviewChangeRequest) (*PreviewChangeResponse, error)
 	// Compares what two roles, groups or users hold: keys that count under the plan of the
-	// organization, and boolean settings that are on and give something.
+	// organization, boolean settings that are on and give something, and how far all other
+	// settings let them reach. What a role or a group sets for service agents is taken as it
+	// is for one.
 	// Fails with NOT_FOUND if there is no such role, group or member, and UNAVAILABLE if
 	// nothing is known of a user and identity cannot be reached.
 	// Example: {"first": {"role_id": "PM"}, "second": {"role_id": "PM+"}}
@@ -237,7 +248,8 @@ type AnalysisServiceServer interface {
 	// Exports who holds what and why, for a review: each user and each key that counts for
 	// him or that a group or an override takes from him, by user id and in the order of the
 	// catalog. The whole is of one revision, however long it takes.
-	// Fails with INVALID_ARGUMENT for an as_of_time in the future.
+	// Fails with INVALID_ARGUMENT for an as_of_time in the future, and UNAVAILABLE if
+	// identity cannot be reached.
 	// Example: {"format": "REVIEW_FORMAT_CSV"}
 	ExportAccessReview(*ExportAccessReviewRequest, grpc.ServerStreamingServer[ExportAccessReviewResponse]) error
 	mustEmbedUnimplementedAnalysisServiceServer()

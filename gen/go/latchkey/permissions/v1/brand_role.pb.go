@@ -40,7 +40,9 @@ type CreateBrandRoleRequest struct {
 	// See Role.keys.
 	Keys []string `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`
 	// See Role.settings. It names no invoice approver, who would be one organization's.
-	Settings      *UserSettings `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *UserSettings `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +117,13 @@ func (x *CreateBrandRoleRequest) GetSettings() *UserSettings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *CreateBrandRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of BrandRoleService.CreateBrandRole.
@@ -385,7 +394,9 @@ type UpdateBrandRoleRequest struct {
 	Role *Role `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	// Which fields to change: name, description, keys, settings. Left out, those
 	// that `role` has.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +457,13 @@ func (x *UpdateBrandRoleRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateBrandRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of BrandRoleService.UpdateBrandRole.
@@ -736,7 +754,7 @@ var File_latchkey_permissions_v1_brand_role_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_brand_role_proto_rawDesc = "" +
 	"\n" +
-	"(latchkey/permissions/v1/brand_role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/permissions/v1/role.proto\x1a&latchkey/permissions/v1/settings.proto\"\x9e\x02\n" +
+	"(latchkey/permissions/v1/brand_role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a\"latchkey/permissions/v1/role.proto\x1a&latchkey/permissions/v1/settings.proto\"\xc0\x02\n" +
 	"\x16CreateBrandRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -744,7 +762,8 @@ const file_latchkey_permissions_v1_brand_role_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB\v\xbaH\br\x06\x18d2\x02\\SR\x04name\x12*\n" +
 	"\vdescription\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\vdescription\x12#\n" +
 	"\x04keys\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x04keys\x12A\n" +
-	"\bsettings\x18\x06 \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\"L\n" +
+	"\bsettings\x18\x06 \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"L\n" +
 	"\x17CreateBrandRoleResponse\x121\n" +
 	"\x04role\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.RoleR\x04role\"0\n" +
 	"\x13GetBrandRoleRequest\x12\x19\n" +
@@ -758,14 +777,15 @@ const file_latchkey_permissions_v1_brand_role_proto_rawDesc = "" +
 	"\adeleted\x18\x03 \x01(\bR\adeleted\"u\n" +
 	"\x16ListBrandRolesResponse\x123\n" +
 	"\x05roles\x18\x01 \x03(\v2\x1d.latchkey.permissions.v1.RoleR\x05roles\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe1\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x02\n" +
 	"\x16UpdateBrandRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x129\n" +
 	"\x04role\x18\x03 \x01(\v2\x1d.latchkey.permissions.v1.RoleB\x06\xbaH\x03\xc8\x01\x01R\x04role\x12;\n" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"L\n" +
+	"updateMask\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"L\n" +
 	"\x17UpdateBrandRoleResponse\x121\n" +
 	"\x04role\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.RoleR\x04role\"\xa1\x01\n" +
 	"\x16DeleteBrandRoleRequest\x12*\n" +

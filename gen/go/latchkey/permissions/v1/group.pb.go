@@ -57,7 +57,10 @@ type Group struct {
 	Settings *UserSettings `protobuf:"bytes,12,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Who put each deny, by key; set by the server. Nobody lifts a deny of somebody
 	// who holds more than he does.
-	DenyAuthors   map[string]string `protobuf:"bytes,13,rep,name=deny_authors,json=denyAuthors,proto3" json:"deny_authors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	DenyAuthors map[string]string `protobuf:"bytes,13,rep,name=deny_authors,json=denyAuthors,proto3" json:"deny_authors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The reason that was given with the last create or update; empty if none was. Set by
+	// the server.
+	ChangeReason  string `protobuf:"bytes,14,opt,name=change_reason,json=changeReason,proto3" json:"change_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,6 +186,13 @@ func (x *Group) GetDenyAuthors() map[string]string {
 	return nil
 }
 
+func (x *Group) GetChangeReason() string {
+	if x != nil {
+		return x.ChangeReason
+	}
+	return ""
+}
+
 // Request of GroupService.CreateGroup.
 type CreateGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +211,9 @@ type CreateGroupRequest struct {
 	// See Group.denies.
 	Denies []string `protobuf:"bytes,7,rep,name=denies,proto3" json:"denies,omitempty"`
 	// See Group.settings.
-	Settings      *UserSettings `protobuf:"bytes,8,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *UserSettings `protobuf:"bytes,8,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +302,13 @@ func (x *CreateGroupRequest) GetSettings() *UserSettings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *CreateGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of GroupService.CreateGroup.
@@ -560,7 +579,9 @@ type UpdateGroupRequest struct {
 	Group *Group `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
 	// Which fields to change: name, description, role_id, grants, denies, settings.
 	// Left out, those that `group` has.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -621,6 +642,13 @@ func (x *UpdateGroupRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of GroupService.UpdateGroup.
@@ -911,7 +939,7 @@ var File_latchkey_permissions_v1_group_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_group_proto_rawDesc = "" +
 	"\n" +
-	"#latchkey/permissions/v1/group.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\xb1\x05\n" +
+	"#latchkey/permissions/v1/group.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\xd6\x05\n" +
 	"\x05Group\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -930,10 +958,11 @@ const file_latchkey_permissions_v1_group_proto_rawDesc = "" +
 	" \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06grants\x12'\n" +
 	"\x06denies\x18\v \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06denies\x12A\n" +
 	"\bsettings\x18\f \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12R\n" +
-	"\fdeny_authors\x18\r \x03(\v2/.latchkey.permissions.v1.Group.DenyAuthorsEntryR\vdenyAuthors\x1a>\n" +
+	"\fdeny_authors\x18\r \x03(\v2/.latchkey.permissions.v1.Group.DenyAuthorsEntryR\vdenyAuthors\x12#\n" +
+	"\rchange_reason\x18\x0e \x01(\tR\fchangeReason\x1a>\n" +
 	"\x10DenyAuthorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x03\n" +
 	"\x12CreateGroupRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -943,7 +972,8 @@ const file_latchkey_permissions_v1_group_proto_rawDesc = "" +
 	"\arole_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18$R\x06roleId\x12'\n" +
 	"\x06grants\x18\x06 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06grants\x12'\n" +
 	"\x06denies\x18\a \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x06denies\x12A\n" +
-	"\bsettings\x18\b \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\"K\n" +
+	"\bsettings\x18\b \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12 \n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"K\n" +
 	"\x13CreateGroupResponse\x124\n" +
 	"\x05group\x18\x01 \x01(\v2\x1e.latchkey.permissions.v1.GroupR\x05group\"+\n" +
 	"\x0fGetGroupRequest\x12\x18\n" +
@@ -957,14 +987,15 @@ const file_latchkey_permissions_v1_group_proto_rawDesc = "" +
 	"\adeleted\x18\x03 \x01(\bR\adeleted\"t\n" +
 	"\x12ListGroupsResponse\x126\n" +
 	"\x06groups\x18\x01 \x03(\v2\x1e.latchkey.permissions.v1.GroupR\x06groups\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe0\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x02\n" +
 	"\x12UpdateGroupRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12<\n" +
 	"\x05group\x18\x03 \x01(\v2\x1e.latchkey.permissions.v1.GroupB\x06\xbaH\x03\xc8\x01\x01R\x05group\x12;\n" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"K\n" +
+	"updateMask\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"K\n" +
 	"\x13UpdateGroupResponse\x124\n" +
 	"\x05group\x18\x01 \x01(\v2\x1e.latchkey.permissions.v1.GroupR\x05group\"\x9c\x01\n" +
 	"\x12DeleteGroupRequest\x12*\n" +

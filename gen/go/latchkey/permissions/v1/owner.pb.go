@@ -241,7 +241,9 @@ type TransferOrganizationOwnershipRequest struct {
 	// The etag that the access of that member must have; any if left out.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The caller's role from then on, "OA" if left out: one without `Organization: Owner`.
-	RoleId        string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
+	RoleId string `protobuf:"bytes,5,opt,name=role_id,json=roleId,proto3" json:"role_id,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +309,13 @@ func (x *TransferOrganizationOwnershipRequest) GetEtag() string {
 func (x *TransferOrganizationOwnershipRequest) GetRoleId() string {
 	if x != nil {
 		return x.RoleId
+	}
+	return ""
+}
+
+func (x *TransferOrganizationOwnershipRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -387,14 +396,15 @@ const file_latchkey_permissions_v1_owner_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\"\x80\x01\n" +
 	"\x1eListOrganizationOwnersResponse\x126\n" +
 	"\x06owners\x18\x01 \x03(\v2\x1e.latchkey.permissions.v1.OwnerR\x06owners\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfb\x01\n" +
 	"$TransferOrganizationOwnershipRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12!\n" +
 	"\auser_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12 \n" +
-	"\arole_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06roleId\"\x9f\x01\n" +
+	"\arole_id\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06roleId\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"\x9f\x01\n" +
 	"%TransferOrganizationOwnershipResponse\x129\n" +
 	"\x05owner\x18\x01 \x01(\v2#.latchkey.permissions.v1.UserAccessR\x05owner\x12;\n" +
 	"\x06former\x18\x02 \x01(\v2#.latchkey.permissions.v1.UserAccessR\x06former2\xf1\x02\n" +

@@ -41,7 +41,10 @@ type Plan struct {
 	// Names of the add-on features it includes, in the order of the catalog.
 	Features []string `protobuf:"bytes,5,rep,name=features,proto3" json:"features,omitempty"`
 	// The first owner, whom the organization was made with; set by the server.
-	FirstOwnerId  string `protobuf:"bytes,6,opt,name=first_owner_id,json=firstOwnerId,proto3" json:"first_owner_id,omitempty"`
+	FirstOwnerId string `protobuf:"bytes,6,opt,name=first_owner_id,json=firstOwnerId,proto3" json:"first_owner_id,omitempty"`
+	// The reason that was given with the last create or update; empty if none was. Set by
+	// the server.
+	ChangeReason  string `protobuf:"bytes,7,opt,name=change_reason,json=changeReason,proto3" json:"change_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +117,13 @@ func (x *Plan) GetFeatures() []string {
 func (x *Plan) GetFirstOwnerId() string {
 	if x != nil {
 		return x.FirstOwnerId
+	}
+	return ""
+}
+
+func (x *Plan) GetChangeReason() string {
+	if x != nil {
+		return x.ChangeReason
 	}
 	return ""
 }
@@ -211,7 +221,9 @@ type UpdateBillingPlanRequest struct {
 	// The plan: its etag if only that version is to change, and new values.
 	Plan *Plan `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Which fields to change: features. Left out, those that `plan` has.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +286,13 @@ func (x *UpdateBillingPlanRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateBillingPlanRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Response of PlanService.UpdateBillingPlan.
 type UpdateBillingPlanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -324,7 +343,7 @@ var File_latchkey_permissions_v1_plan_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/permissions/v1/plan.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xf6\x01\n" +
+	"\"latchkey/permissions/v1/plan.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x9b\x02\n" +
 	"\x04Plan\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -333,17 +352,19 @@ const file_latchkey_permissions_v1_plan_proto_rawDesc = "" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12*\n" +
 	"\bfeatures\x18\x05 \x03(\tB\x0e\xbaH\v\x92\x01\b\x102\"\x04r\x02\x182R\bfeatures\x12$\n" +
-	"\x0efirst_owner_id\x18\x06 \x01(\tR\ffirstOwnerId\"\x10\n" +
+	"\x0efirst_owner_id\x18\x06 \x01(\tR\ffirstOwnerId\x12#\n" +
+	"\rchange_reason\x18\a \x01(\tR\fchangeReason\"\x10\n" +
 	"\x0eGetPlanRequest\"D\n" +
 	"\x0fGetPlanResponse\x121\n" +
-	"\x04plan\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.PlanR\x04plan\"\xe3\x01\n" +
+	"\x04plan\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.PlanR\x04plan\"\x85\x02\n" +
 	"\x18UpdateBillingPlanRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x129\n" +
 	"\x04plan\x18\x03 \x01(\v2\x1d.latchkey.permissions.v1.PlanB\x06\xbaH\x03\xc8\x01\x01R\x04plan\x12;\n" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"N\n" +
+	"updateMask\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"N\n" +
 	"\x19UpdateBillingPlanResponse\x121\n" +
 	"\x04plan\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.PlanR\x04plan2\xa3\x02\n" +
 	"\vPlanService\x12d\n" +

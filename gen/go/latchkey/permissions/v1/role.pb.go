@@ -60,7 +60,10 @@ type Role struct {
 	// The brand that made it; empty if the organization did, or the suite. An
 	// organization cannot change it. Its etag and times are those of the organization's
 	// record of it, unless BrandRoleService answers.
-	BrandId       string `protobuf:"bytes,12,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
+	BrandId string `protobuf:"bytes,12,opt,name=brand_id,json=brandId,proto3" json:"brand_id,omitempty"`
+	// The reason that was given with the last create or update; empty if none was. Set by
+	// the server.
+	ChangeReason  string `protobuf:"bytes,13,opt,name=change_reason,json=changeReason,proto3" json:"change_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +182,13 @@ func (x *Role) GetBrandId() string {
 	return ""
 }
 
+func (x *Role) GetChangeReason() string {
+	if x != nil {
+		return x.ChangeReason
+	}
+	return ""
+}
+
 // Request of RoleService.CreateRole.
 type CreateRoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -193,7 +203,9 @@ type CreateRoleRequest struct {
 	// See Role.keys.
 	Keys []string `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`
 	// See Role.settings.
-	Settings      *UserSettings `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *UserSettings `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +280,13 @@ func (x *CreateRoleRequest) GetSettings() *UserSettings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *CreateRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of RoleService.CreateRole.
@@ -547,7 +566,9 @@ type UpdateRoleRequest struct {
 	Role *Role `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	// Which fields to change: name, description, keys, settings. Left out, those
 	// that `role` has.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for those who read it later.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,6 +629,13 @@ func (x *UpdateRoleRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateRoleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Response of RoleService.UpdateRole.
@@ -898,7 +926,7 @@ var File_latchkey_permissions_v1_role_proto protoreflect.FileDescriptor
 
 const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/permissions/v1/role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\x83\x04\n" +
+	"\"latchkey/permissions/v1/role.proto\x12\x17latchkey.permissions.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\x1a&latchkey/permissions/v1/settings.proto\"\xa8\x04\n" +
 	"\x04Role\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -916,7 +944,8 @@ const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\bsettings\x18\n" +
 	" \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12\x19\n" +
 	"\bbuilt_in\x18\v \x01(\bR\abuiltIn\x12\x19\n" +
-	"\bbrand_id\x18\f \x01(\tR\abrandId\"\x99\x02\n" +
+	"\bbrand_id\x18\f \x01(\tR\abrandId\x12#\n" +
+	"\rchange_reason\x18\r \x01(\tR\fchangeReason\"\xbb\x02\n" +
 	"\x11CreateRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
@@ -924,7 +953,8 @@ const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB\v\xbaH\br\x06\x18d2\x02\\SR\x04name\x12*\n" +
 	"\vdescription\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\vdescription\x12#\n" +
 	"\x04keys\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xac\x02\"\x04r\x02\x18dR\x04keys\x12A\n" +
-	"\bsettings\x18\x06 \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\"G\n" +
+	"\bsettings\x18\x06 \x01(\v2%.latchkey.permissions.v1.UserSettingsR\bsettings\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"G\n" +
 	"\x12CreateRoleResponse\x121\n" +
 	"\x04role\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.RoleR\x04role\"+\n" +
 	"\x0eGetRoleRequest\x12\x19\n" +
@@ -939,14 +969,15 @@ const file_latchkey_permissions_v1_role_proto_rawDesc = "" +
 	"\x11ListRolesResponse\x123\n" +
 	"\x05roles\x18\x01 \x03(\v2\x1d.latchkey.permissions.v1.RoleR\x05roles\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12C\n" +
-	"\x0ebuilt_in_roles\x18\x03 \x03(\v2\x1d.latchkey.permissions.v1.RoleR\fbuiltInRoles\"\xdc\x01\n" +
+	"\x0ebuilt_in_roles\x18\x03 \x03(\v2\x1d.latchkey.permissions.v1.RoleR\fbuiltInRoles\"\xfe\x01\n" +
 	"\x11UpdateRoleRequest\x12*\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x129\n" +
 	"\x04role\x18\x03 \x01(\v2\x1d.latchkey.permissions.v1.RoleB\x06\xbaH\x03\xc8\x01\x01R\x04role\x12;\n" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"G\n" +
+	"updateMask\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"G\n" +
 	"\x12UpdateRoleResponse\x121\n" +
 	"\x04role\x18\x01 \x01(\v2\x1d.latchkey.permissions.v1.RoleR\x04role\"\x9c\x01\n" +
 	"\x11DeleteRoleRequest\x12*\n" +
