@@ -34,6 +34,7 @@ func TestDeployCompose(t *testing.T) {
 	if !ok || len(c.Services) != 1 {
 		t.Fatalf("got %v, want one service latchkey", c.Services)
 	}
+	s.Environment = filledIn(t, s.Environment, nil)
 	accepts(t, names, s.Environment)
 	if test := s.Healthcheck.Test; len(test) < 3 || test[0] != "CMD" || test[1] != "/service" {
 		t.Errorf("the health check is %q, want CMD /service --check", test)
@@ -199,10 +200,11 @@ func mustBeStatic(t *testing.T, program string) {
 	}
 }
 
-// TestDeployDashboard asks a running suite for each metric that the dashboard shows.
+// TestDeployDashboard asks a running suite, that could write to people, for each metric that
+// the dashboard shows.
 func TestDeployDashboard(t *testing.T) {
 	addr := freeAddr(t)
-	one(t, "LATCHKEY_METRICS_LISTEN="+addr)
+	one(t, "LATCHKEY_METRICS_LISTEN="+addr, "LATCHKEY_SMTP=smtp://"+freeAddr(t), "LATCHKEY_SMTP_SENDER=no-reply@example.com")
 	resp, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -108,21 +108,29 @@ func bash(t *testing.T, folder, programs, script string) {
 	}
 }
 
-var variableIn = regexp.MustCompile(`\$\{(\w+)[^}]*\}`)
+var variableIn = regexp.MustCompile(`\$\{(\w+)(:-)?[^}]*\}`)
 
-// environment returns the variables of a service's container.
-func (p *prepared) environment(service string) map[string]string {
+// filledIn returns the variables of a container as compose fills them in from others, those
+// that have a default with none of these.
+func filledIn(t *testing.T, variables, values map[string]string) map[string]string {
+	t.Helper()
 	env := map[string]string{}
-	for name, value := range p.file.Services[service].Environment {
+	for name, value := range variables {
 		env[name] = variableIn.ReplaceAllStringFunc(value, func(v string) string {
-			known, ok := p.values[variableIn.FindStringSubmatch(v)[1]]
-			if !ok {
-				p.t.Errorf("%s: nobody says how to set %s", name, v)
+			m := variableIn.FindStringSubmatch(v)
+			known, ok := values[m[1]]
+			if !ok && m[2] == "" {
+				t.Errorf("%s: nobody says how to set %s", name, v)
 			}
 			return known
 		})
 	}
 	return env
+}
+
+// environment returns the variables of a service's container.
+func (p *prepared) environment(service string) map[string]string {
+	return filledIn(p.t, p.file.Services[service].Environment, p.values)
 }
 
 // local returns where on this machine a path of a container is: in a folder that is mounted

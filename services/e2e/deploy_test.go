@@ -161,8 +161,11 @@ type container struct {
 	Env  []struct {
 		Name, Value string
 		ValueFrom   struct {
-			SecretKeyRef struct{ Name, Key string }
-			FieldRef     struct{ FieldPath string }
+			SecretKeyRef struct {
+				Name, Key string
+				Optional  bool
+			}
+			FieldRef struct{ FieldPath string }
 		}
 	}
 	Ports                                       []port
@@ -266,8 +269,11 @@ func (c *cluster) checkProbes(parts []string, box container, env map[string]stri
 func (c *cluster) environment(box container) map[string]string {
 	env := map[string]string{}
 	for _, v := range box.Env {
-		env[v.Name] = v.Value
-		if ref := v.ValueFrom.SecretKeyRef; ref.Name != "" {
+		ref := v.ValueFrom.SecretKeyRef
+		if ref.Optional {
+			continue
+		}
+		if env[v.Name] = v.Value; ref.Name != "" {
 			env[v.Name] = strings.Repeat("0", 64)
 			if !slices.Contains(c.secrets[ref.Name], ref.Key) {
 				c.t.Errorf("%s: nobody says how to make the key %s of the secret %s", v.Name, ref.Key, ref.Name)

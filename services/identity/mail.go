@@ -75,13 +75,20 @@ func (s *service) offerMail(env *server.Env) error {
 		return fmt.Errorf("begin to send messages: %w", err)
 	}
 	m := &mailer{service: s, sender: env.Mail, page: env.SignInPage}
+	counts := &m.sender.Counts
+	counts.Failed.Add("", 0)
+	for event := range mailKinds {
+		for _, t := range []*mail.Tally{&counts.Sent, &counts.Failed, &counts.GivenUp, &counts.HeldBack} {
+			t.Add(kindName(event), 0)
+		}
+	}
 	env.GoAlone("mail", m.run)
 	return nil
 }
 
 // run sends until ctx ends.
 func (m *mailer) run(ctx context.Context) error {
-	defer m.sender.Counts.Waiting.Store(0) // here: another process may go on
+	defer m.waiting(0, time.Time{}) // here: another process may go on
 	none := func(context.Context) ([]string, error) { return nil, nil }
 	err := m.db.Follow(ctx, mailEvery, none, func(ctx context.Context, _ []string) error {
 		err := m.take(ctx)
@@ -172,7 +179,7 @@ func (m *mailer) keep(tx *store.Tx, w *identitystorepb.Mail) error {
 		c = &identitystorepb.MailCount{Id: id, EndTime: timestamppb.New(tx.Now().Add(time.Hour))}
 	}
 	if c.GetCount() >= most {
-		m.sender.Counts.HeldBack.Add(1)
+		m.sender.Counts.HeldBack.Add(kindName(w.GetEventType()), 1)
 		m.log.Warn("a message is held back: the person has got enough of its kind within the hour", "type", w.GetEventType(), "user", w.GetUserId())
 		return nil
 	}
@@ -189,7 +196,8 @@ func (m *mailer) send(ctx context.Context) error {
 	var due []*identitystorepb.Mail
 	err := m.db.View(inTenant(ctx, mailTenant), func(tx *store.Tx) error {
 		due = take(mailsDue.Scan(tx, mailsDue.Range().To(tx.Now())))
-		m.sender.Counts.Waiting.Store(int64(mailsDue.Count(tx, mailsDue.Range())))
+		oldest, _ := mailsSince.First(tx)
+		m.waiting(mailsDue.Count(tx, mailsDue.Range()), oldest.GetEventTime().AsTime())
 		return nil
 	})
 	if err != nil {
@@ -206,6 +214,16 @@ func (m *mailer) send(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// waiting shows how many messages wait, and since when the first of them.
+func (m *mailer) waiting(n int, oldest time.Time) {
+	m.sender.Counts.Waiting.Store(int64(n))
+	if n == 0 {
+		m.sender.Counts.Oldest.Store(0)
+		return
+	}
+	m.sender.Counts.Oldest.Store(oldest.UnixNano())
 }
 
 func closeConnection(c *mail.Connection) {
@@ -239,7 +257,7 @@ func (m *mailer) sendOne(ctx context.Context, c *mail.Connection, w *identitysto
 		}
 		return c, m.postpone(ctx, w, err)
 	}
-	m.sender.Counts.Sent.Add(1)
+	m.sender.Counts.Sent.Add(kindName(w.GetEventType()), 1)
 	m.log.InfoContext(ctx, "message sent", "type", w.GetEventType(), "user", w.GetUserId(), "message", w.GetId(), "tries", w.GetTries()+1)
 	return c, m.remove(ctx, w)
 }
@@ -254,7 +272,7 @@ func (m *mailer) connect(ctx context.Context) *mail.Connection {
 	if err != nil {
 		pause := min(mailDown<<min(m.down, 20), longestMailDown)
 		m.down, m.until = m.down+1, m.now().Add(pause)
-		m.sender.Counts.Failed.Add(1)
+		m.sender.Counts.Failed.Add("", 1)
 		if ctx.Err() == nil {
 			m.log.WarnContext(ctx, "messages wait for the mail server", "error", err, "failures", m.down, "again_in", pause)
 		}
@@ -266,7 +284,7 @@ func (m *mailer) connect(ctx context.Context) *mail.Connection {
 
 // postpone keeps a message that could not be sent for later, or gives it up.
 func (m *mailer) postpone(ctx context.Context, w *identitystorepb.Mail, why error) error {
-	m.sender.Counts.Failed.Add(1)
+	m.sender.Counts.Failed.Add(kindName(w.GetEventType()), 1)
 	pause := min(mailPause<<min(w.GetTries(), 20), longestMailPause)
 	w.Tries++
 	if _, refused := why.(*mail.Refused); refused {
@@ -282,7 +300,7 @@ func (m *mailer) postpone(ctx context.Context, w *identitystorepb.Mail, why erro
 }
 
 func (m *mailer) giveUp(ctx context.Context, w *identitystorepb.Mail, why string) error {
-	m.sender.Counts.GivenUp.Add(1)
+	m.sender.Counts.GivenUp.Add(kindName(w.GetEventType()), 1)
 	m.log.ErrorContext(ctx, "a message is given up", "type", w.GetEventType(), "user", w.GetUserId(), "message", w.GetId(),
 		"tries", w.GetTries(), "why", why)
 	return m.remove(ctx, w)

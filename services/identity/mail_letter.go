@@ -26,6 +26,9 @@ type mailKind struct {
 	write func(l *letter, payload []byte) (bool, error)
 }
 
+// kindName is what metrics call the kind of an event: its message, without the package.
+func kindName(event string) string { return event[strings.LastIndexByte(event, '.')+1:] }
+
 // about is an event about a person.
 type about interface {
 	proto.Message

@@ -1,11 +1,11 @@
 package identity_test
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -64,7 +64,7 @@ func (p *post) ask(email string) {
 	mustNot(p.t, err)
 }
 
-// until waits until a metric is at least as high.
+// until waits until a metric, of all kinds together or of one, is at least as high.
 func (p *post) until(metric string, least float64) {
 	p.t.Helper()
 	p.await(metric, func(got float64) bool { return got >= least })
@@ -85,8 +85,13 @@ func (p *post) await(metric string, holds func(float64) bool) {
 		text, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		mustNot(p.t, err)
+		got = 0
 		for line := range strings.Lines(string(text)) {
-			fmt.Sscanf(line, metric+" %g", &got)
+			if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && (name == metric || strings.HasPrefix(name, metric+"{")) {
+				n, err := strconv.ParseFloat(value, 64)
+				mustNot(p.t, err)
+				got += n
+			}
 		}
 		if holds(got) {
 			return
@@ -141,7 +146,7 @@ $`)
 	mustNot(t, bob.reset(code, resetTo))
 	bob.password = resetTo
 	bob.signIn("")
-	p.until("latchkey_mail_sent_total", 1)
+	p.until(`latchkey_mail_sent_total{kind="PasswordResetRequested"}`, 1)
 	p.empty()
 }
 
@@ -151,13 +156,17 @@ func TestMailServerIsAway(t *testing.T) {
 	p := newPost(t)
 	bob, eve := p.hire("bob", "US"), p.hire("eve", "US")
 	p.server.Down()
+	asked := time.Now()
 	p.ask(bob.email)
-	p.until("latchkey_mail_failed_total", 2)
+	p.until(`latchkey_mail_failed_total{kind=""}`, 2)
 	p.until("latchkey_mail_waiting", 1)
+	p.until("latchkey_mail_oldest_seconds", float64(asked.Unix()))
 	p.server.Up()
 	if m := p.server.Wait(1, resetSubject)[0]; m.To != bob.email {
 		t.Errorf("got a message to %s", m.To)
 	}
+	p.empty()
+	p.await("latchkey_mail_oldest_seconds", func(got float64) bool { return got == 0 })
 	p.server.Down()
 	p.ask(eve.email)
 	p.until("latchkey_mail_waiting", 1)
@@ -208,7 +217,7 @@ func TestMailIsRefused(t *testing.T) {
 		p.after(10 * time.Second << i)
 		p.server.WaitTries(3 + i)
 	}
-	p.until("latchkey_mail_given_up_total", 1)
+	p.until(`latchkey_mail_given_up_total{kind="PasswordResetRequested"}`, 1)
 	p.empty()
 }
 

@@ -221,6 +221,8 @@ var (
 
 	mails    = store.NewCollection("mail", (*identitystorepb.Mail).GetId).Stays("it is sent from here")
 	mailsDue = mails.Index("due", func(m *identitystorepb.Mail) store.Key { return moment(m.GetNextTime()) })
+	// mailsSince has the oldest first.
+	mailsSince = mails.Index("since", func(m *identitystorepb.Mail) store.Key { return moment(m.GetEventTime()) })
 
 	mailCounts      = store.NewCollection("mail_count", (*identitystorepb.MailCount).GetId).Stays("they were sent from here")
 	mailCountsByEnd = mailCounts.Index("end", func(c *identitystorepb.MailCount) store.Key { return moment(c.GetEndTime()) })

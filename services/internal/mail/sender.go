@@ -34,11 +34,12 @@ type Sender struct {
 
 // Counts tell how sending goes.
 type Counts struct {
-	Sent     atomic.Int64 // messages that the server took
-	Failed   atomic.Int64 // attempts that failed, to connect and to send
-	GivenUp  atomic.Int64 // messages that will not be sent
-	HeldBack atomic.Int64 // messages that were too many for one person
+	Sent     Tally        // messages that the server took
+	Failed   Tally        // attempts that failed, to send, and of no kind to connect
+	GivenUp  Tally        // messages that will not be sent
+	HeldBack Tally        // messages that were too many for one person
 	Waiting  atomic.Int64 // messages that are to be sent
+	Oldest   atomic.Int64 // when the oldest of these was caused, in nanoseconds since 1970; 0 for none
 }
 
 // New returns a Sender, if there is a password where one is needed. It connects to nobody.

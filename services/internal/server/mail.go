@@ -69,10 +69,12 @@ func (p *Process) openMail(context.Context) error {
 		return err
 	}
 	counts := &p.mail.Counts
-	p.metrics.counter("latchkey_mail_sent_total", "Messages that the mail server took.", counts.Sent.Load)
-	p.metrics.counter("latchkey_mail_failed_total", "Attempts to connect to the mail server and to hand in messages that failed.", counts.Failed.Load)
-	p.metrics.counter("latchkey_mail_given_up_total", "Messages that will not be sent: too old, or refused for good.", counts.GivenUp.Load)
-	p.metrics.counter("latchkey_mail_held_back_total", "Messages that were too many for one person.", counts.HeldBack.Load)
+	p.metrics.tally("latchkey_mail_sent_total", "Messages that the mail server took, by what they are of.", counts.Sent.Counts)
+	p.metrics.tally("latchkey_mail_failed_total", "Attempts to hand in messages that failed, by what they are of, and to connect to the mail server, of nothing.", counts.Failed.Counts)
+	p.metrics.tally("latchkey_mail_given_up_total", "Messages that will not be sent, too old, or refused for good, by what they are of.", counts.GivenUp.Counts)
+	p.metrics.tally("latchkey_mail_held_back_total", "Messages that were too many for one person, by what they are of.", counts.HeldBack.Counts)
 	p.metrics.gauge("latchkey_mail_waiting", "Messages that are to be sent, where this process sends them.", nil, func() float64 { return float64(counts.Waiting.Load()) })
+	p.metrics.gauge("latchkey_mail_oldest_seconds", "When the oldest of the messages that are to be sent was caused, in seconds since 1970; 0 if none is.", nil,
+		func() float64 { return float64(counts.Oldest.Load()) / 1e9 })
 	return nil
 }

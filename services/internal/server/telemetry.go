@@ -67,9 +67,24 @@ func (m *metrics) gauge(name, help string, labels prometheus.Labels, read func()
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
-// counter shows a count that is read when asked for.
-func (m *metrics) counter(name, help string, read func() int64) {
-	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(read()) }))
+// tally is a counter of each kind of something, read when asked for.
+type tally struct {
+	desc *prometheus.Desc
+	read func() map[string]int64
+}
+
+func (m *metrics) tally(name, help string, read func() map[string]int64) {
+	m.registry.MustRegister(tally{prometheus.NewDesc(name, help, []string{"kind"}, nil), read})
+}
+
+// Describe implements prometheus.Collector.
+func (t tally) Describe(to chan<- *prometheus.Desc) { to <- t.desc }
+
+// Collect implements prometheus.Collector.
+func (t tally) Collect(to chan<- prometheus.Metric) {
+	for kind, n := range t.read() {
+		to <- prometheus.MustNewConstMetric(t.desc, prometheus.CounterValue, float64(n), kind)
+	}
 }
 
 func (m *metrics) run(ctx context.Context) error {
