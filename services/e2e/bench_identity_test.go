@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,30 @@ import (
 var introspect = aCall{identitypb.OauthClientService_IntrospectToken_FullMethodName, func(b *bench) proto.Message {
 	return &identitypb.IntrospectTokenRequest{Token: b.company.Person("US").Token}
 }, &identitypb.IntrospectTokenResponse{}}
+
+// sessions measures what it takes to know whose token comes with a call: of one whose session
+// the process knows, or of one that it has to ask identity about, over gRPC.
+func (b *bench) sessions(cached bool) finding {
+	if cached {
+		g := b.guard("Web")
+		name := identitypb.ProfileService_GetProfile_FullMethodName
+		handler := func(context.Context, any) (any, error) { return &identitypb.GetProfileResponse{}, nil }
+		req := &identitypb.GetProfileRequest{}
+		return measureFunc(func() { b.unary(g, name, req, handler) }, func() { sha256.Sum256([]byte(g.token)) }, "the SHA-256 of the token")
+	}
+	s := b.one()
+	hash := sha256.Sum256([]byte(b.company.Person("OW").Token))
+	ask := aCall{identitypb.SessionService_ResolveSession_FullMethodName, nil, &identitypb.ResolveSessionResponse{}}
+	req, resp := &identitypb.ResolveSessionRequest{TokenHash: hash[:]}, &identitypb.ResolveSessionResponse{}
+	conn := s.toService("identity", "invoicing", b.company.Organization)
+	if err := conn.Invoke(b.t.Context(), ask.path, req, resp); err != nil {
+		b.t.Fatal(err)
+	}
+	bare := b.answering(ask, req, resp)
+	call, echo := ask.on(conn, req), ask.on(bare.conn(names[0]), req)
+	rate, ratio := beside(rounds, func() float64 { return b.rate(1, call) }, func() float64 { return b.rate(1, echo) })
+	return finding{perSecond(rate, "checks"), ratio, "a bare grpc-go server with the same answers"}
+}
 
 // others are two people who may use the web and make no other calls: whose sign-ins are too
 // many loses the oldest sessions.

@@ -85,6 +85,8 @@ var benchmarks = []benchmark{
 	{"identity-sign-in", false, (*bench).signIns},
 	{"identity-unknown", false, (*bench).unknowns},
 	{"identity-storm", false, (*bench).storms},
+	{"identity-session-cached", false, func(b *bench) finding { return b.sessions(true) }},
+	{"identity-session-uncached", false, func(b *bench) finding { return b.sessions(false) }},
 	{"identity-introspect-grpc", false, func(b *bench) finding { return b.calls(1, introspect) }},
 	{"identity-introspect-http", false, (*bench).introspectsHTTP},
 	{"identity-verify-cached", false, func(b *bench) finding { return b.verifies(true) }},

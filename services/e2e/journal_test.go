@@ -35,7 +35,6 @@ var unshown = map[string]string{
 	"identity/session_use":         "when a session was used last, which the session shows",
 	"identity/place":               "where a user signs in from, which sessions show",
 	"identity/device":              "a hash of what a known device proves itself by",
-	"identity/oauth_client":        "may be of a brand, which is several organizations",
 	"identity/oauth_secret":        "hashes of what proves a client",
 	"identity/outside_secret":      "what proves the suite to a provider, encrypted",
 	"identity/outside_invitation":  "whom an event says that somebody has invited",

@@ -70,9 +70,7 @@ func (s *service) placeOf(ctx context.Context) place {
 	}
 	var o place
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
-			o.address = at.Addr().Unmap().String()
-		}
+		o.address = s.proxies.Address(p.Addr.String(), grpcmetadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
 	}
 	if agents := grpcmetadata.ValueFromIncomingContext(ctx, "user-agent"); len(agents) > 0 {
 		o.userAgent = cutAgent(agents[0])

@@ -321,6 +321,9 @@ func setUpBehindTheBack(tx *store.Tx, w Whom) error {
 	return last.Load().setUpTOTP(tx, &identitystorepb.Challenge{UserId: w.User, TotpSecret: make([]byte, totpSecret)}, 0)
 }
 
+// PurgeClasses erases accounting classes that were deleted long enough ago.
+func PurgeClasses(ctx context.Context) (int, error) { return last.Load().inOne(ctx, purgeClasses) }
+
 // SourceOf returns what wrong passwords from an address are counted under.
 func SourceOf(address string) string { return last.Load().sourceOf(place{address: address}) }
 

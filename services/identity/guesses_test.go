@@ -20,22 +20,24 @@ import (
 func (c *caller) elsewhere() *caller {
 	c.t.Helper()
 	for n := byte(2); ; n++ {
-		at := net.IPv4(127, 0, 2, n)
-		if identity.SourceOf(at.String()) == identity.SourceOf("127.0.0.1") {
-			continue
+		if at := net.IPv4(127, 0, 2, n).String(); identity.SourceOf(at) != identity.SourceOf("127.0.0.1") {
+			return c.at(at)
 		}
-		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: at}}
-		conn, err := grpc.NewClient(c.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "tcp", address)
-			}))
-		mustNot(c.t, err)
-		c.t.Cleanup(func() { conn.Close() })
-		s, next := *c.suite, *c
-		s.conn = conn
-		next.suite = &s
-		return &next
 	}
+}
+
+// at is the same person at another address.
+func (c *caller) at(address string) *caller {
+	c.t.Helper()
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	dial := func(ctx context.Context, target string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", target) }
+	conn, err := grpc.NewClient(c.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
+	mustNot(c.t, err)
+	c.t.Cleanup(func() { conn.Close() })
+	s, next := *c.suite, *c
+	s.conn = conn
+	next.suite = &s
+	return &next
 }
 
 // Whoever shows the right password where he may not come in guesses nothing, and is not kept

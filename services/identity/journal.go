@@ -21,13 +21,8 @@ import (
 // be seen, so they are shown to herself alone.
 func showJournal(j *journal.Source) {
 	j.Tenant = directory
-	journal.Show(j, brands, pb.BrandService_GetBrand_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.Brand], error) {
-		organization := authz.Caller(ctx).Organization
-		return func(tx *store.Tx, b *pb.Brand) bool {
-			own, err := brandOf(tx, organization)
-			return err == nil && own.GetId() == b.GetId()
-		}, nil
-	})
+	journal.Show(j, brands, pb.BrandService_GetBrand_FullMethodName, ofBrandOf((*pb.Brand).GetId))
+	journal.Show(j, accountingClasses, pb.AccountingClassService_GetAccountingClass_FullMethodName, ofBrandOf((*pb.AccountingClass).GetBrandId))
 	journal.Show(j, organizations, pb.OrganizationService_GetOrganization_FullMethodName, ofOrganization((*pb.Organization).GetId, nil))
 	journal.Show(j, customFields, pb.CustomFieldService_GetCustomField_FullMethodName, ofOrganization((*pb.CustomField).GetOrganizationId, nil))
 	journal.Show(j, labels, pb.LabelService_GetLabel_FullMethodName, ofOrganization((*pb.Label).GetOrganizationId, nil))
@@ -40,6 +35,11 @@ func showJournal(j *journal.Source) {
 		c := authz.Caller(ctx)
 		return func(_ *store.Tx, k *pb.ApiKey) bool {
 			return k.GetOrganizationId() == c.Organization && (k.GetBrandId() == "" || c.Has("Branding:ApiKeys"))
+		}, nil
+	})
+	journal.Show(j, clients, pb.OauthClientService_GetOauthClient_FullMethodName, func(ctx context.Context) (journal.Sight[*pb.OauthClient], error) {
+		return func(tx *store.Tx, c *pb.OauthClient) bool {
+			return looksAfter(ctx, tx, c, "ControlPanel:ApiKeys", "Branding:ApiKeys")
 		}, nil
 	})
 	journal.Show(j, calendars, pb.CalendarService_GetCalendarConnection_FullMethodName, ofCaller((*pb.CalendarConnection).GetUserId))
@@ -83,6 +83,17 @@ func showEvent[T proto.Message](j *journal.Source, of func(T) string) {
 	journal.ShowEvent(j, pb.UserService_ListUsers_FullMethodName, func(ctx context.Context, e T) bool {
 		return of(e) == authz.Caller(ctx).Organization
 	})
+}
+
+// ofBrandOf is the sight of records of the brand of the caller's organization.
+func ofBrandOf[T proto.Message](of func(T) string) func(context.Context) (journal.Sight[T], error) {
+	return func(ctx context.Context) (journal.Sight[T], error) {
+		organization := authz.Caller(ctx).Organization
+		return func(tx *store.Tx, v T) bool {
+			own, err := brandOf(tx, organization)
+			return err == nil && own.GetId() == of(v)
+		}, nil
+	}
 }
 
 // ofOrganization is the sight of records of the caller's organization. Where mine tells

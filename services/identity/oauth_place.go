@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"net/http"
-	"net/netip"
 
 	"google.golang.org/grpc/metadata"
 
@@ -24,16 +23,12 @@ const (
 // wrong passwords count for where it is, and sessions tell so.
 func (s *service) forBrowser(r *http.Request) context.Context {
 	return metadata.AppendToOutgoingContext(r.Context(),
-		pageKeyHeader, s.pageKey, pageAddressHeader, addressOf(r), pageAgentHeader, cutAgent(r.UserAgent()))
+		pageKeyHeader, s.pageKey, pageAddressHeader, s.addressOf(r), pageAgentHeader, cutAgent(r.UserAgent()))
 }
 
-// addressOf returns where a request comes from, without the port.
-func addressOf(r *http.Request) string {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	return at.Addr().Unmap().String()
+// addressOf returns where a request comes from.
+func (s *service) addressOf(r *http.Request) string {
+	return s.proxies.Address(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 }
 
 // placeOfPage returns where the browser is for which one of our own pages makes a call.

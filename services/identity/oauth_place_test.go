@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 
 	"latchkey.dev/services/identity"
+	"latchkey.dev/services/permissions"
 )
 
 // browserAt is a browser with an address of its own.
@@ -105,4 +107,47 @@ func TestLockoutOnPages(t *testing.T) {
 	if got := resp.GetSessions()[0].GetAddress(); got != "127.0.0.1" {
 		t.Errorf("whoever says where he is himself is taken to be at %q", got)
 	}
+}
+
+// Behind a proxy of ours it counts where that has the call from, in the API and on pages; what
+// others say of it does not.
+func TestWhereCallsComeFromBehindProxies(t *testing.T) {
+	c := config(t)
+	mustNot(t, c.TrustedProxies.Set("127.0.0.8/32"))
+	s := start(t, c, time.Now, identity.Cheap, permissions.Part)
+	s.ready()
+	owner := s.claim()
+	ada := owner.hire("ada", "US")
+	client := owner.register(site("openid"))
+	for _, at := range []struct{ peer, said, want string }{
+		{"127.0.0.8", "198.51.100.1, 192.0.2.7", "192.0.2.7"},
+		{"127.0.0.9", "192.0.2.7", "127.0.0.9"},
+	} {
+		b := s.browserAt(at.peer, "hers")
+		b.client.Transport = saying{b.client.Transport, at.said}
+		b.letIn(ada, client.authorizePath())
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", at.said)
+		_, err := ada.at(at.peer).sessions().CreateSession(ctx, &pb.CreateSessionRequest{Email: ada.email, Password: ada.password, Surface: pb.Surface_SURFACE_WEB})
+		mustNot(t, err)
+		resp, err := ada.sessions().ListMySessions(ada.ctx(), &pb.ListMySessionsRequest{PageSize: 2})
+		mustNot(t, err)
+		for _, session := range resp.GetSessions() {
+			if session.GetAddress() != at.want {
+				t.Errorf("from %s, which says %q: got %q of a session of %v, want %q", at.peer, at.said, session.GetAddress(), session.GetSurface(), at.want)
+			}
+		}
+	}
+}
+
+// saying says where a request comes from.
+type saying struct {
+	http.RoundTripper
+	said string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f saying) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Forwarded-For", f.said)
+	return f.RoundTripper.RoundTrip(r)
 }

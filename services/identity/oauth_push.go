@@ -91,7 +91,7 @@ func (s *service) tryAsPublic(r *http.Request, who *claimant) error {
 	if who.client.GetKind() == confidential {
 		return nil
 	}
-	if _, err := s.pushes.try(who.client.GetId() + " " + networkOf(r)); err != nil {
+	if _, err := s.pushes.try(who.client.GetId() + " " + s.networkOf(r)); err != nil {
 		return &oauthError{"temporarily_unavailable", "too many requests at once: try again in a minute", http.StatusTooManyRequests}
 	}
 	return nil
@@ -101,8 +101,8 @@ func (s *service) tryAsPublic(r *http.Request, who *claimant) error {
 //
 // SECURITY: anybody can speak for a client that has no secret. By this the requests of such a
 // client are counted, so that one of them keeps no other out.
-func networkOf(r *http.Request) string {
-	return place{address: addressOf(r)}.network()
+func (s *service) networkOf(r *http.Request) string {
+	return place{address: s.addressOf(r)}.network()
 }
 
 // pushedID returns what the request is kept by that a person was sent along with; empty if the

@@ -29,12 +29,14 @@ import (
 var Part = server.Part{Name: "identity", Schema: schema, Start: start}
 
 type service struct {
+	pb.UnimplementedAccountingClassServiceServer
 	pb.UnimplementedApiKeyServiceServer
 	pb.UnimplementedBillingAccountServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandApiKeyServiceServer
 	pb.UnimplementedBrandServiceServer
 	pb.UnimplementedCalendarServiceServer
+	pb.UnimplementedControlPanelServiceServer
 	pb.UnimplementedCustomFieldServiceServer
 	pb.UnimplementedFactorServiceServer
 	pb.UnimplementedImpersonationServiceServer
@@ -77,7 +79,8 @@ type service struct {
 	outside      *outside
 
 	crossOrigin    *http.CrossOriginProtection
-	pageKey        string   // by which our own pages call this process
+	pageKey        string // by which our own pages call this process
+	proxies        server.Proxies
 	wrongUserCodes *limiter // of devices, by user
 	wrongCodes     *limiter // of ClaimOwnership
 	resetsAsked    *limiter // by where from
@@ -88,12 +91,14 @@ func start(env *server.Env) error { return newService(env).serve(env) }
 
 func (s *service) serve(env *server.Env) error {
 	env.AddHub(s.hub)
+	pb.RegisterAccountingClassServiceServer(env.Registrar, s)
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBillingAccountServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandApiKeyServiceServer(env.Registrar, s)
 	pb.RegisterBrandServiceServer(env.Registrar, s)
 	pb.RegisterCalendarServiceServer(env.Registrar, s)
+	pb.RegisterControlPanelServiceServer(env.Registrar, s)
 	pb.RegisterCustomFieldServiceServer(env.Registrar, s)
 	pb.RegisterFactorServiceServer(env.Registrar, s)
 	pb.RegisterImpersonationServiceServer(env.Registrar, s)
@@ -136,8 +141,8 @@ func newService(env *server.Env) *service {
 		keepers: keepers, erase: make(chan struct{}, 1),
 		relyingParty: relyingParty, passkeyError: passkeyError,
 		sealer: sealer, sealError: sealError,
-		outside: newOutside(env.Outside, env.Now),
-		db:      env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
+		outside: newOutside(env.Outside, env.Now), proxies: env.Proxies,
+		db: env.Store, log: env.Log, now: env.Now, newID: env.NewID, random: rand.Reader,
 		public: env.Public, crossOrigin: http.NewCrossOriginProtection(),
 		wrongUserCodes: newLimiter("wrong codes of devices", 10, 10*time.Minute, env.Now),
 		grants:         permissionspb.NewGrantServiceClient(env.Conn("permissions")),

@@ -214,6 +214,25 @@ var (
 	})
 	labelsByPurge = labels.Index("purge", func(l *pb.Label) store.Key { return moment(l.GetPurgeTime()) })
 
+	accountingClasses = store.NewCollection("accounting_class", (*pb.AccountingClass).GetId).Stays("it is the brand's")
+	// classesInOrder and the names leave out what is deleted, deletedClasses has only that.
+	classesInOrder = accountingClasses.Index("order", func(c *pb.AccountingClass) store.Key {
+		return ifThere(c, c.GetBrandId(), c.GetPosition(), strings.ToLower(c.GetName()))
+	})
+	_ = accountingClasses.Unique("name", func(c *pb.AccountingClass) store.Key {
+		return ifThere(c, c.GetBrandId(), strings.ToLower(c.GetName()))
+	})
+	_ = accountingClasses.Unique("code", func(c *pb.AccountingClass) store.Key {
+		if c.GetCode() == "" {
+			return nil
+		}
+		return ifThere(c, c.GetBrandId(), strings.ToLower(c.GetCode()))
+	})
+	deletedClasses = accountingClasses.Index("deleted", func(c *pb.AccountingClass) store.Key {
+		return ifDeleted(c, c.GetBrandId(), c.GetPosition(), strings.ToLower(c.GetName()))
+	})
+	classesByPurge = accountingClasses.Index("purge", func(c *pb.AccountingClass) store.Key { return moment(c.GetPurgeTime()) })
+
 	notificationChoices = store.NewCollection("notification_choices", func(c *pb.NotificationChoices) string {
 		return userKey(c.GetOrganizationId(), c.GetId())
 	}).Party((*pb.NotificationChoices).GetOrganizationId).OfParty()
@@ -240,7 +259,7 @@ var (
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, calendars, devices, places, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
-	reopenings, forgettings, erasures, customFields, labels, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
+	reopenings, forgettings, erasures, customFields, labels, accountingClasses, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
 	providers, providerSecrets, links, outsideInvitations,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, pushedRequests, consents, revocations).Shares(directory)
 

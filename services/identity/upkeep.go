@@ -35,6 +35,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.removeAll(ctx, "keys of erased members", s.forgetAll)
 		s.purge(ctx, "deleted custom fields", purgeFields)
 		s.purge(ctx, "deleted labels", purgeLabels)
+		s.purge(ctx, "deleted accounting classes", purgeClasses)
 		s.purge(ctx, "revoked API keys", purgeKeys)
 		s.purge(ctx, "answered challenges", purgeSpent)
 		s.purge(ctx, "old devices", purgeDevices)

@@ -32,7 +32,7 @@ func (p *Process) env(part Part) *Env {
 		AddHub:  func(h *lease.Hub) { p.addHub(part.Name, h) },
 		Journal: p.journals[part.Name],
 		HTTP:    p.http,
-		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()), Outside: p.config.outside(),
+		Seal:    p.openSeal, Passkeys: p.config.passkeys(p.Issuer()), Outside: p.config.outside(), Proxies: Proxies(p.config.TrustedProxies),
 		Mail: p.mail, SignInPage: p.config.SignInPage,
 		Blobs: func(ctx context.Context) (*blob.Bucket, error) {
 			b, err := p.openBlobs(ctx, part.Name)

@@ -36,7 +36,9 @@ type Config struct {
 	PasskeyDomain   string
 	PasskeyOrigins  origins
 	OutsideNetworks networks
-	SealKeyFile     string
+	// TrustedProxies are those before the process that say where requests come from.
+	TrustedProxies networks
+	SealKeyFile    string
 
 	SMTP             string
 	SMTPSender       string
@@ -212,6 +214,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.Issuer, "issuer", "", "`URL` under which others reach --http-listen, and that tokens name as who issued them, for example https://id.example.com; by default the address itself")
 	f.StringVar(&c.PasskeyDomain, "passkey-domain", "", "`domain` that passkeys are made for, for example example.com; whoever changes it makes all passkeys worthless; by default the host of --issuer")
 	f.Var(&c.PasskeyOrigins, "passkey-origins", "the `origins` of the pages and apps in which people show passkeys, with commas between: https://HOST in that domain, http://localhost:PORT for a test, android:apk-key-hash:HASH; by default --issuer, or else https:// and the domain")
+	f.Var(&c.TrustedProxies, "trusted-proxies", "`networks` of the proxies before the suite that say in X-Forwarded-For where requests come from, with commas between, for example 10.1.0.0/16; by default whoever connects is taken to be the one who asks")
 	f.Var(&c.OutsideNetworks, "outside-networks", "private `networks` in which OpenID Connect providers may be that people sign in by, with commas between, for example 10.1.0.0/16; by default the suite asks none at a private address")
 	f.StringVar(&c.SMTP, "smtp", "", "`URL` of the mail server by which the suite writes to people, smtp://USER@HOST:587 (which changes to TLS, but on loopback) or smtps://USER@HOST:465; off if left out; needs --smtp-sender; a password in it only by environment")
 	f.StringVar(&c.SMTPSender, "smtp-sender", "", "`address` that messages are from, for example \"Harbour Group <no-reply@example.com>\"")

@@ -75,6 +75,8 @@ type Env struct {
 	Seal func() (*seal.Box, error)
 	// Passkeys says for whom passkeys are made; the zero value if the operator did not.
 	Passkeys Passkeys
+	// Proxies are those whose word counts on where a request comes from.
+	Proxies Proxies
 	// Outside says where the part may ask servers that are not the suite's.
 	Outside Outside
 	// Mail sends messages to people; nil where that is off.

@@ -18,7 +18,7 @@ var values = map[string]string{
 	"metrics-listen": "127.0.0.1:9002", "trace-endpoint": "http://127.0.0.1:4317", "check": "live", "call-timeout": "1m",
 	"http-listen": "127.0.0.1:9003", "issuer": "http://127.0.0.1:9003", "seal-key-file": "seal.key",
 	"passkey-domain": "example.com", "passkey-origins": "https://app.example.com,android:apk-key-hash:47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
-	"outside-networks": "10.1.0.0/16,fd00::/8", "drain": "1s",
+	"outside-networks": "10.1.0.0/16,fd00::/8", "trusted-proxies": "10.2.0.0/16", "drain": "1s",
 	"smtp": "smtp://127.0.0.1:2525", "smtp-sender": "no-reply@example.com", "smtp-password-file": "password", "sign-in-page": "https://app.example.com/",
 	"max-message": "65536", "max-streams": "7",
 }

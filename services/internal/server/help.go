@@ -12,7 +12,7 @@ var sections = []struct {
 	title string
 	flags []string
 }{
-	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer", "passkey-domain", "passkey-origins", "outside-networks"}},
+	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer", "passkey-domain", "passkey-origins", "trusted-proxies", "outside-networks"}},
 	{"Mail", []string{"smtp", "smtp-sender", "smtp-password-file", "sign-in-page"}},
 	{"Where it keeps data", []string{"store", "blobs", "seal-key-file"}},
 	{"First start", []string{"demo", "bootstrap-code"}},

@@ -15,7 +15,7 @@ type Outside struct {
 	Loopback bool
 }
 
-// networks are those of --outside-networks.
+// networks are those of a flag, as --outside-networks.
 type networks []netip.Prefix
 
 func (n networks) String() string {
