@@ -30,7 +30,9 @@ func (c *caller) elsewhere() *caller {
 func (c *caller) at(address string) *caller {
 	c.t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
-	dial := func(ctx context.Context, target string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", target) }
+	dial := func(ctx context.Context, target string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", target)
+	}
 	conn, err := grpc.NewClient(c.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial))
 	mustNot(c.t, err)
 	c.t.Cleanup(func() { conn.Close() })
