@@ -22,7 +22,7 @@ import (
 func verifyCommand() command {
 	return command{
 		name: "verify", operands: "[FILE]", summary: "look for damage in the stores, or in a backup",
-		about: `Without FILE it checks everything in the stores: that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
+		about: `Without FILE it checks everything in the stores: that their files are made as they should be, that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
 
 With FILE, a path, a URL or - for standard input, it checks a backup or an export: the checksums first, and then all of the above, for which it restores the file into a temporary folder. With --quick it checks the checksums alone. What is encrypted is opened with --identity-file or --passphrase-file.
 
@@ -53,11 +53,17 @@ It prints each problem on standard error, and exits with 1 if there is one.`,
 type verified struct{ store.Verified }
 
 func (v *verified) String() string {
-	return fmt.Sprintf("%d problems in %d tenants, %d journal entries, %d rows", v.Problems, v.Tenants, v.Entries, v.Rows)
+	text := fmt.Sprintf("%d problems in %d tenants, %d journal entries, %d rows", v.Problems, v.Tenants, v.Entries, v.Rows)
+	if v.Pages > 0 {
+		text += fmt.Sprintf(", %d pages of files", v.Pages)
+	}
+	return text
 }
 
 func sum(a, b store.Verified) store.Verified {
-	return store.Verified{Tenants: a.Tenants + b.Tenants, Entries: a.Entries + b.Entries, Rows: a.Rows + b.Rows, Problems: a.Problems + b.Problems}
+	return store.Verified{
+		Tenants: a.Tenants + b.Tenants, Entries: a.Entries + b.Entries, Rows: a.Rows + b.Rows, Pages: a.Pages + b.Pages, Problems: a.Problems + b.Problems,
+	}
 }
 
 var errDamaged = errors.New("there is damage")
@@ -94,6 +100,11 @@ func (in *invocation) verifyStores(ctx context.Context) (report, error) {
 
 // verifyEngine verifies the store of a service, and closes it.
 func (in *invocation) verifyEngine(ctx context.Context, service string, e store.Engine) (v store.Verified, err error) {
+	pages, err := store.CheckPages(ctx, e, func(problem string) { in.note("%s: %s", service, problem) })
+	if err != nil || pages.Problems > 0 {
+		in.noteSpoiled(service, pages)
+		return pages, errors.Join(err, e.Close())
+	}
 	db, err := in.openDB(ctx, service, e)
 	if err != nil {
 		return v, err
@@ -102,7 +113,14 @@ func (in *invocation) verifyEngine(ctx context.Context, service string, e store.
 		in.progress("%s: verified %d tenants, %d journal entries, %d rows", service, v.Tenants, v.Entries, v.Rows)
 		return nil
 	})
-	return v, errors.Join(err, db.Close())
+	return sum(v, pages), errors.Join(err, db.Close())
+}
+
+// noteSpoiled says what it means that a file is not made as it should be.
+func (in *invocation) noteSpoiled(service string, pages store.Verified) {
+	if pages.Problems > 0 {
+		in.note("%s: the file of the store is damaged, so nothing else in it was looked at: restore a backup", service)
+	}
 }
 
 // verifyRemote has the process that has a store open verify it.
@@ -116,9 +134,15 @@ func (in *invocation) verifyRemote(ctx context.Context, o *opened) (v store.Veri
 		if err != nil {
 			return v, err
 		}
-		v.Tenants, v.Entries, v.Rows = m.GetTenants(), m.GetEntries(), m.GetRows()
+		v.Tenants, v.Entries, v.Rows, v.Pages = m.GetTenants(), m.GetEntries(), m.GetRows(), m.GetPages()
 		switch {
+		case m.GetDone() && v.Pages == 0:
+			in.note("%s: the pages of its file were not looked at, which takes too long while it is in use; verify does when the suite is stopped", o.service)
+			return v, nil
 		case m.GetDone():
+			if v.Tenants == 0 {
+				in.noteSpoiled(o.service, v)
+			}
 			return v, nil
 		case m.GetProblem() != "":
 			v.Problems++

@@ -81,22 +81,25 @@ func (s *operator) VerifyStore(req *operatorpb.VerifyStoreRequest, stream grpc.S
 	}
 	ctx, cancel := until(stream.Context(), s.draining)
 	defer cancel()
-	var last store.Verified
+	var last, pages store.Verified
 	var told time.Time
 	var broken error
 	send := func(problem string, done bool) {
 		told = time.Now()
 		err := stream.Send(&operatorpb.VerifyStoreResponse{
-			Problem: problem, Tenants: last.Tenants, Entries: last.Entries, Rows: last.Rows, Done: done,
+			Problem: problem, Tenants: last.Tenants, Entries: last.Entries, Rows: last.Rows, Pages: pages.Pages, Done: done,
 		})
 		broken = errors.Join(broken, err)
 	}
-	last, err = db.Verify(ctx, func(problem string) { send(problem, false) }, func(v store.Verified) error {
-		if last = v; time.Since(told) > time.Second {
-			send("", false)
-		}
-		return broken
-	})
+	found := func(problem string) { send(problem, false) }
+	if pages, err = checkPages(ctx, db, found); err == nil && pages.Problems == 0 {
+		last, err = db.Verify(ctx, found, func(v store.Verified) error {
+			if last = v; time.Since(told) > time.Second {
+				send("", false)
+			}
+			return broken
+		})
+	}
 	if err == nil {
 		send("", true)
 		err = broken
@@ -105,6 +108,20 @@ func (s *operator) VerifyStore(req *operatorpb.VerifyStoreRequest, stream grpc.S
 		return fault.Unreachable(req.GetService())
 	}
 	return err
+}
+
+// pagesTime is for how long the pages of a file are looked at while others write.
+const pagesTime = 5 * time.Second
+
+// checkPages looks at the pages of a store, unless they are too many.
+func checkPages(ctx context.Context, db *store.DB, found func(problem string)) (store.Verified, error) {
+	limited, cancel := context.WithTimeout(ctx, pagesTime)
+	defer cancel()
+	v, err := db.CheckPages(limited, found)
+	if limited.Err() != nil && ctx.Err() == nil {
+		return store.Verified{Problems: v.Problems}, nil
+	}
+	return v, err
 }
 
 // eraseTime is for how long one call of EraseTenant goes on.

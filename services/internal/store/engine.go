@@ -43,6 +43,16 @@ type Shared interface {
 	Others(ctx context.Context) ([]string, error)
 }
 
+// Checker is an Engine with a file of which it knows how that must be made.
+type Checker interface {
+	Engine
+
+	// Check looks at how the file is made, while others read and write, and calls found with what
+	// is wrong. It returns how many pages it has looked at. What is written meanwhile takes room at the
+	// end of the file, so a ctx bounds it.
+	Check(ctx context.Context, found func(problem string)) (pages int64, err error)
+}
+
 // Compacter is an Engine whose file does not become smaller by itself.
 type Compacter interface {
 	Engine

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 )
 
 // Verified is how much was looked at, and how much of it was wrong.
@@ -12,7 +13,27 @@ type Verified struct {
 	Tenants  int64 `json:"tenants"`
 	Entries  int64 `json:"entries"`
 	Rows     int64 `json:"rows"`
+	Pages    int64 `json:"pages"` // of files; see Checker
 	Problems int64 `json:"problems"`
+}
+
+// CheckPages looks at how the store's file is made, if it is in one, and calls found with each problem.
+// What is in a file that is made wrongly cannot be relied on, nor can one read it safely.
+func (db *DB) CheckPages(ctx context.Context, found func(problem string)) (v Verified, err error) {
+	return CheckPages(ctx, db.engine, found)
+}
+
+// CheckPages does so over an engine.
+func CheckPages(ctx context.Context, e Engine, found func(problem string)) (v Verified, err error) {
+	c, ok := e.(Checker)
+	if !ok {
+		return v, nil
+	}
+	v.Pages, err = c.Check(ctx, func(problem string) {
+		v.Problems++
+		found(problem)
+	})
+	return v, err
 }
 
 // Verify checks all that VerifyJournal and VerifyRecords check, of every tenant, and goes on
@@ -29,10 +50,16 @@ func (db *DB) Verify(ctx context.Context, found func(problem string), seen func(
 	}
 	for _, tenant := range tenants {
 		v.Tenants++
-		err := db.verifyEntries(ctx, tenant, report, func(n int) error {
-			v.Entries += int64(n)
-			return seen(v)
+		err := caught(func() error {
+			return db.verifyEntries(ctx, tenant, report, func(n int) error {
+				v.Entries += int64(n)
+				return seen(v)
+			})
 		})
+		if unread, ok := errors.AsType[*unreadable](err); ok {
+			report(fmt.Errorf("journal of %s: %w", tenant, unread))
+			err = nil
+		}
 		if err == nil {
 			err = db.verifyRows(ctx, tenant, func(wrong error) error {
 				report(wrong)
@@ -47,6 +74,22 @@ func (db *DB) Verify(ctx context.Context, found func(problem string), seen func(
 		}
 	}
 	return v, nil
+}
+
+// unreadable is what an engine panics with over a file that is made wrongly.
+type unreadable struct{ panicked any }
+
+func (u *unreadable) Error() string { return fmt.Sprintf("cannot be read: %v", u.panicked) }
+
+// caught calls f, and returns an error if it panics, also where the file ends under it.
+func caught(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = &unreadable{p}
+		}
+	}()
+	return f()
 }
 
 // verifyEntries reports everything that is wrong with a tenant's journal.
@@ -85,10 +128,17 @@ func (db *DB) verifyRows(ctx context.Context, tenant string, report func(error) 
 	j := &verifier{}
 	for _, c := range db.schema.collections {
 		check := func(of string, space byte, name string, f func(*verifier, *Tx, Pair) error) error {
-			return db.each(ctx, tenant, space, name, func(tx *Tx, p Pair) error {
-				seen()
-				return f(j, tx, p)
-			}, func(wrong error) error { return report(fmt.Errorf("%s of %s: %w", of, tenant, wrong)) })
+			tell := func(wrong error) error { return report(fmt.Errorf("%s of %s: %w", of, tenant, wrong)) }
+			err := caught(func() error {
+				return db.each(ctx, tenant, space, name, func(tx *Tx, p Pair) error {
+					seen()
+					return f(j, tx, p)
+				}, tell)
+			})
+			if unread, ok := errors.AsType[*unreadable](err); ok {
+				return tell(unread)
+			}
+			return err
 		}
 		if err := check("records", spaceRecord, c.Name(), c.verify); err != nil {
 			return err

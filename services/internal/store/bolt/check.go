@@ -134,26 +134,32 @@ func (m meta) page(f *os.File, id uint64, flags uint16) (h header, err error) {
 	return h, nil
 }
 
-// checkFree reads the list of free pages, which are numbers of pages in order.
+// checkFree reads the list of free pages.
 func (m meta) checkFree(f *os.File, h header) error {
+	_, err := m.freePages(f, h)
+	return err
+}
+
+// freePages returns the list of free pages, which are numbers of pages in order.
+func (m meta) freePages(f *os.File, h header) ([]uint64, error) {
 	b := make([]byte, (uint64(h.Overflow)+1)*uint64(m.PageSize)-headerSize)
 	if _, err := f.ReadAt(b, int64(h.ID)*int64(m.PageSize)+headerSize); err != nil {
-		return fmt.Errorf("read free pages: %w", err)
+		return nil, fmt.Errorf("read free pages: %w", err)
 	}
 	n := uint64(h.Count)
 	if n == 0xffff {
 		n, b = binary.NativeEndian.Uint64(b), b[8:]
 	}
 	if n > uint64(len(b))/8 {
-		return errors.New("its list of free pages is too long")
+		return nil, errors.New("its list of free pages is too long")
 	}
-	last := uint64(1) // the meta pages are 0 and 1
-	for i := range n {
-		id := binary.NativeEndian.Uint64(b[8*i:])
-		if id <= last || id >= m.Pages {
-			return errors.New("its list of free pages is not in order")
+	ids, last := make([]uint64, n), uint64(1) // the meta pages are 0 and 1
+	for i := range ids {
+		ids[i] = binary.NativeEndian.Uint64(b[8*i:])
+		if ids[i] <= last || ids[i] >= m.Pages {
+			return nil, errors.New("its list of free pages is not in order")
 		}
-		last = id
+		last = ids[i]
 	}
-	return nil
+	return ids, nil
 }

@@ -690,7 +690,10 @@ type VerifyStoreResponse struct {
 	// Records and rows of indexes that were looked at.
 	Rows int64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Whether this is the last message.
-	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	Done bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	// Pages of the store's file that were looked at; in the last message all of them, or 0 if they are so
+	// many that looking at them would have kept the file growing.
+	Pages         int64 `protobuf:"varint,6,opt,name=pages,proto3" json:"pages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +761,13 @@ func (x *VerifyStoreResponse) GetDone() bool {
 		return x.Done
 	}
 	return false
+}
+
+func (x *VerifyStoreResponse) GetPages() int64 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
 }
 
 // Request of OperatorService.CompactStore.
@@ -1026,13 +1036,14 @@ const file_latchkey_operator_v1_operator_proto_rawDesc = "" +
 	"\x14WatchTenantsResponse\x12\x18\n" +
 	"\atenants\x18\x01 \x03(\tR\atenants\"9\n" +
 	"\x12VerifyStoreRequest\x12#\n" +
-	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\"\x8b\x01\n" +
+	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\"\xa1\x01\n" +
 	"\x13VerifyStoreResponse\x12\x18\n" +
 	"\aproblem\x18\x01 \x01(\tR\aproblem\x12\x18\n" +
 	"\atenants\x18\x02 \x01(\x03R\atenants\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x03R\x04rows\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\":\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\x12\x14\n" +
+	"\x05pages\x18\x06 \x01(\x03R\x05pages\":\n" +
 	"\x13CompactStoreRequest\x12#\n" +
 	"\aservice\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\aservice\"\x82\x01\n" +
 	"\x14CompactStoreResponse\x12\x12\n" +
