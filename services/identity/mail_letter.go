@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -54,9 +53,13 @@ func mailOf[E about](life time.Duration, most int, write func(*letter, E) (bool,
 			if err != nil {
 				return false, err
 			}
-			if in, ok := any(e).(interface{ GetOrganizationId() string }); ok && !l.chosen(in.GetOrganizationId()) {
-				return false, nil
+			organization := ""
+			if in, ok := any(e).(interface{ GetOrganizationId() string }); ok {
+				if organization = in.GetOrganizationId(); !l.chosen(organization) {
+					return false, nil
+				}
 			}
+			l.tongue = tongueFor(l.tx, l.to, organization)
 			return write(l, e)
 		},
 	}
@@ -68,6 +71,7 @@ type letter struct {
 	tx   *store.Tx
 	mail *identitystorepb.Mail
 	to   *pb.Profile
+	tongue
 
 	subject    string
 	paragraphs []string
@@ -88,26 +92,27 @@ func (m *mailer) write(tx *store.Tx, w *identitystorepb.Mail, payload []byte) (*
 	return l.message(), nil
 }
 
-// say adds a paragraph.
-func (l *letter) say(format string, args ...any) {
-	l.paragraphs = append(l.paragraphs, fmt.Sprintf(format, args...))
+// say adds a paragraph of sentences, of which some may be empty.
+func (l *letter) say(sentences ...string) {
+	there := slices.DeleteFunc(sentences, func(s string) bool { return s == "" })
+	l.paragraphs = append(l.paragraphs, strings.Join(there, " "))
 }
 
-// lead adds where to go, if that is known.
-func (l *letter) lead(doing string) {
+// lead adds where to go, in these words, if that is known.
+func (l *letter) lead(name string) {
 	if l.page != "" {
-		l.say("%s:\n\n    %s", doing, l.page)
+		l.say(l.text(name, "page", l.page))
 	}
 }
 
 func (l *letter) message() *mail.Message {
 	if l.mail.GetLast() {
-		l.say("You have got several messages like this one within an hour. More of them are held back until it is over.")
+		l.say(l.text("last"))
 	}
-	l.say("This message is about your account (%s) and was sent by a program. Nobody reads answers to it.", l.to.GetEmail())
-	text := fmt.Sprintf("Hello %s,\n\n%s\n", plain(l.to.GetDisplayName()), strings.Join(l.paragraphs, "\n\n"))
+	l.say(l.text("foot", "email", l.to.GetEmail()))
+	text := l.text("hello", "name", plain(l.to.GetDisplayName())) + "\n\n" + strings.Join(l.paragraphs, "\n\n") + "\n"
 	return &mail.Message{
-		ID: l.mail.GetId(), To: l.to.GetEmail(), Subject: l.subject, Text: text, Date: l.mail.GetEventTime().AsTime(),
+		ID: l.mail.GetId(), To: l.to.GetEmail(), Subject: l.subject, Language: l.tag.String(), Text: text, Date: l.mail.GetEventTime().AsTime(),
 	}
 }
 
@@ -145,28 +150,27 @@ func (l *letter) when(t time.Time, organization string) string {
 			zone = found
 		}
 	}
-	return t.In(zone).Format("2 January 2006 at 15:04 MST")
+	return l.date(t.In(zone))
 }
 
 // happened tells when what the message is about has happened.
 func (l *letter) happened(organization string) string {
-	return "on " + l.when(l.mail.GetEventTime().AsTime(), organization)
+	return l.when(l.mail.GetEventTime().AsTime(), organization)
 }
 
-// from tells where something came from, in a sentence that goes on after another.
-func from(address, userAgent string) string {
-	switch program := plain(userAgent); {
+// quotes are what could end the quotation of what a program calls itself.
+var quotes = strings.NewReplacer(`"`, "'", "„", "'", "“", "'", "”", "'", "«", "'", "»", "'")
+
+// from tells where something came from; nothing if that is not known.
+func (l *letter) from(address, userAgent string) string {
+	switch program := quotes.Replace(plain(userAgent)); {
 	case address == "":
 		return ""
 	case program == "":
-		return fmt.Sprintf(" It came from the address %s.", address)
+		return l.text("from", "address", address)
 	default:
-		return fmt.Sprintf(" It came from the address %s, by a program that calls itself %q.", address, program)
+		return l.text("from program", "address", address, "program", program)
 	}
-}
-
-func (l *letter) ifNotYou() {
-	l.say("If it was not you, set a new password now, end your other sessions, and tell your administrator.")
 }
 
 func (l *letter) organization(id string) string {
@@ -186,18 +190,18 @@ func (l *letter) provider(id string) string {
 }
 
 // proof is what a person would call a factor.
-func proof(f pb.Factor) string {
+func (l *letter) proof(f pb.Factor) string {
 	switch f {
 	case factorPassword:
-		return "a password"
+		return l.text("password")
 	case factorTOTP:
-		return "an authenticator app"
+		return l.text("app")
 	case factorPasskey:
-		return "a passkey"
+		return l.text("passkey")
 	case factorRecovery:
-		return "recovery codes"
+		return l.text("recovery codes")
 	}
-	return "an account at another provider"
+	return l.text("outside account")
 }
 
 // chosen tells whether the person wants to be told by e-mail of what happened in an

@@ -58,10 +58,13 @@ func (s *service) UpdateProfile(ctx context.Context, req *pb.UpdateProfileReques
 		if err := profiles.Match(p, req.GetProfile().GetEtag()); err != nil {
 			return nil, err
 		}
-		if err := mask.Apply(p, req.GetProfile(), req.GetUpdateMask(), "display_name"); err != nil {
+		if err := mask.Apply(p, req.GetProfile(), req.GetUpdateMask(), "display_name", "language"); err != nil {
 			return nil, err
 		}
 		if err := checkName("profile.display_name", p.GetDisplayName()); err != nil {
+			return nil, err
+		}
+		if err := checkLanguage("profile.language", p.GetLanguage()); err != nil {
 			return nil, err
 		}
 		if err := renameEverywhere(tx, p); err != nil {

@@ -45,8 +45,9 @@ func checkOrganization(o *pb.Organization, path string) error {
 		return fault.Invalid(path+"time_zone", `must be a zone of the IANA database, for example "Europe/Berlin"`)
 	case !isCurrency(o.GetCurrencyCode()):
 		return fault.Invalid(path+"currency_code", `must be a currency of ISO 4217, for example "EUR"`)
-	case !isLanguage(o.GetLanguage()):
-		return fault.Invalid(path+"language", `must be a tag of BCP 47 in its canonical form, for example "de-AT"`)
+	}
+	if err := checkLanguage(path+"language", o.GetLanguage()); err != nil {
+		return err
 	}
 	email, err := emailOrNone(path+"email", o.GetEmail())
 	o.Email = email
@@ -61,13 +62,13 @@ func emailOrNone(field, text string) (string, error) {
 	return newEmail(field, text)
 }
 
-// isLanguage accepts canonical tags, and none.
-func isLanguage(tag string) bool {
-	if tag == "" {
-		return true
-	}
+// checkLanguage accepts canonical tags, and none.
+func checkLanguage(field, tag string) error {
 	parsed, err := language.Parse(tag)
-	return err == nil && parsed.String() == tag
+	if tag != "" && (err != nil || parsed.String() != tag) {
+		return fault.Invalid(field, `must be a tag of BCP 47 in its canonical form, for example "de-AT"`)
+	}
+	return nil
 }
 
 // isZone accepts the names of the database, and not what Go adds to them.

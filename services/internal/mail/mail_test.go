@@ -215,6 +215,7 @@ func TestInjection(t *testing.T) {
 	for name, change := range map[string]func(*mail.Message){
 		"subject with a header":    func(m *mail.Message) { m.Subject = "hello\r\nBcc: eve@example.com" },
 		"subject with a line":      func(m *mail.Message) { m.Subject = "hello\nworld" },
+		"language with a header":   func(m *mail.Message) { m.Language = "de\r\nBcc: eve@example.com" },
 		"id with a header":         func(m *mail.Message) { m.ID = "1\r\nBcc: eve@example.com" },
 		"two addresses":            func(m *mail.Message) { m.To = "ada@example.com, eve@example.com" },
 		"a name":                   func(m *mail.Message) { m.To = "Eve <eve@example.com>" },

@@ -60,7 +60,10 @@ type Message struct {
 	// To is an address without a name.
 	To      string
 	Subject string
-	Text    string
+	// Language is that of the subject and the text, a tag of BCP 47 (RFC 3282); empty if it
+	// is not told.
+	Language string
+	Text     string
 	// Date is when it was written.
 	Date time.Time
 }
@@ -173,8 +176,8 @@ func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 	switch {
 	case !isAddress(m.To):
 		return nil, &Refused{"the address is none"}
-	case hasControl(m.Subject) || hasControl(m.ID):
-		return nil, &Refused{"the subject or the id has control characters"}
+	case hasControl(m.Subject) || hasControl(m.ID) || hasControl(m.Language):
+		return nil, &Refused{"the subject, the id or the language has control characters"}
 	case len(m.Subject)+len(m.Text) > maxText:
 		return nil, &Refused{"the message is too long"}
 	}
@@ -187,6 +190,9 @@ func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 	msg.SetMessageIDWithValue(m.ID + "@" + domainOf(s.server.Sender.Address))
 	msg.SetDateWithValue(m.Date)
 	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's holiday answers it
+	if m.Language != "" {
+		msg.SetGenHeader("Content-Language", m.Language)
+	}
 	msg.SetBodyString(gomail.TypeTextPlain, m.Text)
 	return msg, nil
 }

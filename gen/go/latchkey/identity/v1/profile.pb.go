@@ -41,7 +41,12 @@ type Profile struct {
 	// What the person signs in with, in lower case; unique.
 	Email string `protobuf:"bytes,5,opt,name=email,proto3" json:"email,omitempty"`
 	// The person's name, 1 to 200 characters, not all blank.
-	DisplayName   string `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// In which language the person is written to, a tag of BCP 47 in its canonical form, for
+	// example "de-AT"; empty if she does not say. Messages are there in English, German, French and
+	// Spanish. Where none of them is meant, the organization's language decides that a message is
+	// about, then that of the first one in which the person is a member, and then it is English.
+	Language      string `protobuf:"bytes,7,opt,name=language,proto3" json:"language,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +119,13 @@ func (x *Profile) GetEmail() string {
 func (x *Profile) GetDisplayName() string {
 	if x != nil {
 		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Profile) GetLanguage() string {
+	if x != nil {
+		return x.Language
 	}
 	return ""
 }
@@ -211,7 +223,7 @@ type UpdateProfileRequest struct {
 	// The profile: its etag if only that version is to change, and new values. Its
 	// id may be left out.
 	Profile *Profile `protobuf:"bytes,3,opt,name=profile,proto3" json:"profile,omitempty"`
-	// Which fields to change: display_name. Left out, those that `profile` has.
+	// Which fields to change: display_name, language. Left out, those that `profile` has.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -436,7 +448,7 @@ var File_latchkey_identity_v1_profile_proto protoreflect.FileDescriptor
 
 const file_latchkey_identity_v1_profile_proto_rawDesc = "" +
 	"\n" +
-	"\"latchkey/identity/v1/profile.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\xf1\x01\n" +
+	"\"latchkey/identity/v1/profile.proto\x12\x14latchkey.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlatchkey/authz/v1/authz.proto\"\x96\x02\n" +
 	"\aProfile\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12;\n" +
@@ -445,7 +457,8 @@ const file_latchkey_identity_v1_profile_proto_rawDesc = "" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x14\n" +
 	"\x05email\x18\x05 \x01(\tR\x05email\x122\n" +
-	"\fdisplay_name\x18\x06 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\vdisplayName\"\x13\n" +
+	"\fdisplay_name\x18\x06 \x01(\tB\x0f\xbaH\f\xd8\x01\x01r\a\x18\xc8\x012\x02\\SR\vdisplayName\x12#\n" +
+	"\blanguage\x18\a \x01(\tB\a\xbaH\x04r\x02\x18#R\blanguage\"\x13\n" +
 	"\x11GetProfileRequest\"M\n" +
 	"\x12GetProfileResponse\x127\n" +
 	"\aprofile\x18\x01 \x01(\v2\x1d.latchkey.identity.v1.ProfileR\aprofile\"\xe5\x01\n" +

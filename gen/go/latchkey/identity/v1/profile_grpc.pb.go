@@ -39,8 +39,8 @@ type ProfileServiceClient interface {
 	// Changes the masked fields of the caller's profile, all or none. A new name
 	// becomes the caller's name in every organization.
 	// Fails with NOT_FOUND for anybody else's id, ABORTED if the etag is not the
-	// current one, and PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an
-	// API key or acts for another.
+	// current one, INVALID_ARGUMENT if the language is no canonical tag, and PERMISSION_DENIED
+	// and reason IN_PERSON_ONLY if the caller is an API key or acts for another.
 	// Example: {"profile": {"display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateProfile(ctx context.Context, in *UpdateProfileRequest, opts ...grpc.CallOption) (*UpdateProfileResponse, error)
 	// Changes the caller's password and ends all other sessions of the caller. When
@@ -106,8 +106,8 @@ type ProfileServiceServer interface {
 	// Changes the masked fields of the caller's profile, all or none. A new name
 	// becomes the caller's name in every organization.
 	// Fails with NOT_FOUND for anybody else's id, ABORTED if the etag is not the
-	// current one, and PERMISSION_DENIED and reason IN_PERSON_ONLY if the caller is an
-	// API key or acts for another.
+	// current one, INVALID_ARGUMENT if the language is no canonical tag, and PERMISSION_DENIED
+	// and reason IN_PERSON_ONLY if the caller is an API key or acts for another.
 	// Example: {"profile": {"display_name": "Ada Lovelace"}, "update_mask": "displayName"}
 	UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error)
 	// Changes the caller's password and ends all other sessions of the caller. When
