@@ -44,10 +44,10 @@ type state struct {
 	tx   *bbolt.Tx
 }
 
-// hold holds the newest state, with a list of its free pages if there is room for it. It is called between two
-// commits.
+// hold holds the newest state, with a list of its free pages if there is room for it, and needing no log: that
+// knows of no commits but those that are in it, and of one that lists. It is called between two commits.
 func (s *state) hold(e *Engine) (err error) {
-	if err := e.list(); err != nil && !isFull(err) {
+	if err := e.settle(); err != nil {
 		return err
 	}
 	if s.file, err = os.Open(e.path); err != nil {

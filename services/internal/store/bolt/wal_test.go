@@ -107,6 +107,25 @@ func TestLog(t *testing.T) {
 	wantValues(t, path, model)
 }
 
+// TestLogWhileChecked has a file looked at again and again while it is written to, which needs states with a list of
+// free pages of which no record tells.
+func TestLogWhileChecked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	e := mustOpen(t, path, bolt.Options{NoSync: true})
+	want := map[string]string{}
+	for n := range 6 {
+		key := fmt.Sprint(n)
+		if err := put(e, key, "v"); err != nil {
+			t.Fatal(err)
+		}
+		want[key] = "v"
+		if _, err := e.Check(t.Context(), func(problem string) { t.Error(problem) }); err != nil {
+			t.Fatal(err)
+		}
+		wantValues(t, leave(t, path), want)
+	}
+}
+
 // TestLogOfOther puts another file in the place of one that has a log, an older or a newer one: it is
 // refused, and neither is changed.
 func TestLogOfOther(t *testing.T) {
