@@ -160,6 +160,10 @@ func (c *company) anyChange() *pb.PreviewChangeRequest {
 			Plan: &pb.Plan{Features: []string{pick(c.walk, featureNames()), pick(c.walk, featureNames())}}, UpdateMask: maskOfFields("features"),
 		}}
 	default:
+		if c.IntN(20) == 0 {
+			req.Change = &pb.PreviewChangeRequest_EndOfMembership{EndOfMembership: &pb.EndOfMembership{UserId: user}}
+			return req
+		}
 		o := &pb.SetOverrideRequest{UserId: user, Key: key, Effect: pb.Effect(1 + c.IntN(2)), Reason: "because"}
 		if c.IntN(2) == 0 {
 			o.ExpireTime = timestamppb.New(c.now.Add(time.Duration(1+c.IntN(300)) * time.Minute))

@@ -203,6 +203,39 @@ func TestAPreviewFailsAsTheChangeDoes(t *testing.T) {
 	check(t, "of what the caller may not do", err, codes.PermissionDenied, "GRANT_MISSING", "grant", "Organizations: Roles")
 }
 
+// TestAPreviewOfTheEndOfAMembership tells that all is lost, and fails as the end itself would.
+func TestAPreviewOfTheEndOfAMembership(t *testing.T) {
+	owner := start(t)
+	admin, uma := owner.hire("ada", "OA"), owner.add("uma", "US")
+	preview := func(p *person, user string) (*pb.PreviewChangeResponse, error) {
+		return p.analysis().PreviewChange(p.ctx(), &pb.PreviewChangeRequest{
+			Change: &pb.PreviewChangeRequest_EndOfMembership{EndOfMembership: &pb.EndOfMembership{UserId: user}},
+		})
+	}
+	before := owner.stored(uma)
+	got, err := preview(admin, uma)
+	mustNot(t, err)
+	same(t, "after the preview", owner.stored(uma), before)
+	access, err := owner.access().GetEffectiveAccess(owner.ctx(), &pb.GetEffectiveAccessRequest{UserId: &uma})
+	mustNot(t, err)
+	var want []string
+	for _, k := range access.GetKeys() {
+		if k.GetAllowed() {
+			want = append(want, k.GetKey())
+		}
+	}
+	if len(got.GetDifferences()) != 1 || !slices.Equal(got.GetDifferences()[0].GetLost(), append(want, "setting:see_pricing")) ||
+		len(got.GetDifferences()[0].GetGained()) > 0 || len(got.GetDifferences()[0].GetLostMethods()) == 0 {
+		t.Errorf("got %v, want the loss of %q", got, want)
+	}
+	_, err = preview(admin, owner.id)
+	check(t, "of somebody above", err, codes.PermissionDenied, "BEYOND_OWN_GRANTS")
+	_, err = preview(owner, owner.id)
+	check(t, "of the last owner", err, codes.FailedPrecondition, "LAST_OWNER")
+	_, err = preview(owner, "00000000-0000-4000-8000-000000000009")
+	check(t, "of nobody", err, codes.NotFound, "RECORD_NOT_FOUND", "kind", "user")
+}
+
 func TestCompareTellsWhatEachHasAlone(t *testing.T) {
 	owner := start(t)
 	ask := func(first, second *pb.Party) *pb.CompareAccessResponse {

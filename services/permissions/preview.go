@@ -57,6 +57,8 @@ func methodOf(req *pb.PreviewChangeRequest) string {
 		return pb.GroupService_UpdateGroup_FullMethodName
 	case *pb.PreviewChangeRequest_UpdateUserSettings:
 		return pb.AccessService_UpdateUserSettings_FullMethodName
+	case *pb.PreviewChangeRequest_EndOfMembership:
+		return pb.AnalysisService_PreviewChange_FullMethodName // identity asks for no other key
 	}
 	return pb.PlanService_UpdateBillingPlan_FullMethodName
 }
@@ -156,6 +158,8 @@ func (s *service) draftOf(ctx context.Context, by granter, req *pb.PreviewChange
 		return s.planDraft(ctx, by, c.UpdateBillingPlan)
 	case *pb.PreviewChangeRequest_UpdateUserSettings:
 		return s.settingsDraft(ctx, by, c.UpdateUserSettings)
+	case *pb.PreviewChangeRequest_EndOfMembership:
+		return s.leaveDraft(ctx, by, c.EndOfMembership.GetUserId())
 	}
 	user, etag, f, err := s.userDraft(ctx, req)
 	if err != nil {
@@ -228,6 +232,23 @@ func (s *service) settingsDraft(ctx context.Context, by granter, req *pb.UpdateU
 	return &draft{user: req.GetUserId(), apply: func(on *loader) error {
 		_, err := on.editUser(by, req.GetUserId(), req.GetEtag(), active, putSettings(req, l))
 		return err
+	}}, err
+}
+
+// leaveDraft returns the end of a membership as a draft. It is checked as identity checks it.
+func (s *service) leaveDraft(ctx context.Context, by granter, user string) (*draft, error) {
+	active, err := s.ownersAnd(ctx, user)
+	return &draft{user: user, apply: func(l *loader) error {
+		a := l.access(l.user(user))
+		if err := within(a.keys(l.now, l.plan), by.carries, "the user has %s, which you lack"); err != nil {
+			return err
+		}
+		if a.owns(l.now) {
+			if err := l.keepOwner(active, user); err != nil {
+				return err
+			}
+		}
+		return accesses.Put(l.tx, &pb.UserAccess{Id: user})
 	}}, err
 }
 

@@ -3,8 +3,10 @@ package server
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -37,7 +39,7 @@ func newValidate() (func(proto.Message) error, error) {
 			for _, b := range bad.Violations {
 				violations = append(violations, fault.Violation{
 					Field:    protovalidate.FieldPathString(b.Proto.GetField()),
-					Expected: b.Proto.GetMessage(),
+					Expected: expected(m.ProtoReflect().Descriptor(), b),
 				})
 			}
 			err = nil
@@ -50,6 +52,56 @@ func newValidate() (func(proto.Message) error, error) {
 		}
 		return nil
 	}, nil
+}
+
+// expected says what must be sent, where the words of the rule alone do not tell.
+func expected(md protoreflect.MessageDescriptor, v *protovalidate.Violation) string {
+	fd := v.FieldDescriptor
+	switch rule := v.Proto.GetRuleId(); {
+	case fd == nil:
+		if names := alternatives(md, v.Proto.GetField().GetElements()); len(names) > 0 {
+			return "must be one of " + strings.Join(names, ", ") + ": send exactly one of them"
+		}
+	case fd.Enum() != nil && (rule == "enum.not_in" || rule == "enum.defined_only"):
+		return "must be one of " + strings.Join(choices(fd.Enum()), ", ")
+	case rule == "string.pattern" && v.RuleValue.String() == notBlank:
+		return "must not be blank"
+	}
+	return v.Proto.GetMessage()
+}
+
+// notBlank is the pattern by which .proto files declare that a text is not blank.
+const notBlank = `\S`
+
+// alternatives returns the fields of the oneof that a path leads to, or none.
+func alternatives(md protoreflect.MessageDescriptor, path []*validate.FieldPathElement) (names []string) {
+	for i, e := range path {
+		name := protoreflect.Name(e.GetFieldName())
+		if i == len(path)-1 {
+			if one := md.Oneofs().ByName(name); one != nil {
+				for j := range one.Fields().Len() {
+					names = append(names, string(one.Fields().Get(j).Name()))
+				}
+			}
+			return names
+		}
+		fd := md.Fields().ByName(name)
+		if fd == nil || fd.Message() == nil || fd.IsMap() {
+			return nil
+		}
+		md = fd.Message()
+	}
+	return nil
+}
+
+// choices returns the names of the values of an enumeration that say something.
+func choices(ed protoreflect.EnumDescriptor) (names []string) {
+	for i := range ed.Values().Len() {
+		if v := ed.Values().Get(i); v.Number() != 0 {
+			names = append(names, string(v.Name()))
+		}
+	}
+	return names
 }
 
 // timedTypes remembers of each type of request whether it has a timestamp or a duration

@@ -1581,6 +1581,7 @@ type PreviewChangeRequest struct {
 	//	*PreviewChangeRequest_UpdateBillingPlan
 	//	*PreviewChangeRequest_UpdateUserSettings
 	//	*PreviewChangeRequest_UpdateBrandRole
+	//	*PreviewChangeRequest_EndOfMembership
 	Change        isPreviewChangeRequest_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1718,6 +1719,15 @@ func (x *PreviewChangeRequest) GetUpdateBrandRole() *UpdateBrandRoleRequest {
 	return nil
 }
 
+func (x *PreviewChangeRequest) GetEndOfMembership() *EndOfMembership {
+	if x != nil {
+		if x, ok := x.Change.(*PreviewChangeRequest_EndOfMembership); ok {
+			return x.EndOfMembership
+		}
+	}
+	return nil
+}
+
 type isPreviewChangeRequest_Change interface {
 	isPreviewChangeRequest_Change()
 }
@@ -1767,6 +1777,11 @@ type PreviewChangeRequest_UpdateBrandRole struct {
 	UpdateBrandRole *UpdateBrandRoleRequest `protobuf:"bytes,11,opt,name=update_brand_role,json=updateBrandRole,proto3,oneof"`
 }
 
+type PreviewChangeRequest_EndOfMembership struct {
+	// Of a membership, which ends.
+	EndOfMembership *EndOfMembership `protobuf:"bytes,12,opt,name=end_of_membership,json=endOfMembership,proto3,oneof"`
+}
+
 func (*PreviewChangeRequest_SetUserRole) isPreviewChangeRequest_Change() {}
 
 func (*PreviewChangeRequest_SetUserGroup) isPreviewChangeRequest_Change() {}
@@ -1785,6 +1800,55 @@ func (*PreviewChangeRequest_UpdateUserSettings) isPreviewChangeRequest_Change() 
 
 func (*PreviewChangeRequest_UpdateBrandRole) isPreviewChangeRequest_Change() {}
 
+func (*PreviewChangeRequest_EndOfMembership) isPreviewChangeRequest_Change() {}
+
+// EndOfMembership is that a user leaves the organization, or is shut out of it: what
+// latchkey.identity.v1.UserService does by EndMembership and DeactivateUser.
+type EndOfMembership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which user.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndOfMembership) Reset() {
+	*x = EndOfMembership{}
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndOfMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndOfMembership) ProtoMessage() {}
+
+func (x *EndOfMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndOfMembership.ProtoReflect.Descriptor instead.
+func (*EndOfMembership) Descriptor() ([]byte, []int) {
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EndOfMembership) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
 // Response of AnalysisService.PreviewChange.
 type PreviewChangeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1801,7 +1865,7 @@ type PreviewChangeResponse struct {
 
 func (x *PreviewChangeResponse) Reset() {
 	*x = PreviewChangeResponse{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[15]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1877,7 @@ func (x *PreviewChangeResponse) String() string {
 func (*PreviewChangeResponse) ProtoMessage() {}
 
 func (x *PreviewChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[15]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1890,7 @@ func (x *PreviewChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewChangeResponse.ProtoReflect.Descriptor instead.
 func (*PreviewChangeResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{15}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PreviewChangeResponse) GetDifferences() []*AccessDifference {
@@ -1876,7 +1940,7 @@ type AccessDifference struct {
 
 func (x *AccessDifference) Reset() {
 	*x = AccessDifference{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[16]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1952,7 @@ func (x *AccessDifference) String() string {
 func (*AccessDifference) ProtoMessage() {}
 
 func (x *AccessDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[16]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1965,7 @@ func (x *AccessDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessDifference.ProtoReflect.Descriptor instead.
 func (*AccessDifference) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{16}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AccessDifference) GetUserId() string {
@@ -1977,7 +2041,7 @@ type Party struct {
 
 func (x *Party) Reset() {
 	*x = Party{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[17]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2053,7 @@ func (x *Party) String() string {
 func (*Party) ProtoMessage() {}
 
 func (x *Party) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[17]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2066,7 @@ func (x *Party) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Party.ProtoReflect.Descriptor instead.
 func (*Party) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{17}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Party) GetParty() isParty_Party {
@@ -2077,7 +2141,7 @@ type CompareAccessRequest struct {
 
 func (x *CompareAccessRequest) Reset() {
 	*x = CompareAccessRequest{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[18]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2153,7 @@ func (x *CompareAccessRequest) String() string {
 func (*CompareAccessRequest) ProtoMessage() {}
 
 func (x *CompareAccessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[18]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2166,7 @@ func (x *CompareAccessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareAccessRequest.ProtoReflect.Descriptor instead.
 func (*CompareAccessRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{18}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CompareAccessRequest) GetFirst() *Party {
@@ -2148,7 +2212,7 @@ type CompareAccessResponse struct {
 
 func (x *CompareAccessResponse) Reset() {
 	*x = CompareAccessResponse{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[19]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2224,7 @@ func (x *CompareAccessResponse) String() string {
 func (*CompareAccessResponse) ProtoMessage() {}
 
 func (x *CompareAccessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[19]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2237,7 @@ func (x *CompareAccessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareAccessResponse.ProtoReflect.Descriptor instead.
 func (*CompareAccessResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{19}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CompareAccessResponse) GetRelation() Relation {
@@ -2254,7 +2318,7 @@ type ListAccessChangesRequest struct {
 
 func (x *ListAccessChangesRequest) Reset() {
 	*x = ListAccessChangesRequest{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[20]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2266,7 +2330,7 @@ func (x *ListAccessChangesRequest) String() string {
 func (*ListAccessChangesRequest) ProtoMessage() {}
 
 func (x *ListAccessChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[20]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2279,7 +2343,7 @@ func (x *ListAccessChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccessChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAccessChangesRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{20}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListAccessChangesRequest) GetPageSize() int32 {
@@ -2316,7 +2380,7 @@ type ListAccessChangesResponse struct {
 
 func (x *ListAccessChangesResponse) Reset() {
 	*x = ListAccessChangesResponse{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[21]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2392,7 @@ func (x *ListAccessChangesResponse) String() string {
 func (*ListAccessChangesResponse) ProtoMessage() {}
 
 func (x *ListAccessChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[21]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2405,7 @@ func (x *ListAccessChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccessChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAccessChangesResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{21}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAccessChangesResponse) GetChanges() []*AccessChange {
@@ -2377,7 +2441,7 @@ type AccessChange struct {
 
 func (x *AccessChange) Reset() {
 	*x = AccessChange{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[22]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2453,7 @@ func (x *AccessChange) String() string {
 func (*AccessChange) ProtoMessage() {}
 
 func (x *AccessChange) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[22]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2466,7 @@ func (x *AccessChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessChange.ProtoReflect.Descriptor instead.
 func (*AccessChange) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{22}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AccessChange) GetProvenance() *Provenance {
@@ -2454,7 +2518,7 @@ type ChangedLayer struct {
 
 func (x *ChangedLayer) Reset() {
 	*x = ChangedLayer{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[23]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2530,7 @@ func (x *ChangedLayer) String() string {
 func (*ChangedLayer) ProtoMessage() {}
 
 func (x *ChangedLayer) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[23]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2543,7 @@ func (x *ChangedLayer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangedLayer.ProtoReflect.Descriptor instead.
 func (*ChangedLayer) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{23}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ChangedLayer) GetLayer() Layer {
@@ -2509,7 +2573,7 @@ type ExportAccessReviewRequest struct {
 
 func (x *ExportAccessReviewRequest) Reset() {
 	*x = ExportAccessReviewRequest{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[24]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2585,7 @@ func (x *ExportAccessReviewRequest) String() string {
 func (*ExportAccessReviewRequest) ProtoMessage() {}
 
 func (x *ExportAccessReviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[24]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2598,7 @@ func (x *ExportAccessReviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAccessReviewRequest.ProtoReflect.Descriptor instead.
 func (*ExportAccessReviewRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{24}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExportAccessReviewRequest) GetFormat() ReviewFormat {
@@ -2564,7 +2628,7 @@ type ExportAccessReviewResponse struct {
 
 func (x *ExportAccessReviewResponse) Reset() {
 	*x = ExportAccessReviewResponse{}
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[25]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2640,7 @@ func (x *ExportAccessReviewResponse) String() string {
 func (*ExportAccessReviewResponse) ProtoMessage() {}
 
 func (x *ExportAccessReviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[25]
+	mi := &file_latchkey_permissions_v1_analysis_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2653,7 @@ func (x *ExportAccessReviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAccessReviewResponse.ProtoReflect.Descriptor instead.
 func (*ExportAccessReviewResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{25}
+	return file_latchkey_permissions_v1_analysis_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportAccessReviewResponse) GetData() []byte {
@@ -2706,7 +2770,7 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\bsettings\x18\x05 \x01(\v2*.latchkey.permissions.v1.EffectiveSettingsR\bsettings\x12!\n" +
 	"\fdisplay_name\x18\x06 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05email\x18\a \x01(\tR\x05email\x12<\n" +
-	"\x06member\x18\b \x01(\x0e2$.latchkey.permissions.v1.MemberStateR\x06member\"\x96\a\n" +
+	"\x06member\x18\b \x01(\x0e2$.latchkey.permissions.v1.MemberStateR\x06member\"\xee\a\n" +
 	"\x14PreviewChangeRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2721,8 +2785,11 @@ const file_latchkey_permissions_v1_analysis_proto_rawDesc = "" +
 	"\x13update_billing_plan\x18\t \x01(\v21.latchkey.permissions.v1.UpdateBillingPlanRequestH\x00R\x11updateBillingPlan\x12f\n" +
 	"\x14update_user_settings\x18\n" +
 	" \x01(\v22.latchkey.permissions.v1.UpdateUserSettingsRequestH\x00R\x12updateUserSettings\x12]\n" +
-	"\x11update_brand_role\x18\v \x01(\v2/.latchkey.permissions.v1.UpdateBrandRoleRequestH\x00R\x0fupdateBrandRoleB\x0f\n" +
-	"\x06change\x12\x05\xbaH\x02\b\x01\"\xa8\x01\n" +
+	"\x11update_brand_role\x18\v \x01(\v2/.latchkey.permissions.v1.UpdateBrandRoleRequestH\x00R\x0fupdateBrandRole\x12V\n" +
+	"\x11end_of_membership\x18\f \x01(\v2(.latchkey.permissions.v1.EndOfMembershipH\x00R\x0fendOfMembershipB\x0f\n" +
+	"\x06change\x12\x05\xbaH\x02\b\x01\"4\n" +
+	"\x0fEndOfMembership\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"\xa8\x01\n" +
 	"\x15PreviewChangeResponse\x12K\n" +
 	"\vdifferences\x18\x01 \x03(\v2).latchkey.permissions.v1.AccessDifferenceR\vdifferences\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
@@ -2849,7 +2916,7 @@ func file_latchkey_permissions_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_permissions_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_latchkey_permissions_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_latchkey_permissions_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(FlipKind)(0),                      // 0: latchkey.permissions.v1.FlipKind
 	(RuleKind)(0),                      // 1: latchkey.permissions.v1.RuleKind
@@ -2871,99 +2938,101 @@ var file_latchkey_permissions_v1_analysis_proto_goTypes = []any{
 	(*ListHoldersResponse)(nil),        // 17: latchkey.permissions.v1.ListHoldersResponse
 	(*Holder)(nil),                     // 18: latchkey.permissions.v1.Holder
 	(*PreviewChangeRequest)(nil),       // 19: latchkey.permissions.v1.PreviewChangeRequest
-	(*PreviewChangeResponse)(nil),      // 20: latchkey.permissions.v1.PreviewChangeResponse
-	(*AccessDifference)(nil),           // 21: latchkey.permissions.v1.AccessDifference
-	(*Party)(nil),                      // 22: latchkey.permissions.v1.Party
-	(*CompareAccessRequest)(nil),       // 23: latchkey.permissions.v1.CompareAccessRequest
-	(*CompareAccessResponse)(nil),      // 24: latchkey.permissions.v1.CompareAccessResponse
-	(*ListAccessChangesRequest)(nil),   // 25: latchkey.permissions.v1.ListAccessChangesRequest
-	(*ListAccessChangesResponse)(nil),  // 26: latchkey.permissions.v1.ListAccessChangesResponse
-	(*AccessChange)(nil),               // 27: latchkey.permissions.v1.AccessChange
-	(*ChangedLayer)(nil),               // 28: latchkey.permissions.v1.ChangedLayer
-	(*ExportAccessReviewRequest)(nil),  // 29: latchkey.permissions.v1.ExportAccessReviewRequest
-	(*ExportAccessReviewResponse)(nil), // 30: latchkey.permissions.v1.ExportAccessReviewResponse
-	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
-	(Layer)(0),                         // 32: latchkey.permissions.v1.Layer
-	(Effect)(0),                        // 33: latchkey.permissions.v1.Effect
-	(*EffectiveSettings)(nil),          // 34: latchkey.permissions.v1.EffectiveSettings
-	(*SetUserRoleRequest)(nil),         // 35: latchkey.permissions.v1.SetUserRoleRequest
-	(*SetUserGroupRequest)(nil),        // 36: latchkey.permissions.v1.SetUserGroupRequest
-	(*SetOverrideRequest)(nil),         // 37: latchkey.permissions.v1.SetOverrideRequest
-	(*ClearOverrideRequest)(nil),       // 38: latchkey.permissions.v1.ClearOverrideRequest
-	(*UpdateRoleRequest)(nil),          // 39: latchkey.permissions.v1.UpdateRoleRequest
-	(*UpdateGroupRequest)(nil),         // 40: latchkey.permissions.v1.UpdateGroupRequest
-	(*UpdateBillingPlanRequest)(nil),   // 41: latchkey.permissions.v1.UpdateBillingPlanRequest
-	(*UpdateUserSettingsRequest)(nil),  // 42: latchkey.permissions.v1.UpdateUserSettingsRequest
-	(*UpdateBrandRoleRequest)(nil),     // 43: latchkey.permissions.v1.UpdateBrandRoleRequest
+	(*EndOfMembership)(nil),            // 20: latchkey.permissions.v1.EndOfMembership
+	(*PreviewChangeResponse)(nil),      // 21: latchkey.permissions.v1.PreviewChangeResponse
+	(*AccessDifference)(nil),           // 22: latchkey.permissions.v1.AccessDifference
+	(*Party)(nil),                      // 23: latchkey.permissions.v1.Party
+	(*CompareAccessRequest)(nil),       // 24: latchkey.permissions.v1.CompareAccessRequest
+	(*CompareAccessResponse)(nil),      // 25: latchkey.permissions.v1.CompareAccessResponse
+	(*ListAccessChangesRequest)(nil),   // 26: latchkey.permissions.v1.ListAccessChangesRequest
+	(*ListAccessChangesResponse)(nil),  // 27: latchkey.permissions.v1.ListAccessChangesResponse
+	(*AccessChange)(nil),               // 28: latchkey.permissions.v1.AccessChange
+	(*ChangedLayer)(nil),               // 29: latchkey.permissions.v1.ChangedLayer
+	(*ExportAccessReviewRequest)(nil),  // 30: latchkey.permissions.v1.ExportAccessReviewRequest
+	(*ExportAccessReviewResponse)(nil), // 31: latchkey.permissions.v1.ExportAccessReviewResponse
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(Layer)(0),                         // 33: latchkey.permissions.v1.Layer
+	(Effect)(0),                        // 34: latchkey.permissions.v1.Effect
+	(*EffectiveSettings)(nil),          // 35: latchkey.permissions.v1.EffectiveSettings
+	(*SetUserRoleRequest)(nil),         // 36: latchkey.permissions.v1.SetUserRoleRequest
+	(*SetUserGroupRequest)(nil),        // 37: latchkey.permissions.v1.SetUserGroupRequest
+	(*SetOverrideRequest)(nil),         // 38: latchkey.permissions.v1.SetOverrideRequest
+	(*ClearOverrideRequest)(nil),       // 39: latchkey.permissions.v1.ClearOverrideRequest
+	(*UpdateRoleRequest)(nil),          // 40: latchkey.permissions.v1.UpdateRoleRequest
+	(*UpdateGroupRequest)(nil),         // 41: latchkey.permissions.v1.UpdateGroupRequest
+	(*UpdateBillingPlanRequest)(nil),   // 42: latchkey.permissions.v1.UpdateBillingPlanRequest
+	(*UpdateUserSettingsRequest)(nil),  // 43: latchkey.permissions.v1.UpdateUserSettingsRequest
+	(*UpdateBrandRoleRequest)(nil),     // 44: latchkey.permissions.v1.UpdateBrandRoleRequest
 }
 var file_latchkey_permissions_v1_analysis_proto_depIdxs = []int32{
-	31, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
+	32, // 0: latchkey.permissions.v1.ExplainAccessResponse.evaluate_time:type_name -> google.protobuf.Timestamp
 	7,  // 1: latchkey.permissions.v1.ExplainAccessResponse.grant:type_name -> latchkey.permissions.v1.GrantExplanation
 	13, // 2: latchkey.permissions.v1.ExplainAccessResponse.method:type_name -> latchkey.permissions.v1.MethodExplanation
-	32, // 3: latchkey.permissions.v1.GrantExplanation.layer:type_name -> latchkey.permissions.v1.Layer
+	33, // 3: latchkey.permissions.v1.GrantExplanation.layer:type_name -> latchkey.permissions.v1.Layer
 	8,  // 4: latchkey.permissions.v1.GrantExplanation.words:type_name -> latchkey.permissions.v1.LayerWord
 	10, // 5: latchkey.permissions.v1.GrantExplanation.gates:type_name -> latchkey.permissions.v1.Gate
 	11, // 6: latchkey.permissions.v1.GrantExplanation.flips:type_name -> latchkey.permissions.v1.Flip
-	31, // 7: latchkey.permissions.v1.GrantExplanation.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 8: latchkey.permissions.v1.LayerWord.layer:type_name -> latchkey.permissions.v1.Layer
-	33, // 9: latchkey.permissions.v1.LayerWord.effect:type_name -> latchkey.permissions.v1.Effect
+	32, // 7: latchkey.permissions.v1.GrantExplanation.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 8: latchkey.permissions.v1.LayerWord.layer:type_name -> latchkey.permissions.v1.Layer
+	34, // 9: latchkey.permissions.v1.LayerWord.effect:type_name -> latchkey.permissions.v1.Effect
 	9,  // 10: latchkey.permissions.v1.LayerWord.set:type_name -> latchkey.permissions.v1.Provenance
 	9,  // 11: latchkey.permissions.v1.LayerWord.assigned:type_name -> latchkey.permissions.v1.Provenance
-	31, // 12: latchkey.permissions.v1.LayerWord.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 13: latchkey.permissions.v1.Provenance.time:type_name -> google.protobuf.Timestamp
-	31, // 14: latchkey.permissions.v1.Provenance.by_time:type_name -> google.protobuf.Timestamp
+	32, // 12: latchkey.permissions.v1.LayerWord.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 13: latchkey.permissions.v1.Provenance.time:type_name -> google.protobuf.Timestamp
+	32, // 14: latchkey.permissions.v1.Provenance.by_time:type_name -> google.protobuf.Timestamp
 	12, // 15: latchkey.permissions.v1.Flip.steps:type_name -> latchkey.permissions.v1.FlipStep
 	0,  // 16: latchkey.permissions.v1.FlipStep.kind:type_name -> latchkey.permissions.v1.FlipKind
 	1,  // 17: latchkey.permissions.v1.MethodExplanation.rule:type_name -> latchkey.permissions.v1.RuleKind
 	14, // 18: latchkey.permissions.v1.MethodExplanation.needs:type_name -> latchkey.permissions.v1.GrantNeed
 	15, // 19: latchkey.permissions.v1.MethodExplanation.content:type_name -> latchkey.permissions.v1.ContentNeed
 	14, // 20: latchkey.permissions.v1.ContentNeed.needs:type_name -> latchkey.permissions.v1.GrantNeed
-	31, // 21: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	32, // 21: latchkey.permissions.v1.ListHoldersRequest.as_of_time:type_name -> google.protobuf.Timestamp
 	18, // 22: latchkey.permissions.v1.ListHoldersResponse.holders:type_name -> latchkey.permissions.v1.Holder
-	32, // 23: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
-	31, // 24: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
-	34, // 25: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	33, // 23: latchkey.permissions.v1.Holder.layer:type_name -> latchkey.permissions.v1.Layer
+	32, // 24: latchkey.permissions.v1.Holder.expire_time:type_name -> google.protobuf.Timestamp
+	35, // 25: latchkey.permissions.v1.Holder.settings:type_name -> latchkey.permissions.v1.EffectiveSettings
 	2,  // 26: latchkey.permissions.v1.Holder.member:type_name -> latchkey.permissions.v1.MemberState
-	35, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
-	36, // 28: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
-	37, // 29: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
-	38, // 30: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
-	39, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
-	40, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
-	41, // 33: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
-	42, // 34: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
-	43, // 35: latchkey.permissions.v1.PreviewChangeRequest.update_brand_role:type_name -> latchkey.permissions.v1.UpdateBrandRoleRequest
-	21, // 36: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
-	34, // 37: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
-	34, // 38: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
-	22, // 39: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
-	22, // 40: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
-	3,  // 41: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
-	34, // 42: latchkey.permissions.v1.CompareAccessResponse.first_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
-	34, // 43: latchkey.permissions.v1.CompareAccessResponse.second_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
-	27, // 44: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
-	9,  // 45: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
-	28, // 46: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
-	32, // 47: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
-	4,  // 48: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
-	31, // 49: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	5,  // 50: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
-	16, // 51: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
-	19, // 52: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
-	23, // 53: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
-	25, // 54: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
-	29, // 55: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
-	6,  // 56: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
-	17, // 57: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
-	20, // 58: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
-	24, // 59: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
-	26, // 60: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
-	30, // 61: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
-	56, // [56:62] is the sub-list for method output_type
-	50, // [50:56] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	36, // 27: latchkey.permissions.v1.PreviewChangeRequest.set_user_role:type_name -> latchkey.permissions.v1.SetUserRoleRequest
+	37, // 28: latchkey.permissions.v1.PreviewChangeRequest.set_user_group:type_name -> latchkey.permissions.v1.SetUserGroupRequest
+	38, // 29: latchkey.permissions.v1.PreviewChangeRequest.set_override:type_name -> latchkey.permissions.v1.SetOverrideRequest
+	39, // 30: latchkey.permissions.v1.PreviewChangeRequest.clear_override:type_name -> latchkey.permissions.v1.ClearOverrideRequest
+	40, // 31: latchkey.permissions.v1.PreviewChangeRequest.update_role:type_name -> latchkey.permissions.v1.UpdateRoleRequest
+	41, // 32: latchkey.permissions.v1.PreviewChangeRequest.update_group:type_name -> latchkey.permissions.v1.UpdateGroupRequest
+	42, // 33: latchkey.permissions.v1.PreviewChangeRequest.update_billing_plan:type_name -> latchkey.permissions.v1.UpdateBillingPlanRequest
+	43, // 34: latchkey.permissions.v1.PreviewChangeRequest.update_user_settings:type_name -> latchkey.permissions.v1.UpdateUserSettingsRequest
+	44, // 35: latchkey.permissions.v1.PreviewChangeRequest.update_brand_role:type_name -> latchkey.permissions.v1.UpdateBrandRoleRequest
+	20, // 36: latchkey.permissions.v1.PreviewChangeRequest.end_of_membership:type_name -> latchkey.permissions.v1.EndOfMembership
+	22, // 37: latchkey.permissions.v1.PreviewChangeResponse.differences:type_name -> latchkey.permissions.v1.AccessDifference
+	35, // 38: latchkey.permissions.v1.AccessDifference.settings_before:type_name -> latchkey.permissions.v1.EffectiveSettings
+	35, // 39: latchkey.permissions.v1.AccessDifference.settings_after:type_name -> latchkey.permissions.v1.EffectiveSettings
+	23, // 40: latchkey.permissions.v1.CompareAccessRequest.first:type_name -> latchkey.permissions.v1.Party
+	23, // 41: latchkey.permissions.v1.CompareAccessRequest.second:type_name -> latchkey.permissions.v1.Party
+	3,  // 42: latchkey.permissions.v1.CompareAccessResponse.relation:type_name -> latchkey.permissions.v1.Relation
+	35, // 43: latchkey.permissions.v1.CompareAccessResponse.first_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	35, // 44: latchkey.permissions.v1.CompareAccessResponse.second_settings:type_name -> latchkey.permissions.v1.EffectiveSettings
+	28, // 45: latchkey.permissions.v1.ListAccessChangesResponse.changes:type_name -> latchkey.permissions.v1.AccessChange
+	9,  // 46: latchkey.permissions.v1.AccessChange.provenance:type_name -> latchkey.permissions.v1.Provenance
+	29, // 47: latchkey.permissions.v1.AccessChange.layers:type_name -> latchkey.permissions.v1.ChangedLayer
+	33, // 48: latchkey.permissions.v1.ChangedLayer.layer:type_name -> latchkey.permissions.v1.Layer
+	4,  // 49: latchkey.permissions.v1.ExportAccessReviewRequest.format:type_name -> latchkey.permissions.v1.ReviewFormat
+	32, // 50: latchkey.permissions.v1.ExportAccessReviewRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	5,  // 51: latchkey.permissions.v1.AnalysisService.ExplainAccess:input_type -> latchkey.permissions.v1.ExplainAccessRequest
+	16, // 52: latchkey.permissions.v1.AnalysisService.ListHolders:input_type -> latchkey.permissions.v1.ListHoldersRequest
+	19, // 53: latchkey.permissions.v1.AnalysisService.PreviewChange:input_type -> latchkey.permissions.v1.PreviewChangeRequest
+	24, // 54: latchkey.permissions.v1.AnalysisService.CompareAccess:input_type -> latchkey.permissions.v1.CompareAccessRequest
+	26, // 55: latchkey.permissions.v1.AnalysisService.ListAccessChanges:input_type -> latchkey.permissions.v1.ListAccessChangesRequest
+	30, // 56: latchkey.permissions.v1.AnalysisService.ExportAccessReview:input_type -> latchkey.permissions.v1.ExportAccessReviewRequest
+	6,  // 57: latchkey.permissions.v1.AnalysisService.ExplainAccess:output_type -> latchkey.permissions.v1.ExplainAccessResponse
+	17, // 58: latchkey.permissions.v1.AnalysisService.ListHolders:output_type -> latchkey.permissions.v1.ListHoldersResponse
+	21, // 59: latchkey.permissions.v1.AnalysisService.PreviewChange:output_type -> latchkey.permissions.v1.PreviewChangeResponse
+	25, // 60: latchkey.permissions.v1.AnalysisService.CompareAccess:output_type -> latchkey.permissions.v1.CompareAccessResponse
+	27, // 61: latchkey.permissions.v1.AnalysisService.ListAccessChanges:output_type -> latchkey.permissions.v1.ListAccessChangesResponse
+	31, // 62: latchkey.permissions.v1.AnalysisService.ExportAccessReview:output_type -> latchkey.permissions.v1.ExportAccessReviewResponse
+	57, // [57:63] is the sub-list for method output_type
+	51, // [51:57] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_permissions_v1_analysis_proto_init() }
@@ -2996,20 +3065,21 @@ func file_latchkey_permissions_v1_analysis_proto_init() {
 		(*PreviewChangeRequest_UpdateBillingPlan)(nil),
 		(*PreviewChangeRequest_UpdateUserSettings)(nil),
 		(*PreviewChangeRequest_UpdateBrandRole)(nil),
+		(*PreviewChangeRequest_EndOfMembership)(nil),
 	}
-	file_latchkey_permissions_v1_analysis_proto_msgTypes[17].OneofWrappers = []any{
+	file_latchkey_permissions_v1_analysis_proto_msgTypes[18].OneofWrappers = []any{
 		(*Party_RoleId)(nil),
 		(*Party_GroupId)(nil),
 		(*Party_UserId)(nil),
 	}
-	file_latchkey_permissions_v1_analysis_proto_msgTypes[20].OneofWrappers = []any{}
+	file_latchkey_permissions_v1_analysis_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_permissions_v1_analysis_proto_rawDesc), len(file_latchkey_permissions_v1_analysis_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

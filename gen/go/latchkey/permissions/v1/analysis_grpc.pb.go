@@ -76,6 +76,7 @@ type AnalysisServiceClient interface {
 	// with PERMISSION_DENIED if the caller may not call the change's method, and with
 	// INVALID_ARGUMENT for a page token of another request.
 	// Example: {"set_override": {"user_id": "0198c5a0-0000-7000-8000-000000000001", "key": "Invoices:Void", "effect": "EFFECT_DENY"}}
+	// Example: {"end_of_membership": {"user_id": "0198c5a0-0000-7000-8000-000000000001"}}
 	PreviewChange(ctx context.Context, in *PreviewChangeRequest, opts ...grpc.CallOption) (*PreviewChangeResponse, error)
 	// Compares what two roles, groups or users hold: keys that count under the plan of the
 	// organization, boolean settings that are on and give something, and how far all other
@@ -227,6 +228,7 @@ type AnalysisServiceServer interface {
 	// with PERMISSION_DENIED if the caller may not call the change's method, and with
 	// INVALID_ARGUMENT for a page token of another request.
 	// Example: {"set_override": {"user_id": "0198c5a0-0000-7000-8000-000000000001", "key": "Invoices:Void", "effect": "EFFECT_DENY"}}
+	// Example: {"end_of_membership": {"user_id": "0198c5a0-0000-7000-8000-000000000001"}}
 	PreviewChange(context.Context, *PreviewChangeRequest) (*PreviewChangeResponse, error)
 	// Compares what two roles, groups or users hold: keys that count under the plan of the
 	// organization, boolean settings that are on and give something, and how far all other
