@@ -343,6 +343,9 @@ func TestSections(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			db := c.open(t)
 			random := rand.New(rand.NewPCG(3, 5))
+			if testing.Short() {
+				c.lists /= 4
+			}
 			var all []held
 			var records []*request
 			for n := range 300 {
