@@ -18,13 +18,14 @@ import (
 var newGolden = flag.String("golden", "", "`name` of a new folder of golden data to write: see .ci/golden")
 
 // golden is where data of each version of the format stays, to be opened by all later ones:
-// in a folder per version the stores in files, a backup, a database as SQL text, and how
+// in a folder per version the stores in files, a backup, an export, a database as SQL text, and how
 // much is in each.
 const golden = "testdata/golden"
 
 // goldenParts are the files of a version beside those of the stores.
 const (
 	goldenBackup = "backup.gz"
+	goldenExport = "export.gz"
 	goldenDump   = "postgres.sql.gz"
 	goldenCounts = "counts.json"
 )
@@ -55,6 +56,17 @@ func TestGolden(t *testing.T) {
 			unzip(t, filepath.Join(folder, goldenBackup), file)
 			s.must("restore", file)
 			s.mustHold(folder)
+		})
+		t.Run(v.Name()+" export", func(t *testing.T) {
+			s := one(t)
+			s.claim()
+			file := filepath.Join(t.TempDir(), "golden.export")
+			unzip(t, filepath.Join(folder, goldenExport), file)
+			s.must("verify", file)
+			if out := s.must("import", "--brand=Tamarisk", file); strings.Contains(out, " 0 people who are new") {
+				t.Errorf("nobody has come along: %s", out)
+			}
+			s.must("verify")
 		})
 		t.Run(v.Name()+" database", func(t *testing.T) {
 			s := oneStopped(t, nil)
@@ -106,7 +118,7 @@ func writeGolden(t *testing.T, folder string) {
 		t.Fatal(err)
 	}
 	s := one(t)
-	s.fill()
+	c := s.fill()
 	s.stop()
 	for _, name := range names {
 		zip(t, filepath.Join(s.folder, name+".db"), filepath.Join(folder, name+".db.gz"))
@@ -114,6 +126,9 @@ func writeGolden(t *testing.T, folder string) {
 	file, database := filepath.Join(t.TempDir(), "golden"), postgrestest.Database(t)
 	s.must("backup", file)
 	zip(t, file, filepath.Join(folder, goldenBackup))
+	exported := filepath.Join(t.TempDir(), "export")
+	s.must("export", c.Organization, exported)
+	zip(t, exported, filepath.Join(folder, goldenExport))
 	s.must("copy", "--to="+database)
 	program(t, "pg_dump", "--no-owner", "--file="+file, database)
 	zip(t, file, filepath.Join(folder, goldenDump))

@@ -103,6 +103,9 @@ func TestCopyThere(t *testing.T) {
 	want := s.properties(company)
 	s.stop()
 	back := filepath.Join(t.TempDir(), "back")
+	if code, out := s.does("backup", "--store="+database, filepath.Join(t.TempDir(), "nothing")); code != 1 || !strings.Contains(out, "there is nothing in it") {
+		t.Errorf("backup of a database without data ends with %d and prints %s", code, out)
+	}
 	s.must("copy", "--to="+database)
 	if code, out := s.does("copy", "--to="+database); code != 1 || !strings.Contains(out, "never overwritten") {
 		t.Errorf("copying over a copy ends with %d and prints %s", code, out)

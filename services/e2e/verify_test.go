@@ -34,6 +34,9 @@ func TestVerifyFindsPages(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "is not what it should be") || !strings.Contains(out, "restore a backup") || strings.Contains(out, "goroutine") {
 		t.Errorf("verify ends with %d and prints %s", code, out)
 	}
+	if code, out := s.does("backup", filepath.Join(t.TempDir(), "none")); code != 1 || !strings.Contains(out, "cannot be read") || strings.Contains(out, "goroutine") {
+		t.Errorf("backup ends with %d and prints %s", code, out)
+	}
 	repair()
 	s.must("verify")
 }

@@ -102,7 +102,7 @@ func size(n int64) string {
 
 func (in *invocation) backup(ctx context.Context, target string, withBlobs bool) (report, error) {
 	start := time.Now()
-	s, err := in.openStores(ctx)
+	s, err := in.openSources(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ Photos and videos stay where they are: start the services with the same --blobs,
 
 func (in *invocation) copy(ctx context.Context, to string) (report, error) {
 	start := time.Now()
-	s, err := in.openStores(ctx)
+	s, err := in.openSources(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (e *exported) String() string {
 
 func (in *invocation) export(ctx context.Context, organization, target string, kinds map[store.Kind]bool, withBlobs bool) (report, error) {
 	start := time.Now()
-	s, err := in.openStores(ctx)
+	s, err := in.openSources(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -178,7 +179,8 @@ func (im *importing) openFile(ctx context.Context, name string) (remove func(), 
 // fits wants the export to be of the services that this program has.
 func (im *importing) fits() error {
 	h := im.exported.Header
-	if got, want := strings.Join(h.GetServices(), ", "), strings.Join(im.in.names(), ", "); got != want {
+	sorted := func(names []string) string { return strings.Join(slices.Sorted(slices.Values(names)), ", ") }
+	if got, want := sorted(h.GetServices()), sorted(im.in.names()); got != want {
 		return fmt.Errorf("the export is of the services %s, and this program has %s", got, want)
 	}
 	if h.GetTenant() == "" {

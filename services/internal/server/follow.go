@@ -92,7 +92,7 @@ type chain struct {
 // begin takes a backup.
 func (f *following) begin(ctx context.Context, progress func(backup.Counts)) (c *chain, err error) {
 	c = &chain{name: time.Now().UTC().Format(seriesName)}
-	if c.stores, err = f.in.openStores(ctx); err != nil {
+	if c.stores, err = f.in.openSources(ctx); err != nil {
 		return nil, err
 	}
 	if c.changed, c.stop, err = watchStores(ctx, c.stores); err != nil {

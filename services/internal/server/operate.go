@@ -102,6 +102,20 @@ func (in *invocation) openStores(ctx context.Context) (*stores, error) {
 	return s, nil
 }
 
+// openSources opens the stores that there are to take something from them.
+func (in *invocation) openSources(ctx context.Context) (*stores, error) {
+	s, err := in.openStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range s.all {
+		if err := store.CheckSource(ctx, o.Pages()); err != nil {
+			return nil, errors.Join(fmt.Errorf("the store of %s (--store says where it is): %w", o.service, err), s.close())
+		}
+	}
+	return s, nil
+}
+
 func (in *invocation) openStore(ctx context.Context, s *stores, service string) (*opened, error) {
 	if _, ok := in.config.database(); ok {
 		e, err := in.openEngine(ctx, in.config.Store, service)

@@ -123,7 +123,10 @@ func verifyEntry(e *storepb.JournalEntry, last Link) string {
 		}
 	}
 	for _, ev := range e.GetEvents() {
-		if ev.Payload != nil && !bytes.Equal(sum(ev.GetPayload()), ev.GetHash()) {
+		if ev.Payload == nil {
+			return "event " + ev.GetType() + " is missing"
+		}
+		if !bytes.Equal(sum(ev.GetPayload()), ev.GetHash()) {
 			return "event " + ev.GetType() + " has another hash"
 		}
 	}

@@ -36,19 +36,21 @@ type enginePages struct{ engine Engine }
 
 // Page implements Pages.
 func (p enginePages) Page(ctx context.Context, lo, hi []byte) (page []Pair, err error) {
-	err = p.engine.View(ctx, func(s Snapshot) error {
-		page = nil
-		size := 0
-		for pair, err := range s.Scan(lo, hi, false) {
-			if err != nil {
-				return err
+	err = caught(func() error {
+		return p.engine.View(ctx, func(s Snapshot) error {
+			page = nil
+			size := 0
+			for pair, err := range s.Scan(lo, hi, false) {
+				if err != nil {
+					return err
+				}
+				page = append(page, Pair{bytes.Clone(pair.Key), bytes.Clone(pair.Value)})
+				if size += len(pair.Key) + len(pair.Value); size >= pageBytes || len(page) == pagePairs {
+					break
+				}
 			}
-			page = append(page, Pair{bytes.Clone(pair.Key), bytes.Clone(pair.Value)})
-			if size += len(pair.Key) + len(pair.Value); size >= pageBytes || len(page) == pagePairs {
-				break
-			}
-		}
-		return nil
+			return nil
+		})
 	})
 	return page, err
 }

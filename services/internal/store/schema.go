@@ -184,6 +184,33 @@ func newer(found *storepb.Schema) error {
 	return fmt.Errorf("data is of format %d, written by a newer version; this one knows format %d", found.GetFormat(), format)
 }
 
+// CheckSource returns an error if a store cannot be read row by row as this program does: nobody has
+// kept anything in it yet, it was not restored whole, or it is of a newer version.
+func CheckSource(ctx context.Context, p Pages) error {
+	mark, err := getRow(ctx, p, unfinishedKey)
+	if err != nil {
+		return err
+	}
+	if mark != nil {
+		return errUnfinished
+	}
+	row, err := getRow(ctx, p, schemaKey)
+	if err != nil {
+		return err
+	}
+	if row == nil {
+		return errors.New("there is nothing in it, nor has a service ever opened it")
+	}
+	found := &storepb.Schema{}
+	if err := proto.Unmarshal(row, found); err != nil {
+		return fmt.Errorf("decode schema: %w", err)
+	}
+	if found.GetFormat() > format {
+		return newer(found)
+	}
+	return nil
+}
+
 // errUnfinished reports what a Replay has left that did not come to its end.
 var errUnfinished = errors.New("data was being restored or copied here, and that was interrupted: do it again")
 

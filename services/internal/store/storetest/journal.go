@@ -242,6 +242,15 @@ func chainFindsDamage(t *test) {
 		t.close()
 	}
 	e := t.open()
+	told := rows(t, e, 'e')[1]
+	write(t, e, store.Write{Key: told.Key})
+	t.openOver(e, schema)
+	if err := t.db.VerifyJournal(t.ctx, "acme"); err == nil || !strings.Contains(err.Error(), "revision 2") {
+		t.Errorf("event removed: got error %v", err)
+	}
+	write(t, e, store.Write{Key: told.Key, Value: told.Value})
+	t.close()
+	e = t.open()
 	key, _ := journalKey(t, e, 5)
 	write(t, e, store.Write{Key: key})
 	t.openOver(e, schema)
