@@ -23,6 +23,7 @@ func showJournal(j *journal.Source) {
 	j.Tenant = directory
 	journal.Show(j, brands, pb.BrandService_GetBrand_FullMethodName, ofBrandOf((*pb.Brand).GetId))
 	journal.Show(j, accountingClasses, pb.AccountingClassService_GetAccountingClass_FullMethodName, ofBrandOf((*pb.AccountingClass).GetBrandId))
+	journal.Show(j, automations, pb.AutomationService_GetAutomations_FullMethodName, ofBrandOf((*pb.Automation).GetBrandId))
 	journal.Show(j, organizations, pb.OrganizationService_GetOrganization_FullMethodName, ofOrganization((*pb.Organization).GetId, nil))
 	journal.Show(j, customFields, pb.CustomFieldService_GetCustomField_FullMethodName, ofOrganization((*pb.CustomField).GetOrganizationId, nil))
 	journal.Show(j, labels, pb.LabelService_GetLabel_FullMethodName, ofOrganization((*pb.Label).GetOrganizationId, nil))

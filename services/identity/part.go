@@ -31,6 +31,7 @@ var Part = server.Part{Name: "identity", Schema: schema, Start: start}
 type service struct {
 	pb.UnimplementedAccountingClassServiceServer
 	pb.UnimplementedApiKeyServiceServer
+	pb.UnimplementedAutomationServiceServer
 	pb.UnimplementedBillingAccountServiceServer
 	pb.UnimplementedBootstrapServiceServer
 	pb.UnimplementedBrandApiKeyServiceServer
@@ -77,6 +78,7 @@ type service struct {
 	relyingParty *webauthn.WebAuthn
 	passkeyError error
 	outside      *outside
+	automated    time.Time // when it was last looked what the suite is to do by itself
 
 	crossOrigin    *http.CrossOriginProtection
 	pageKey        string // by which our own pages call this process
@@ -93,6 +95,7 @@ func (s *service) serve(env *server.Env) error {
 	env.AddHub(s.hub)
 	pb.RegisterAccountingClassServiceServer(env.Registrar, s)
 	pb.RegisterApiKeyServiceServer(env.Registrar, s)
+	pb.RegisterAutomationServiceServer(env.Registrar, s)
 	pb.RegisterBillingAccountServiceServer(env.Registrar, s)
 	pb.RegisterBootstrapServiceServer(env.Registrar, s)
 	pb.RegisterBrandApiKeyServiceServer(env.Registrar, s)

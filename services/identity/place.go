@@ -70,6 +70,22 @@ func tellNewDevice(tx *store.Tx, p proven, session *pb.Session) error {
 	})
 }
 
+// keepSeen keeps of whoever goes on with a session that she was seen, once a day: where she was
+// last.
+func keepSeen(tx *store.Tx, session *pb.Session) error {
+	var last *identitystorepb.Place
+	for _, p := range placesOf(tx, session.GetOrganizationId(), session.GetUserId()) {
+		if last == nil || p.GetUseTime().AsTime().After(last.GetUseTime().AsTime()) {
+			last = p
+		}
+	}
+	if last == nil || tx.Now().Sub(last.GetUseTime().AsTime()) < day {
+		return nil
+	}
+	last.UseTime, last.ExpireTime = timestamppb.New(tx.Now()), timestamppb.New(tx.Now().Add(knownLife))
+	return places.Put(tx, last)
+}
+
 // forgetPlaces forgets where a user has signed in from.
 func forgetPlaces(tx *store.Tx, organization, user string) {
 	for _, p := range placesOf(tx, organization, user) {

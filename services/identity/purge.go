@@ -228,6 +228,7 @@ func eraseBrand(tx *store.Tx, id string) error {
 	eraseClients(tx, id)
 	eraseProviders(tx, id)
 	eraseClasses(tx, id)
+	eraseAutomations(tx, id)
 	for r := range reopenings.All(tx) {
 		if r.GetBrandId() == id {
 			reopenings.Delete(tx, r.GetId())

@@ -233,6 +233,8 @@ var (
 	})
 	classesByPurge = accountingClasses.Index("purge", func(c *pb.AccountingClass) store.Key { return moment(c.GetPurgeTime()) })
 
+	automations = store.NewCollection("automation", (*pb.Automation).GetId).Stays("it is the brand's")
+
 	notificationChoices = store.NewCollection("notification_choices", func(c *pb.NotificationChoices) string {
 		return userKey(c.GetOrganizationId(), c.GetId())
 	}).Party((*pb.NotificationChoices).GetOrganizationId).OfParty()
@@ -259,7 +261,7 @@ var (
 var schema = store.NewSchema(brands, organizations, profiles, credentials, importedKinds, users, sessions, tokens,
 	refreshes, sessionUses, sessionHours, calendars, devices, places, passkeys, passkeyKeys, factorRemovals, totps, recoveryCodes, spentChallenges, failures, resets,
 	salts, apiKeys, apiKeyUses, impersonations, seedings, claims,
-	reopenings, forgettings, erasures, customFields, labels, accountingClasses, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
+	reopenings, forgettings, erasures, customFields, labels, accountingClasses, automations, notificationChoices, notificationDefaults, mails, mailCounts, billingAccounts,
 	providers, providerSecrets, links, outsideInvitations,
 	signingKeys, clients, clientSecrets, clientSessions, refreshTokens, authCodes, pushedRequests, consents, revocations).Shares(directory)
 

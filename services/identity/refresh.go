@@ -172,6 +172,9 @@ func (h *handout) exchange(tx *store.Tx, id, requestID string) (*pb.Session, err
 	if err := h.keep(tx, session); err != nil {
 		return nil, err
 	}
+	if err := keepSeen(tx, session); err != nil {
+		return nil, err
+	}
 	return session, sessionUses.Put(tx, &identitystorepb.SessionUse{Id: session.GetId(), LastSeenTime: timestamppb.New(tx.Now())})
 }
 

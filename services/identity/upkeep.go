@@ -39,6 +39,7 @@ func (s *service) upkeep(ctx context.Context) error {
 		s.purge(ctx, "revoked API keys", purgeKeys)
 		s.purge(ctx, "answered challenges", purgeSpent)
 		s.purge(ctx, "old devices", purgeDevices)
+		s.automate(ctx)
 		s.purge(ctx, "old places", purgePlaces)
 		s.purge(ctx, "old failures", purgeFailures)
 		s.purge(ctx, "old codes for passwords", purgeResets)
