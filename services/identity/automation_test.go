@@ -83,20 +83,10 @@ func TestUnusedIsShutOut(t *testing.T) {
 	_, err := owner.users().UpdateUser(owner.ctx(), &pb.UpdateUserRequest{User: &pb.User{Id: fresh.user.GetId(), DisplayName: "Frieda"}})
 	mustNot(t, err)
 
-	states := func() map[string]pb.UserState {
-		t.Helper()
-		resp, err := owner.users().ListUsers(owner.ctx(), &pb.ListUsersRequest{})
-		mustNot(t, err)
-		got := map[string]pb.UserState{}
-		for _, u := range resp.GetUsers() {
-			got[u.GetEmail()] = u.GetState()
-		}
-		return got
-	}
 	offset.Store(int64(45 * 24 * time.Hour))
 	mustNot(t, identity.Automate(t.Context()))
 	owner = owner.signIn(organization)
-	if got := states()[idle.email]; got != pb.UserState_USER_STATE_ACTIVE || !s.signedIn(unused.key) {
+	if got := owner.states()[idle.email]; got != pb.UserState_USER_STATE_ACTIVE || !s.signedIn(unused.key) {
 		t.Fatalf("what nobody has switched on was done: %v", got)
 	}
 	offset.Store(int64(76 * 24 * time.Hour)) // 31 days after that use of the key
@@ -106,7 +96,7 @@ func TestUnusedIsShutOut(t *testing.T) {
 	}
 	mustNot(t, identity.Automate(t.Context()))
 	owner = owner.signIn(organization)
-	got := states()
+	got := owner.states()
 	for who, want := range map[*caller]pb.UserState{
 		idle: pb.UserState_USER_STATE_DEACTIVATED, busy: pb.UserState_USER_STATE_ACTIVE, app: pb.UserState_USER_STATE_ACTIVE,
 		fresh: pb.UserState_USER_STATE_ACTIVE, owner: pb.UserState_USER_STATE_ACTIVE,
@@ -123,23 +113,40 @@ func TestUnusedIsShutOut(t *testing.T) {
 	if !s.signedIn(used.key) || !s.signedIn(unused.key) {
 		t.Error("a key that was used lately was revoked")
 	}
+	thenOthers(t, &offset, owner, idle, busy, used.key)
+}
 
+// thenOthers goes on with who is brought back, who stays, and who follows.
+func thenOthers(t *testing.T, offset *atomic.Int64, owner, idle, busy *caller, used string) {
+	t.Helper()
 	// Whoever is brought back stays, and the last owner stays whatever it is.
-	_, err = owner.users().ReactivateUser(owner.ctx(), &pb.ReactivateUserRequest{Id: idle.user.GetId()})
+	_, err := owner.users().ReactivateUser(owner.ctx(), &pb.ReactivateUserRequest{Id: idle.user.GetId()})
 	mustNot(t, err)
 	mustNot(t, identity.Automate(t.Context()))
-	if got := states()[idle.email]; got != pb.UserState_USER_STATE_ACTIVE {
+	if got := owner.states()[idle.email]; got != pb.UserState_USER_STATE_ACTIVE {
 		t.Errorf("somebody who was brought back is %v", got)
 	}
 	offset.Store(int64(140 * 24 * time.Hour))
 	mustNot(t, identity.Automate(t.Context()))
-	if s.signedIn(used.key) {
+	if owner.signedIn(used) {
 		t.Error("a key that nobody used is accepted")
 	}
-	owner = owner.signIn(organization)
-	if got := states(); got[busy.email] != pb.UserState_USER_STATE_DEACTIVATED || got[idle.email] != pb.UserState_USER_STATE_DEACTIVATED {
+	owner = owner.signIn("")
+	if got := owner.states(); got[busy.email] != pb.UserState_USER_STATE_DEACTIVATED || got[idle.email] != pb.UserState_USER_STATE_DEACTIVATED {
 		t.Errorf("after longer: got %v", got)
 	}
+}
+
+// states are the states of the users of the caller's organization, by their addresses.
+func (c *caller) states() map[string]pb.UserState {
+	c.t.Helper()
+	resp, err := c.users().ListUsers(c.ctx(), &pb.ListUsersRequest{})
+	mustNot(c.t, err)
+	got := map[string]pb.UserState{}
+	for _, u := range resp.GetUsers() {
+		got[u.GetEmail()] = u.GetState()
+	}
+	return got
 }
 
 // signedAs is a user that was added, by the name.
