@@ -289,12 +289,13 @@ func (r crawled) key() string {
 	return r.method.path() + strings.ReplaceAll(text(r.req), r.id, "ID")
 }
 
-// end is how a call ended, with the id asked for replaced.
+// end is how a call ended, with the id asked for replaced, and without what a record that would be
+// made has for itself.
 func (r crawled) end(id string) string {
 	st := status.Convert(r.err)
 	out := st.Code().String()
 	if st.Code() == codes.OK {
-		out += strings.ReplaceAll(text(r.resp), id, "ID")
+		out += strings.ReplaceAll(text(r.unmade()), id, "ID")
 	}
 	out += strings.ReplaceAll(st.Message(), id, "ID")
 	for _, d := range st.Details() {
@@ -303,4 +304,24 @@ func (r crawled) end(id string) string {
 		}
 	}
 	return out
+}
+
+// unmade returns the response without the id and the times of a record that would be made.
+func (r crawled) unmade() proto.Message {
+	resp := proto.Clone(r.resp)
+	if !strings.HasPrefix(string(r.method.Name()), "Create") || r.method.Input().Fields().ByName("validate_only") == nil {
+		return resp
+	}
+	resp.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Message() == nil || fd.IsList() || fd.IsMap() || fd.Message().Fields().ByName("etag") == nil {
+			return true
+		}
+		for _, name := range []protoreflect.Name{"id", "create_time", "update_time"} {
+			if own := fd.Message().Fields().ByName(name); own != nil {
+				v.Message().Clear(own)
+			}
+		}
+		return true
+	})
+	return resp
 }

@@ -113,7 +113,7 @@ var readers = []string{"OW", "PM", "SP", "SA", "BA", "US"}
 // brand, of this installation, or of the calls that are being made.
 var notTheSame = map[string]bool{
 	"ListDecisions": true, "ListUsage": true, "ListUnusedKeys": true, "ListMySessions": true, "ListOrganizations": true,
-	"ListBrandOrganizations": true, "GetBrand": true, "GetCheckpointKey": true,
+	"ListBrandOrganizations": true, "GetBrand": true, "GetAutomations": true, "GetCheckpointKey": true,
 }
 
 // readings are what each reader is answered by every method that lists or shows something

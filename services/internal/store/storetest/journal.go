@@ -248,7 +248,7 @@ func chainFindsDamage(t *test) {
 	if err := t.db.VerifyJournal(t.ctx, "acme"); err == nil || !strings.Contains(err.Error(), "revision 2") {
 		t.Errorf("event removed: got error %v", err)
 	}
-	write(t, e, store.Write{Key: told.Key, Value: told.Value})
+	write(t, e, store.Write(told))
 	t.close()
 	e = t.open()
 	key, _ := journalKey(t, e, 5)
