@@ -177,6 +177,40 @@ func (b *bench) holders(n int) finding {
 	return finding{fmt.Sprintf("%s for all", milliseconds(time.Duration(seconds*float64(n)*1e9))), ratio, "the same of 1,000 users, for each user"}
 }
 
+// unused measures how long it takes to tell which keys of a role that n users have nobody
+// used, for each of the users, beside the same of 1,000. Each used two grants on ten of
+// the last thirty days.
+func (b *bench) unused(n int) finding {
+	ask := func(n int) func() float64 {
+		s, company, as := b.populated(2*n, "PM")
+		s.stop()
+		today := store.DayOf(time.Now())
+		b.fill(s, "invoicing", company.Organization, 20*n, store.NewSchema(), func(tx *store.Tx, i int) error {
+			day, grant := today-int64(i/n%10*3), []string{"Invoices", "Web"}[i/n/10]
+			tx.AddUse(store.Use{Day: day, User: servertest.UUID(1_000_000 + 2*(i%n)), Grant: grant, Reads: 1})
+			return nil
+		})
+		s.again()
+		usage := permissionspb.NewUsageServiceClient(s)
+		return func() float64 {
+			start := time.Now()
+			resp, err := usage.ListUnusedKeys(as, &permissionspb.ListUnusedKeysRequest{Subject: &permissionspb.ListUnusedKeysRequest_RoleId{RoleId: "PM"}, Days: 30})
+			took := time.Since(start)
+			for _, k := range resp.GetKeys() {
+				if k.GetKey() == "Invoices" {
+					err = fmt.Errorf("got %s, which all used", k.GetKey())
+				}
+			}
+			if err != nil || int(resp.GetUsers()) < n || len(resp.GetKeys()) == 0 {
+				b.t.Fatalf("got %d keys of %d users, %v, want some of %d", len(resp.GetKeys()), resp.GetUsers(), err, n)
+			}
+			return took.Seconds() / float64(n)
+		}
+	}
+	seconds, ratio := beside(5, ask(n), ask(1000))
+	return finding{fmt.Sprintf("%s for all", milliseconds(time.Duration(seconds*float64(n)*1e9))), ratio, "the same of 1,000 users, for each user"}
+}
+
 // editsRole measures a change of a role that n users have beside one of a role that
 // nobody has.
 func (b *bench) editsRole(n int) finding {

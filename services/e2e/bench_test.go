@@ -73,6 +73,8 @@ var benchmarks = []benchmark{
 	{"brand-role-edit-100k", false, func(b *bench) finding { return b.editsBrandRole(100_000) }},
 	{"holders-10k", false, func(b *bench) finding { return b.holders(10_000) }},
 	{"holders-1m", true, func(b *bench) finding { return b.holders(1_000_000) }},
+	{"unused-keys-10k", false, func(b *bench) finding { return b.unused(10_000) }},
+	{"unused-keys-100k", true, func(b *bench) finding { return b.unused(100_000) }},
 	{"memory-50k", false, func(b *bench) finding { return b.remembers(50_000) }},
 	{"memory-1m", true, func(b *bench) finding { return b.remembers(1_000_000) }},
 	{"cold-start-10k", false, func(b *bench) finding { return b.starts(10_000) }},

@@ -2,9 +2,10 @@ package permissions
 
 import (
 	"context"
-	"iter"
+	"errors"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
@@ -18,9 +19,11 @@ import (
 
 const (
 	// maxLooked is how many users of a role are looked at.
-	maxLooked = 5000
-	// maxAsked is how many users one question to a service is about.
-	maxAsked = 100
+	maxLooked = 1_000_000
+	// maxAsked is how many users one question to a service is about, and maxAskedTogether
+	// how many if it does not tell them apart.
+	maxAsked         = 100
+	maxAskedTogether = 10_000
 )
 
 // counters are the services that count what is used.
@@ -120,74 +123,98 @@ func (l lastUses) since(day string) (keys catalog.Set) {
 	return keys
 }
 
-// lastUses asks every service what users used. None may be missing: what it counted
-// would seem unused.
+// lastUses asks every service what users, in the order of their ids, used. None may be
+// missing: what it counted would seem unused.
 func (s *service) lastUses(ctx context.Context, users []string) (lastUses, error) {
-	last := lastUses{}
 	from := s.clock().UTC().AddDate(0, 0, -store.KeepDays).Format(time.DateOnly)
-	for some := range slices.Chunk(users, maxAsked) {
-		for _, c := range s.counts {
-			resp, err := c.client.SumUsage(ctx, &decisionpb.SumUsageRequest{Source: c.service, UserIds: some, FromDay: from})
-			if err != nil {
-				return nil, unavailable(c.service, err)
-			}
-			for _, u := range resp.GetUsage() {
-				last.note(u.GetGrant(), u.GetDay())
-			}
+	found := make([]lastUses, len(s.counts))
+	failed := make([]error, len(s.counts))
+	var all sync.WaitGroup
+	for i, c := range s.counts {
+		all.Go(func() { found[i], failed[i] = c.lastUses(ctx, users, from) })
+	}
+	all.Wait()
+	last := lastUses{}
+	for _, of := range found {
+		for key, day := range of {
+			last[key] = max(last[key], day)
+		}
+	}
+	return last, errors.Join(failed...)
+}
+
+func (c counts) lastUses(ctx context.Context, users []string, from string) (lastUses, error) {
+	last := lastUses{}
+	for some := range slices.Chunk(users, maxAskedTogether) {
+		resp, err := c.client.GetLastUses(ctx, &decisionpb.GetLastUsesRequest{Source: c.service, UserIds: some, FromDay: from})
+		if err != nil {
+			return nil, unavailable(c.service, err)
+		}
+		for _, u := range resp.GetLastUses() {
+			last.note(u.GetGrant(), u.GetDay())
 		}
 	}
 	return last, nil
 }
 
-// granted returns the keys that the subject of a question is granted, and its users.
+// granted returns the keys that the subject of a question is granted, and its users in
+// the order of their ids.
 func (s *service) granted(ctx context.Context, req subjectOf) (keys catalog.Set, users []string, err error) {
 	user := req.GetUserId()
-	if user != "" {
-		if err := s.mustKnow(ctx, user); err != nil {
-			return keys, nil, err
-		}
-		users = []string{user}
+	if user == "" {
+		return s.grantedByRole(ctx, req.GetRoleId())
 	}
-	err = s.db.View(ctx, func(tx *store.Tx) (err error) {
+	if err := s.mustKnow(ctx, user); err != nil {
+		return keys, nil, err
+	}
+	err = s.db.View(ctx, func(tx *store.Tx) error {
 		l := newLoader(tx)
-		if user != "" {
-			v := l.access(l.user(user)).judge(tx.Now())
-			keys = v.plain.Intersection(v.set).OnlyKeys()
-			return nil
-		}
-		role := l.role(req.GetRoleId())
-		if role.id == "" {
-			return fault.NotFound("role", req.GetRoleId())
-		}
-		keys = role.keys.OnlyKeys()
-		users, err = l.havers(role.id)
-		return err
+		v := l.access(l.user(user)).judge(tx.Now())
+		keys = v.plain.Intersection(v.set).OnlyKeys()
+		return nil
 	})
-	return keys, users, err
+	return keys, []string{user}, err
 }
 
-// havers returns the users whose role it is: their own, or that of their group.
-func (l *loader) havers(role string) (users []string, err error) {
-	add := func(some iter.Seq[*pb.UserAccess]) error {
-		for u := range some {
-			if l.access(u).role.id != role {
-				continue // his group's role takes its place
+// grantedByRole returns the keys of a role, and those whose role it is: their own, or
+// that of their group. They are read page by page: whoever gets or loses the role
+// meanwhile may be among them or not.
+func (s *service) grantedByRole(ctx context.Context, id string) (keys catalog.Set, users []string, err error) {
+	page := &pb.ListHoldersRequest{PageSize: 500}
+	for ok := true; ok; ok = page.GetPageToken() != "" {
+		err := s.db.View(ctx, func(tx *store.Tx) (err error) {
+			l := newLoader(tx)
+			role := l.role(id)
+			if role.id == "" {
+				return fault.NotFound("role", id)
 			}
-			if len(users) == maxLooked {
-				return fault.Limit("more than "+strconv.Itoa(maxLooked)+" users have the role: ask for some of them by themselves", 0)
+			keys = role.keys.OnlyKeys()
+			var some []*pb.UserAccess
+			some, page.PageToken, err = store.Page(tx, page, func(u *pb.UserAccess) bool { return l.access(u).role.id == id }, l.havers(id)...)
+			for _, u := range some {
+				users = append(users, u.GetId())
 			}
-			users = append(users, u.GetId())
+			return err
+		})
+		if err != nil {
+			return keys, nil, err
 		}
-		return nil
+		if len(users) > maxLooked {
+			return keys, nil, fault.Limit("more than "+strconv.Itoa(maxLooked)+" users have the role: ask for some of them by themselves", 0)
+		}
 	}
-	if err := add(accessByRole.Scan(l.tx, accessByRole.Range(role))); err != nil {
-		return nil, err
-	}
+	return keys, users, nil
+}
+
+// havers returns the ranges in which those are whose role it is, and some whose group's
+// takes its place.
+func (l *loader) havers(role string) []store.Range[*pb.UserAccess] {
+	ranges := []store.Range[*pb.UserAccess]{accessByRole.Range(role)}
 	for g := range groupByRole.Scan(l.tx, groupByRole.Range(role)) {
-		if err := add(l.inGroup(g.GetId())); err != nil {
-			return nil, err
-		}
+		ranges = append(ranges, accessByGroup.Range(g.GetId()))
 	}
-	slices.Sort(users)
-	return slices.Compact(users), nil
+	if len(ranges) > maxRanges {
+		return []store.Range[*pb.UserAccess]{accesses.Range()}
+	}
+	return ranges
 }

@@ -3,6 +3,7 @@ package decision
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -178,6 +179,30 @@ func (s *Server) SumUsage(ctx context.Context, req *decisionpb.SumUsageRequest) 
 			resp.Usage = append(resp.Usage, usageOf(u))
 		}
 		slices.SortFunc(resp.Usage[at:], func(a, b *decisionpb.Usage) int { return cmp.Compare(a.GetGrant(), b.GetGrant()) })
+	}
+	return resp, nil
+}
+
+// GetLastUses tells when some users last used each grant.
+func (s *Server) GetLastUses(ctx context.Context, req *decisionpb.GetLastUsesRequest) (*decisionpb.GetLastUsesResponse, error) {
+	l, err := s.log(req.GetSource())
+	if err != nil {
+		return nil, err
+	}
+	from, err := dayOf("from_day", req.GetFromDay(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Flush(ctx); err != nil {
+		return nil, err
+	}
+	last := map[string]int64{}
+	if err := l.Store.LastUses(ctx, slices.Sorted(slices.Values(req.GetUserIds())), from, last); err != nil {
+		return nil, err
+	}
+	resp := &decisionpb.GetLastUsesResponse{}
+	for _, grant := range slices.Sorted(maps.Keys(last)) {
+		resp.LastUses = append(resp.LastUses, &decisionpb.LastUse{Grant: grant, Day: store.DayStart(last[grant]).Format(time.DateOnly)})
 	}
 	return resp, nil
 }

@@ -139,6 +139,15 @@ func TestUsage(t *testing.T) {
 	if err != nil || len(sum.GetUsage()) != 4 {
 		t.Errorf("got the sum %v, %v, want 4 uses", sum, err)
 	}
+	last, err := decisionpb.NewDecisionServiceClient(w.Service(source)).GetLastUses(t.Context(), &decisionpb.GetLastUsesRequest{
+		Source: source, UserIds: []string{users[1].ID, maker.ID, users[0].ID, maker.ID}, FromDay: "2026-02-01",
+	})
+	want := &decisionpb.GetLastUsesResponse{LastUses: []*decisionpb.LastUse{
+		{Grant: mayMake, Day: "2026-03-01"}, {Grant: mayPick, Day: "2026-03-01"}, {Grant: "Web", Day: "2026-03-01"},
+	}}
+	if err != nil || !proto.Equal(last, want) {
+		t.Errorf("got the last uses %v, %v, want %v", last, err, want)
+	}
 }
 
 func wantUsage(t *testing.T, who string, got, want []*decisionpb.Usage) {

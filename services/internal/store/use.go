@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"iter"
 	"time"
 
@@ -94,6 +95,97 @@ func (tx *Tx) uses(user string, from, to int64, place []byte) iter.Seq[Pair] {
 			}
 		}
 	}
+}
+
+const (
+	// usesAtOnce is how many uses one transaction looks at to find the last ones.
+	usesAtOnce = 20_000
+	// usesPassed is how many uses of others are passed before the next of those who are
+	// asked about is looked up.
+	usesPassed = 100
+)
+
+// LastUses notes in last on which day, of those from a day on, each grant was last used by any
+// of some users, who come in order. It looks at what there is of them and at little else, in
+// as many transactions as that takes.
+func (db *DB) LastUses(ctx context.Context, users []string, from int64, last map[string]int64) error {
+	var l *lastUses
+	for l == nil || l.day >= l.from {
+		err := db.View(ctx, func(tx *Tx) error {
+			if l == nil {
+				l = &lastUses{users: users, left: users, last: last, day: tx.today() + 1, from: max(from, tx.today()-KeepDays)}
+			}
+			for budget := usesAtOnce; budget > 0 && l.day >= l.from && tx.err == nil; {
+				budget -= max(1, l.look(tx, budget))
+			}
+			return tx.err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastUses is a search for last uses, from the latest day back.
+type lastUses struct {
+	users []string
+	last  map[string]int64
+	from  int64
+
+	day   int64
+	left  []string // the users of whom the day's uses are still to be looked at
+	place []byte   // the key after which they are; nil for all of them
+}
+
+// look goes on where the search is, up to a number of uses, and returns how many it saw.
+func (l *lastUses) look(tx *Tx, budget int) (seen int) {
+	lo, hi, ok := l.ahead(tx)
+	if !ok {
+		l.day, l.left, l.place = l.day-1, l.users, nil
+		return 0
+	}
+	space, _ := tx.rows(spaceUse)
+	passed := 0
+	for p := range tx.scan(lo, hi, false) {
+		seen++
+		_, rest, _ := cutInt(p.Key[len(space):])
+		user, rest, _ := cutString(rest)
+		grant, _, _ := cutString(rest)
+		for len(l.left) > 0 && l.left[0] < user {
+			l.left = l.left[1:]
+		}
+		l.place = nil
+		switch {
+		case len(l.left) == 0:
+			return seen
+		case l.left[0] == user:
+			passed = 0
+			l.last[grant] = max(l.last[grant], l.day)
+			l.place = p.Key
+		default:
+			passed++
+		}
+		if seen == budget || passed == usesPassed {
+			l.place = bytes.Clone(l.place)
+			return seen
+		}
+	}
+	l.left = nil
+	return seen
+}
+
+// ahead returns where the rest of the day's uses is, or false if there is none.
+func (l *lastUses) ahead(tx *Tx) (lo, hi []byte, ok bool) {
+	if len(l.left) == 0 {
+		return nil, nil, false
+	}
+	lo, _ = tx.rows(spaceUse, l.day, l.left[0])
+	if l.place != nil {
+		lo = append(bytes.Clone(l.place), 0)
+	}
+	_, hi = tx.rows(spaceUse, l.day, l.left[len(l.left)-1])
+	return lo, hi, true
 }
 
 func (tx *Tx) decodeUse(key, value []byte) (u Use, ok bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,6 +21,8 @@ var noteTests = map[string]func(*test){
 	"notes in pages":                    notesInPages,
 	"uses add up":                       usesAddUp,
 	"uses in pages":                     usesInPages,
+	"last uses":                         lastUses,
+	"last uses of many":                 lastUsesOfMany,
 	"notes and uses are pruned":         notesPruned,
 }
 
@@ -234,6 +237,80 @@ func usesInPages(t *test) {
 			t.Errorf("of %q: got %v, want %v", user, got, want)
 		}
 	}
+}
+
+// lastUses asks about users drawn among uses that are drawn, of which days have none to many.
+func lastUses(t *test) {
+	today := store.DayOf(t.clock.Now())
+	seed := uint32(3)
+	under := func(n int) int { // some number of 0 to n-1, the same in each run
+		seed = seed*1664525 + 1013904223
+		return int(seed>>8) % n
+	}
+	var all []store.Use
+	for d := range int64(12) {
+		for range []int{0, 3, 30, 300}[under(4)] {
+			all = append(all, store.Use{Day: today - 8*d, User: fmt.Sprintf("u%03d", under(400)), Grant: fmt.Sprint("g", under(1+int(d))), Reads: 1})
+		}
+	}
+	t.addUses(all...)
+	for range 40 {
+		asked, from := map[string]bool{}, today-int64(under(100))
+		for range []int{0, 1, 2, 40, 400}[under(5)] {
+			asked[fmt.Sprintf("u%03d", under(420))] = true
+		}
+		want := map[string]int64{}
+		for _, u := range all {
+			if asked[u.User] && u.Day >= max(from, today-store.KeepDays) {
+				want[u.Grant] = max(want[u.Grant], u.Day)
+			}
+		}
+		if got := t.lastUses(slices.Sorted(maps.Keys(asked)), from); !maps.Equal(got, want) {
+			t.Errorf("of %d users since day %d: got %v, want %v", len(asked), from-today, got, want)
+		}
+	}
+}
+
+// lastUsesOfMany has more uses than one transaction looks at, of some users who are looked
+// for one by one and of others who are not.
+func lastUsesOfMany(t *test) {
+	today := store.DayOf(t.clock.Now())
+	user := func(i int) string { return fmt.Sprintf("u%05d", i) }
+	const many = 20_500
+	for from := 0; from < many; from += 500 {
+		var some []store.Use
+		for i := range 500 {
+			some = append(some, store.Use{Day: today, User: user(from + i), Grant: fmt.Sprint("g", (from+i)/4500), Reads: 1})
+		}
+		t.addUses(some...)
+	}
+	t.addUses(store.Use{Day: today - 1, User: user(many - 1), Grant: "h", Reads: 1}, store.Use{Day: today - 1, User: user(0), Grant: "i", Reads: 1})
+	everybody, few := make([]string, many), []string{user(0), user(12_000), user(many - 1)}
+	for i := range everybody {
+		everybody[i] = user(i)
+	}
+	for _, q := range []struct {
+		users []string
+		want  map[string]int64
+	}{
+		{everybody, map[string]int64{"g0": today, "g1": today, "g2": today, "g3": today, "g4": today, "h": today - 1, "i": today - 1}},
+		{few, map[string]int64{"g0": today, "g2": today, "g4": today, "h": today - 1, "i": today - 1}},
+		{few[1:2], map[string]int64{"g2": today}},
+		{nil, map[string]int64{}},
+	} {
+		if got := t.lastUses(q.users, today-3); !maps.Equal(got, q.want) {
+			t.Errorf("of %d users: got %v, want %v", len(q.users), got, q.want)
+		}
+	}
+}
+
+func (t *test) lastUses(users []string, from int64) map[string]int64 {
+	t.Helper()
+	got := map[string]int64{}
+	if err := t.db.LastUses(t.ctx, users, from, got); err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 // notesPruned prunes more than one transaction does, and leaves what is young.

@@ -822,6 +822,172 @@ func (x *SumUsageResponse) GetUsage() []*Usage {
 	return nil
 }
 
+// Request of DecisionService.GetLastUses.
+type GetLastUsesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service that was called.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// The users, 1 to 10,000, in any order. Those whose ids are near each other are looked
+	// at together sooner.
+	UserIds []string `protobuf:"bytes,2,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// The first day, in UTC, as "2026-03-01".
+	FromDay       string `protobuf:"bytes,3,opt,name=from_day,json=fromDay,proto3" json:"from_day,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLastUsesRequest) Reset() {
+	*x = GetLastUsesRequest{}
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLastUsesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLastUsesRequest) ProtoMessage() {}
+
+func (x *GetLastUsesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLastUsesRequest.ProtoReflect.Descriptor instead.
+func (*GetLastUsesRequest) Descriptor() ([]byte, []int) {
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetLastUsesRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *GetLastUsesRequest) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+func (x *GetLastUsesRequest) GetFromDay() string {
+	if x != nil {
+		return x.FromDay
+	}
+	return ""
+}
+
+// Response of DecisionService.GetLastUses.
+type GetLastUsesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grants that were used, in their alphabetical order.
+	LastUses      []*LastUse `protobuf:"bytes,1,rep,name=last_uses,json=lastUses,proto3" json:"last_uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLastUsesResponse) Reset() {
+	*x = GetLastUsesResponse{}
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLastUsesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLastUsesResponse) ProtoMessage() {}
+
+func (x *GetLastUsesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLastUsesResponse.ProtoReflect.Descriptor instead.
+func (*GetLastUsesResponse) Descriptor() ([]byte, []int) {
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetLastUsesResponse) GetLastUses() []*LastUse {
+	if x != nil {
+		return x.LastUses
+	}
+	return nil
+}
+
+// LastUse is when a grant was last used.
+type LastUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant; empty for calls that need none.
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The day, in UTC, as "2026-03-31".
+	Day           string `protobuf:"bytes,2,opt,name=day,proto3" json:"day,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastUse) Reset() {
+	*x = LastUse{}
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastUse) ProtoMessage() {}
+
+func (x *LastUse) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastUse.ProtoReflect.Descriptor instead.
+func (*LastUse) Descriptor() ([]byte, []int) {
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LastUse) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *LastUse) GetDay() string {
+	if x != nil {
+		return x.Day
+	}
+	return ""
+}
+
 // Request of DecisionService.ReadDecisions.
 type ReadDecisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -841,7 +1007,7 @@ type ReadDecisionsRequest struct {
 
 func (x *ReadDecisionsRequest) Reset() {
 	*x = ReadDecisionsRequest{}
-	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1019,7 @@ func (x *ReadDecisionsRequest) String() string {
 func (*ReadDecisionsRequest) ProtoMessage() {}
 
 func (x *ReadDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[8]
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1032,7 @@ func (x *ReadDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ReadDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{8}
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadDecisionsRequest) GetSource() string {
@@ -917,7 +1083,7 @@ type ReadDecisionsResponse struct {
 
 func (x *ReadDecisionsResponse) Reset() {
 	*x = ReadDecisionsResponse{}
-	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1095,7 @@ func (x *ReadDecisionsResponse) String() string {
 func (*ReadDecisionsResponse) ProtoMessage() {}
 
 func (x *ReadDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[9]
+	mi := &file_latchkey_decision_v1_decision_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1108,7 @@ func (x *ReadDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ReadDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_decision_v1_decision_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadDecisionsResponse) GetDecisions() []*Decision {
@@ -1027,7 +1193,16 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\buser_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\v\b\x01\x10d\"\x05r\x03\xb0\x01\x01R\auserIds\x12>\n" +
 	"\bfrom_day\x18\x03 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\afromDay\"E\n" +
 	"\x10SumUsageResponse\x121\n" +
-	"\x05usage\x18\x01 \x03(\v2\x1b.latchkey.decision.v1.UsageR\x05usage\"\xde\x01\n" +
+	"\x05usage\x18\x01 \x03(\v2\x1b.latchkey.decision.v1.UsageR\x05usage\"\xa6\x01\n" +
+	"\x12GetLastUsesRequest\x12!\n" +
+	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12-\n" +
+	"\buser_ids\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10\x90N\"\x05r\x03\xb0\x01\x01R\auserIds\x12>\n" +
+	"\bfrom_day\x18\x03 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\afromDay\"Q\n" +
+	"\x13GetLastUsesResponse\x12:\n" +
+	"\tlast_uses\x18\x01 \x03(\v2\x1d.latchkey.decision.v1.LastUseR\blastUses\"1\n" +
+	"\aLastUse\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x10\n" +
+	"\x03day\x18\x02 \x01(\tR\x03day\"\xde\x01\n" +
 	"\x14ReadDecisionsRequest\x12!\n" +
 	"\x06source\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06source\x12$\n" +
 	"\auser_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x127\n" +
@@ -1041,13 +1216,14 @@ const file_latchkey_decision_v1_decision_proto_rawDesc = "" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eOUTCOME_DENIED\x10\x01\x12\x13\n" +
-	"\x0fOUTCOME_ALLOWED\x10\x022\xe5\x03\n" +
+	"\x0fOUTCOME_ALLOWED\x10\x022\xd1\x04\n" +
 	"\x0fDecisionService\x12\x83\x01\n" +
 	"\rListDecisions\x12*.latchkey.decision.v1.ListDecisionsRequest\x1a+.latchkey.decision.v1.ListDecisionsResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12w\n" +
 	"\tListUsage\x12&.latchkey.decision.v1.ListUsageRequest\x1a'.latchkey.decision.v1.ListUsageResponse\"\x19\x8a\xb5\x18\x15\n" +
 	"\x13Organization: Users\x12a\n" +
-	"\bSumUsage\x12%.latchkey.decision.v1.SumUsageRequest\x1a&.latchkey.decision.v1.SumUsageResponse\"\x06\x8a\xb5\x18\x02(\x01\x12p\n" +
+	"\bSumUsage\x12%.latchkey.decision.v1.SumUsageRequest\x1a&.latchkey.decision.v1.SumUsageResponse\"\x06\x8a\xb5\x18\x02(\x01\x12j\n" +
+	"\vGetLastUses\x12(.latchkey.decision.v1.GetLastUsesRequest\x1a).latchkey.decision.v1.GetLastUsesResponse\"\x06\x8a\xb5\x18\x02(\x01\x12p\n" +
 	"\rReadDecisions\x12*.latchkey.decision.v1.ReadDecisionsRequest\x1a+.latchkey.decision.v1.ReadDecisionsResponse\"\x06\x8a\xb5\x18\x02(\x01B5Z3latchkey.dev/gen/go/latchkey/decision/v1;decisionpbb\x06proto3"
 
 var (
@@ -1063,7 +1239,7 @@ func file_latchkey_decision_v1_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_latchkey_decision_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_latchkey_decision_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_latchkey_decision_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_latchkey_decision_v1_decision_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: latchkey.decision.v1.Outcome
 	(*Decision)(nil),              // 1: latchkey.decision.v1.Decision
@@ -1074,34 +1250,40 @@ var file_latchkey_decision_v1_decision_proto_goTypes = []any{
 	(*ListUsageResponse)(nil),     // 6: latchkey.decision.v1.ListUsageResponse
 	(*SumUsageRequest)(nil),       // 7: latchkey.decision.v1.SumUsageRequest
 	(*SumUsageResponse)(nil),      // 8: latchkey.decision.v1.SumUsageResponse
-	(*ReadDecisionsRequest)(nil),  // 9: latchkey.decision.v1.ReadDecisionsRequest
-	(*ReadDecisionsResponse)(nil), // 10: latchkey.decision.v1.ReadDecisionsResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*GetLastUsesRequest)(nil),    // 9: latchkey.decision.v1.GetLastUsesRequest
+	(*GetLastUsesResponse)(nil),   // 10: latchkey.decision.v1.GetLastUsesResponse
+	(*LastUse)(nil),               // 11: latchkey.decision.v1.LastUse
+	(*ReadDecisionsRequest)(nil),  // 12: latchkey.decision.v1.ReadDecisionsRequest
+	(*ReadDecisionsResponse)(nil), // 13: latchkey.decision.v1.ReadDecisionsResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_latchkey_decision_v1_decision_proto_depIdxs = []int32{
-	11, // 0: latchkey.decision.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
+	14, // 0: latchkey.decision.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: latchkey.decision.v1.Decision.outcome:type_name -> latchkey.decision.v1.Outcome
 	0,  // 2: latchkey.decision.v1.ListDecisionsRequest.outcome:type_name -> latchkey.decision.v1.Outcome
-	11, // 3: latchkey.decision.v1.ListDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
-	11, // 4: latchkey.decision.v1.ListDecisionsRequest.to_time:type_name -> google.protobuf.Timestamp
+	14, // 3: latchkey.decision.v1.ListDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
+	14, // 4: latchkey.decision.v1.ListDecisionsRequest.to_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: latchkey.decision.v1.ListDecisionsResponse.decisions:type_name -> latchkey.decision.v1.Decision
 	4,  // 6: latchkey.decision.v1.ListUsageResponse.usage:type_name -> latchkey.decision.v1.Usage
 	4,  // 7: latchkey.decision.v1.SumUsageResponse.usage:type_name -> latchkey.decision.v1.Usage
-	11, // 8: latchkey.decision.v1.ReadDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: latchkey.decision.v1.ReadDecisionsResponse.decisions:type_name -> latchkey.decision.v1.Decision
-	2,  // 10: latchkey.decision.v1.DecisionService.ListDecisions:input_type -> latchkey.decision.v1.ListDecisionsRequest
-	5,  // 11: latchkey.decision.v1.DecisionService.ListUsage:input_type -> latchkey.decision.v1.ListUsageRequest
-	7,  // 12: latchkey.decision.v1.DecisionService.SumUsage:input_type -> latchkey.decision.v1.SumUsageRequest
-	9,  // 13: latchkey.decision.v1.DecisionService.ReadDecisions:input_type -> latchkey.decision.v1.ReadDecisionsRequest
-	3,  // 14: latchkey.decision.v1.DecisionService.ListDecisions:output_type -> latchkey.decision.v1.ListDecisionsResponse
-	6,  // 15: latchkey.decision.v1.DecisionService.ListUsage:output_type -> latchkey.decision.v1.ListUsageResponse
-	8,  // 16: latchkey.decision.v1.DecisionService.SumUsage:output_type -> latchkey.decision.v1.SumUsageResponse
-	10, // 17: latchkey.decision.v1.DecisionService.ReadDecisions:output_type -> latchkey.decision.v1.ReadDecisionsResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 8: latchkey.decision.v1.GetLastUsesResponse.last_uses:type_name -> latchkey.decision.v1.LastUse
+	14, // 9: latchkey.decision.v1.ReadDecisionsRequest.from_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: latchkey.decision.v1.ReadDecisionsResponse.decisions:type_name -> latchkey.decision.v1.Decision
+	2,  // 11: latchkey.decision.v1.DecisionService.ListDecisions:input_type -> latchkey.decision.v1.ListDecisionsRequest
+	5,  // 12: latchkey.decision.v1.DecisionService.ListUsage:input_type -> latchkey.decision.v1.ListUsageRequest
+	7,  // 13: latchkey.decision.v1.DecisionService.SumUsage:input_type -> latchkey.decision.v1.SumUsageRequest
+	9,  // 14: latchkey.decision.v1.DecisionService.GetLastUses:input_type -> latchkey.decision.v1.GetLastUsesRequest
+	12, // 15: latchkey.decision.v1.DecisionService.ReadDecisions:input_type -> latchkey.decision.v1.ReadDecisionsRequest
+	3,  // 16: latchkey.decision.v1.DecisionService.ListDecisions:output_type -> latchkey.decision.v1.ListDecisionsResponse
+	6,  // 17: latchkey.decision.v1.DecisionService.ListUsage:output_type -> latchkey.decision.v1.ListUsageResponse
+	8,  // 18: latchkey.decision.v1.DecisionService.SumUsage:output_type -> latchkey.decision.v1.SumUsageResponse
+	10, // 19: latchkey.decision.v1.DecisionService.GetLastUses:output_type -> latchkey.decision.v1.GetLastUsesResponse
+	13, // 20: latchkey.decision.v1.DecisionService.ReadDecisions:output_type -> latchkey.decision.v1.ReadDecisionsResponse
+	16, // [16:21] is the sub-list for method output_type
+	11, // [11:16] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_latchkey_decision_v1_decision_proto_init() }
@@ -1115,7 +1297,7 @@ func file_latchkey_decision_v1_decision_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_decision_v1_decision_proto_rawDesc), len(file_latchkey_decision_v1_decision_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	DecisionService_ListDecisions_FullMethodName = "/latchkey.decision.v1.DecisionService/ListDecisions"
 	DecisionService_ListUsage_FullMethodName     = "/latchkey.decision.v1.DecisionService/ListUsage"
 	DecisionService_SumUsage_FullMethodName      = "/latchkey.decision.v1.DecisionService/SumUsage"
+	DecisionService_GetLastUses_FullMethodName   = "/latchkey.decision.v1.DecisionService/GetLastUses"
 	DecisionService_ReadDecisions_FullMethodName = "/latchkey.decision.v1.DecisionService/ReadDecisions"
 )
 
@@ -65,6 +66,11 @@ type DecisionServiceClient interface {
 	// Fails with NOT_FOUND if this process does not run the source.
 	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
 	SumUsage(ctx context.Context, in *SumUsageRequest, opts ...grpc.CallOption) (*SumUsageResponse, error)
+	// Tells on which day any of some users last used each grant, from a day to today, for
+	// other services: what SumUsage tells of each, of many together.
+	// Fails with NOT_FOUND if this process does not run the source.
+	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
+	GetLastUses(ctx context.Context, in *GetLastUsesRequest, opts ...grpc.CallOption) (*GetLastUsesResponse, error)
 	// Reads decisions for other services, in pages as those of ListDecisions.
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
 	// for a page token of another request.
@@ -104,6 +110,16 @@ func (c *decisionServiceClient) SumUsage(ctx context.Context, in *SumUsageReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SumUsageResponse)
 	err := c.cc.Invoke(ctx, DecisionService_SumUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *decisionServiceClient) GetLastUses(ctx context.Context, in *GetLastUsesRequest, opts ...grpc.CallOption) (*GetLastUsesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLastUsesResponse)
+	err := c.cc.Invoke(ctx, DecisionService_GetLastUses_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +174,11 @@ type DecisionServiceServer interface {
 	// Fails with NOT_FOUND if this process does not run the source.
 	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
 	SumUsage(context.Context, *SumUsageRequest) (*SumUsageResponse, error)
+	// Tells on which day any of some users last used each grant, from a day to today, for
+	// other services: what SumUsage tells of each, of many together.
+	// Fails with NOT_FOUND if this process does not run the source.
+	// Example: {"source": "invoicing", "user_ids": ["0198c5a0-0000-7000-8000-000000000001"], "from_day": "2026-03-01"}
+	GetLastUses(context.Context, *GetLastUsesRequest) (*GetLastUsesResponse, error)
 	// Reads decisions for other services, in pages as those of ListDecisions.
 	// Fails with NOT_FOUND if this process does not run the source, and INVALID_ARGUMENT
 	// for a page token of another request.
@@ -181,6 +202,9 @@ func (UnimplementedDecisionServiceServer) ListUsage(context.Context, *ListUsageR
 }
 func (UnimplementedDecisionServiceServer) SumUsage(context.Context, *SumUsageRequest) (*SumUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SumUsage not implemented")
+}
+func (UnimplementedDecisionServiceServer) GetLastUses(context.Context, *GetLastUsesRequest) (*GetLastUsesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLastUses not implemented")
 }
 func (UnimplementedDecisionServiceServer) ReadDecisions(context.Context, *ReadDecisionsRequest) (*ReadDecisionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadDecisions not implemented")
@@ -260,6 +284,24 @@ func _DecisionService_SumUsage_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DecisionService_GetLastUses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLastUsesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DecisionServiceServer).GetLastUses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DecisionService_GetLastUses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DecisionServiceServer).GetLastUses(ctx, req.(*GetLastUsesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DecisionService_ReadDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReadDecisionsRequest)
 	if err := dec(in); err != nil {
@@ -296,6 +338,10 @@ var DecisionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SumUsage",
 			Handler:    _DecisionService_SumUsage_Handler,
+		},
+		{
+			MethodName: "GetLastUses",
+			Handler:    _DecisionService_GetLastUses_Handler,
 		},
 		{
 			MethodName: "ReadDecisions",

@@ -39,8 +39,10 @@ type UsageServiceClient interface {
 	// days, in the order of the catalog. Of a user: what his role, group and overrides
 	// grant and what counts. Of a role: its keys that none of those who have it used. It is
 	// of bounded size and so comes in one piece.
+	// The counts of all who have a role are looked through, and that can take a minute where
+	// they are hundreds of thousands.
 	// Fails with NOT_FOUND if there is no such member or role, RESOURCE_EXHAUSTED if more
-	// than 5,000 users have the role, and UNAVAILABLE with the name of the service if one
+	// than 1,000,000 users have the role, and UNAVAILABLE with the name of the service if one
 	// of the suite cannot be reached.
 	// Example: {"role_id": "PM", "days": 30}
 	ListUnusedKeys(ctx context.Context, in *ListUnusedKeysRequest, opts ...grpc.CallOption) (*ListUnusedKeysResponse, error)
@@ -94,8 +96,10 @@ type UsageServiceServer interface {
 	// days, in the order of the catalog. Of a user: what his role, group and overrides
 	// grant and what counts. Of a role: its keys that none of those who have it used. It is
 	// of bounded size and so comes in one piece.
+	// The counts of all who have a role are looked through, and that can take a minute where
+	// they are hundreds of thousands.
 	// Fails with NOT_FOUND if there is no such member or role, RESOURCE_EXHAUSTED if more
-	// than 5,000 users have the role, and UNAVAILABLE with the name of the service if one
+	// than 1,000,000 users have the role, and UNAVAILABLE with the name of the service if one
 	// of the suite cannot be reached.
 	// Example: {"role_id": "PM", "days": 30}
 	ListUnusedKeys(context.Context, *ListUnusedKeysRequest) (*ListUnusedKeysResponse, error)
