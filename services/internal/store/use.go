@@ -98,8 +98,10 @@ func (tx *Tx) uses(user string, from, to int64, place []byte) iter.Seq[Pair] {
 }
 
 const (
-	// usesAtOnce is how many uses one transaction looks at to find the last ones.
+	// usesAtOnce is how many uses one transaction looks at to find the last ones, and
+	// usesOfLook how many it could have looked at while it finds where to begin.
 	usesAtOnce = 20_000
+	usesOfLook = 1000
 	// usesPassed is how many uses of others are passed before the next of those who are
 	// asked about is looked up.
 	usesPassed = 100
@@ -116,7 +118,7 @@ func (db *DB) LastUses(ctx context.Context, users []string, from int64, last map
 				l = &lastUses{users: users, left: users, last: last, day: tx.today() + 1, from: max(from, tx.today()-KeepDays)}
 			}
 			for budget := usesAtOnce; budget > 0 && l.day >= l.from && tx.err == nil; {
-				budget -= max(1, l.look(tx, budget))
+				budget -= max(usesOfLook, l.look(tx, budget))
 			}
 			return tx.err
 		})
