@@ -220,16 +220,20 @@ func (p *pods) checkHarmless(m manifest) {
 func (p *pods) checkMounts(name string, m manifest, env map[string]string) {
 	p.t.Helper()
 	spec := m.Spec.Template.Spec
-	secrets, claims := map[string]string{}, map[string]string{} // by folder
+	secrets, claims, own := map[string]string{}, map[string]string{}, map[string]bool{} // by folder
 	for _, mount := range spec.Containers[0].VolumeMounts {
 		for _, v := range spec.Volumes {
 			if v.Name == mount.Name {
 				secrets[mount.MountPath], claims[mount.MountPath] = v.Secret.SecretName, v.PersistentVolumeClaim.ClaimName
+				own[mount.MountPath] = v.EmptyDir != nil
 			}
 		}
 	}
 	if folder := strings.TrimPrefix(env["LATCHKEY_BLOBS"], "file://"); claims[folder] != "latchkey-blobs" {
 		p.t.Errorf("photos are in %s, and there is %v", folder, claims)
+	}
+	if folder := env["LATCHKEY_COUNTS"]; !own[folder] {
+		p.t.Errorf("it counts in %s, which is not the pod's own", folder)
 	}
 	file := func(variable string) string {
 		return filepath.Join(p.secrets, secrets[path.Dir(env[variable])], path.Base(env[variable]))

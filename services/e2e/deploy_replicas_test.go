@@ -138,7 +138,10 @@ func (p *prepared) environment(service string) map[string]string {
 func (p *prepared) local(service, path string) string {
 	s := p.file.Services[service]
 	for _, v := range s.Volumes {
-		from, to, _ := strings.Cut(strings.TrimSuffix(v, ":ro"), ":")
+		from, to, ok := strings.Cut(strings.TrimSuffix(v, ":ro"), ":")
+		if !ok {
+			continue // of the container alone
+		}
 		if _, named := p.file.Volumes[from]; named {
 			from = "volume-" + from
 		}
@@ -178,6 +181,9 @@ func TestDeployReplicasCompose(t *testing.T) {
 			longerThanDrain(t, s.StopGracePeriod)
 			if !strings.HasSuffix(s.Ports[0], env["LATCHKEY_LISTEN"][len("0.0.0.0"):]) {
 				t.Errorf("nothing listens on the port of %s", s.Ports[0])
+			}
+			if !slices.Contains(s.Volumes, env["LATCHKEY_COUNTS"]) {
+				t.Errorf("it counts in %s, which is no volume of the container's own: %q", env["LATCHKEY_COUNTS"], s.Volumes)
 			}
 			p.checkDatabase(env["LATCHKEY_STORE"])
 			checkReplicaPeers(t, env)
@@ -274,6 +280,8 @@ func compose(t *testing.T) *doubled {
 				value = process.addr
 			case variable == "LATCHKEY_METRICS_LISTEN":
 				value = freeAddr(t)
+			case variable == "LATCHKEY_COUNTS":
+				value = t.TempDir()
 			case variable == "LATCHKEY_STORE":
 				value = database
 			case variable == "LATCHKEY_PEERS":

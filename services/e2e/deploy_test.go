@@ -146,6 +146,7 @@ type template struct {
 			Name                  string
 			Secret                struct{ SecretName string }
 			PersistentVolumeClaim struct{ ClaimName string }
+			EmptyDir              *struct{ Medium, SizeLimit string }
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,7 +22,7 @@ type Uses struct {
 
 	consulted [len(catalog.Set{})]atomic.Uint64
 	tallies   [maxLogs]atomic.Pointer[tally]
-	last      atomic.Pointer[tally] // of the last call
+	last      atomic.Pointer[Meter] // of the last call
 }
 
 // tally counts what a session uses of the services of one log. It costs no more than an
@@ -29,19 +31,43 @@ type tally struct {
 	uses   *Uses
 	meter  *Meter
 	listed atomic.Bool
-	slots  [8]slot
-	next   atomic.Pointer[tally] // more slots
+	groups [8]atomic.Pointer[group]
+
+	mu    sync.Mutex
+	cells []counted
 }
 
-type slot struct {
-	name           atomic.Uint32 // the grant's bit and 1; 0 while the slot is free
-	reads, changes atomic.Uint32
+// group is the cells of the grants that a call uses.
+type group struct {
+	grants catalog.Set
+	cells  []*Cell
+}
+
+// counted is a cell, with what was taken of it.
+type counted struct {
+	*Cell
+	grant          catalog.Bit
+	reads, changes uint64
+}
+
+// Cell is what uses of a grant are counted in. The counts only grow.
+type Cell struct {
+	Reads, Changes atomic.Uint64
+	// Consulted grows after the use that it tells of can be taken.
+	Consulted atomic.Uint64
 }
 
 // Meter counts the calls that one log must tell of.
 type Meter struct {
+	// NewCell returns a cell for the uses of a grant by a user, and what is called once
+	// nobody counts in it any more and all was taken. A call for which there is none
+	// fails. By default cells are in memory.
+	NewCell func(organization, user string, grant catalog.Bit) (c *Cell, release func(), err error)
+
 	index int
 	full  atomic.Pointer[error]
+
+	taking sync.Mutex // held by who takes
 
 	mu     sync.Mutex
 	active []*tally
@@ -57,55 +83,91 @@ func (m *Meter) Refuse(err error) {
 }
 
 // count notes that a caller uses grants. It allocates nothing where the session is busy.
+// What it fails for is not counted.
 func (m *Meter) count(u *Uses, grants catalog.Set, changes bool) error {
 	if err := m.full.Load(); err != nil {
 		return *err
 	}
-	t := u.tallies[m.index].Load()
-	for t == nil {
-		t = &tally{uses: u, meter: m}
-		if !u.tallies[m.index].CompareAndSwap(nil, t) {
-			t = u.tallies[m.index].Load()
+	t := u.tally(m)
+	g, err := t.group(grants)
+	if err != nil {
+		return err
+	}
+	for _, c := range g.cells {
+		if changes {
+			c.Changes.Add(1)
+		} else {
+			c.Reads.Add(1)
 		}
 	}
-	if grants.Empty() {
-		t.add(NoGrant, changes)
-	}
-	for bit := range grants.All() {
-		t.add(bit, changes)
-	}
-	if u.last.Load() != t {
-		u.last.Store(t)
+	if u.last.Load() != m {
+		u.last.Store(m)
 	}
 	t.list()
 	return nil
 }
 
-func (t *tally) add(bit catalog.Bit, changes bool) {
-	s := t.slot(uint32(bit) + 1)
-	if changes {
-		s.changes.Add(1)
-	} else {
-		s.reads.Add(1)
+// tally returns where a session's uses are counted now. Whoever has counted there must
+// list it.
+func (u *Uses) tally(m *Meter) *tally {
+	for {
+		if t := u.tallies[m.index].Load(); t != nil {
+			return t
+		}
+		u.tallies[m.index].CompareAndSwap(nil, &tally{uses: u, meter: m})
 	}
 }
 
-func (t *tally) slot(name uint32) *slot {
-	for {
-		for i := range uint32(len(t.slots)) {
-			s := &t.slots[(name+i)%uint32(len(t.slots))]
-			if s.name.Load() == 0 {
-				s.name.CompareAndSwap(0, name)
-			}
-			if s.name.Load() == name {
-				return s
-			}
+// group returns the cells of some grants. They are given back only when nobody has the
+// tally any more, so whoever counts must hold it until he has.
+func (t *tally) group(grants catalog.Set) (*group, error) {
+	at := &t.groups[0]
+	for i := range t.groups {
+		at = &t.groups[i]
+		g := at.Load()
+		if g == nil {
+			break
 		}
-		if t.next.Load() == nil {
-			t.next.CompareAndSwap(nil, &tally{})
+		if g.grants == grants {
+			return g, nil
 		}
-		t = t.next.Load()
 	}
+	g := &group{grants: grants}
+	bits := slices.Collect(grants.All())
+	if bits == nil {
+		bits = []catalog.Bit{NoGrant}
+	}
+	for _, bit := range bits {
+		c, err := t.cell(bit)
+		if err != nil {
+			return nil, err
+		}
+		g.cells = append(g.cells, c)
+	}
+	at.Store(g)
+	return g, nil
+}
+
+// cell returns what the uses of a grant are counted in.
+func (t *tally) cell(grant catalog.Bit) (*Cell, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.cells {
+		if t.cells[i].grant == grant {
+			return t.cells[i].Cell, nil
+		}
+	}
+	c := &Cell{}
+	if t.meter.NewCell != nil {
+		made, release, err := t.meter.NewCell(t.uses.Organization, t.uses.User, grant)
+		if err != nil {
+			return nil, err
+		}
+		c = made
+		runtime.AddCleanup(t, func(release func()) { release() }, release)
+	}
+	t.cells = append(t.cells, counted{Cell: c, grant: grant})
+	return c, nil
 }
 
 // list puts the tally among those that are taken next. What was added before is taken,
@@ -122,8 +184,9 @@ func (t *tally) list() {
 // consult notes that a handler asked for a grant and found it held.
 func (u *Uses) consult(bit catalog.Bit) {
 	if word, b := &u.consulted[bit/64], uint64(1)<<(bit%64); word.Load()&b == 0 {
-		word.Or(b)
-		u.relist()
+		var one catalog.Set
+		one.Add(bit)
+		u.consultAll(one)
 	}
 }
 
@@ -131,28 +194,43 @@ func (u *Uses) consult(bit catalog.Bit) {
 func (u *Uses) consultAll(grants catalog.Set) {
 	for i, b := range grants {
 		if b&^u.consulted[i].Load() != 0 {
-			u.consulted[i].Or(b)
-			u.relist()
+			u.consultMore(grants)
+			return
 		}
 	}
 }
 
-func (u *Uses) relist() {
-	if t := u.last.Load(); t != nil {
-		t.list()
+func (u *Uses) consultMore(grants catalog.Set) {
+	for i, b := range grants {
+		grants[i] = b &^ u.consulted[i].Or(b)
 	}
+	m := u.last.Load()
+	if m == nil {
+		return // told with what is counted next
+	}
+	t := u.tally(m)
+	for bit := range grants.All() {
+		// Where there is no cell it is told of all the same, unless the process is killed.
+		if c, err := t.cell(bit); err == nil {
+			c.Consulted.Add(1)
+		}
+	}
+	t.list()
 }
 
 // Used is how often a user used a grant since it was last asked.
 type Used struct {
 	Organization, User string
 	Grant              catalog.Bit
-	Reads, Changes     uint32
+	Reads, Changes     uint64
 	Consulted          bool
+	Cell               *Cell // that it was counted in; nil if in none
 }
 
 // Take gives everything that was counted since the last Take to f, in pieces.
 func (m *Meter) Take(f func(Used)) {
+	m.taking.Lock()
+	defer m.taking.Unlock()
 	m.mu.Lock()
 	active := m.active
 	m.active = nil
@@ -174,26 +252,34 @@ func (m *Meter) Take(f func(Used)) {
 
 // take gives what was counted to f, and reports whether there was anything.
 func (t *tally) take(f func(Used)) (any bool) {
-	u := t.uses
-	for more := t; more != nil; more = more.next.Load() {
-		for i := range more.slots {
-			s := &more.slots[i]
-			reads, changes := s.reads.Swap(0), s.changes.Swap(0)
-			if reads+changes > 0 {
-				any = true
-				f(Used{u.Organization, u.User, catalog.Bit(s.name.Load() - 1), reads, changes, false})
-			}
+	var consulted catalog.Set
+	for i := range t.uses.consulted {
+		if t.uses.consulted[i].Load() != 0 {
+			consulted[i] = t.uses.consulted[i].Swap(0)
 		}
 	}
-	var consulted catalog.Set
-	for i := range u.consulted {
-		if u.consulted[i].Load() != 0 {
-			consulted[i] = u.consulted[i].Swap(0)
+	tell := func(u Used) {
+		any = true
+		u.Organization, u.User = t.uses.Organization, t.uses.User
+		f(u)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.cells {
+		c := &t.cells[i]
+		reads, changes := c.Reads.Load(), c.Changes.Load()
+		u := Used{Grant: c.grant, Reads: reads - c.reads, Changes: changes - c.changes, Cell: c.Cell}
+		c.reads, c.changes = reads, changes
+		if c.grant != NoGrant && consulted.Has(c.grant) {
+			consulted.Remove(c.grant)
+			u.Consulted = true
+		}
+		if u.Consulted || u.Reads+u.Changes > 0 {
+			tell(u)
 		}
 	}
 	for bit := range consulted.All() {
-		any = true
-		f(Used{u.Organization, u.User, bit, 0, 0, true})
+		tell(Used{Grant: bit, Consulted: true})
 	}
 	return any
 }

@@ -21,6 +21,7 @@ type Config struct {
 	Advertise       string
 	Store           string
 	Blobs           string
+	Counts          string
 	Peers           peers
 	ServiceKeyFile  string
 	ServiceKey      string
@@ -222,6 +223,7 @@ func (c *Config) declare(f *flag.FlagSet) {
 	f.StringVar(&c.SignInPage, "sign-in-page", "", "`URL` of the page on which people sign in, for messages to lead to; without it they lead nowhere")
 	f.StringVar(&c.Store, "store", "bolt:data", "`URL` of the store: bolt:FOLDER keeps one file per service in a folder, made if missing; postgres://USER@HOST/DATABASE keeps all in a database, for any number of processes (better set by environment if it has a password)")
 	f.StringVar(&c.Blobs, "blobs", "", "`URL` of the blob store for photos and videos, for example file:///FOLDER; by default the folder blobs beside the store's files; needed with a database")
+	f.StringVar(&c.Counts, "counts", "", "`folder`, made if missing, in which the process counts what people use, so that it loses no count if it is killed; not that of another process with the same services; by default the store's folder; with a database, without it, a process that is killed loses the counts of its last second")
 	f.BoolVar(&c.Demo, "demo", false, "fill in a made-up company with one user per role, and print their passwords")
 	f.StringVar(&c.BootstrapCode, "bootstrap-code", "", "one-time `code` for the first owner, instead of a random one that is printed; at least 20 characters")
 	f.Var(c.Peers, "peers", "`service=host:port` of each service that runs in another process, with commas between; of one with replicas a name that leads to all (service=dns:///host:port), or each")

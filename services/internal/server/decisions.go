@@ -1,6 +1,10 @@
 package server
 
 import (
+	"context"
+	"fmt"
+	"path/filepath"
+
 	"google.golang.org/grpc"
 
 	decisionpb "latchkey.dev/gen/go/latchkey/decision/v1"
@@ -18,16 +22,25 @@ type decisions struct {
 }
 
 // openDecisions opens the logs and offers to read them.
-func (p *Process) openDecisions() {
+func (p *Process) openDecisions(ctx context.Context) error {
+	folder, err := p.config.countsFolder()
+	if err != nil {
+		return err
+	}
 	p.decisions = decisions{logs: map[string]*decision.Log{}, part: map[string]string{}}
 	for _, part := range p.parts {
 		db, ok := p.stores[part.Name]
 		if !ok {
 			continue
 		}
-		l := decision.New(decision.Config{
-			Store: db, Now: p.now, NewID: p.ids.next, Log: p.log.With("service", part.Name),
-		})
+		c := decision.Config{Store: db, Now: p.now, NewID: p.ids.next, Log: p.log.With("service", part.Name)}
+		if folder != "" {
+			c.Counts = filepath.Join(folder, part.Name+".counts")
+		}
+		l, err := decision.Open(ctx, c)
+		if err != nil {
+			return fmt.Errorf("open the log of %s: %w", part.Name, err)
+		}
 		p.decisions.logs[part.Name] = l
 		if p.decisions.first == nil {
 			p.decisions.first = l
@@ -35,6 +48,7 @@ func (p *Process) openDecisions() {
 		p.goWork(part.Name+": uses", l.Run)
 	}
 	decisionpb.RegisterDecisionServiceServer(p.grpc, decision.NewServer(p.decisions.logs))
+	return nil
 }
 
 // of returns the log of a gRPC service, or nil.

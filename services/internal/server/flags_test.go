@@ -11,7 +11,7 @@ import (
 
 // values are a right value of each flag, other than its default.
 var values = map[string]string{
-	"listen": "localhost:9000", "tls-cert": "cert.pem", "tls-key": "key.pem", "store": "bolt:elsewhere", "blobs": "file:///photos",
+	"listen": "localhost:9000", "tls-cert": "cert.pem", "tls-key": "key.pem", "store": "bolt:elsewhere", "blobs": "file:///photos", "counts": "counts",
 	"demo": "true", "bootstrap-code": "twenty-characters-and-more", "peers": "identity=127.0.0.1:9001", "tls-ca": "ca.pem",
 	"peer-cert": "peer.pem", "peer-key": "peer-key.pem", "peer-ca": "ca.pem",
 	"service-key-file": "key", "service-key": strings.Repeat("k", 32), "lease": "10s", "advertise": "localhost:9003", "log-level": "debug", "log-format": "json",

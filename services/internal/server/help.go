@@ -14,7 +14,7 @@ var sections = []struct {
 }{
 	{"What it serves", []string{"listen", "tls-cert", "tls-key", "http-listen", "issuer", "passkey-domain", "passkey-origins", "trusted-proxies", "outside-networks"}},
 	{"Mail", []string{"smtp", "smtp-sender", "smtp-password-file", "sign-in-page"}},
-	{"Where it keeps data", []string{"store", "blobs", "seal-key-file"}},
+	{"Where it keeps data", []string{"store", "blobs", "seal-key-file", "counts"}},
 	{"First start", []string{"demo", "bootstrap-code"}},
 	{"Services in other processes", []string{"peers", "peer-cert", "peer-key", "peer-ca", "tls-ca", "service-key-file", "service-key", "lease", "advertise"}},
 	{"How it is doing", []string{"log-level", "log-format", "metrics-listen", "trace-endpoint", "check"}},

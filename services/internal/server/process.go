@@ -222,14 +222,16 @@ func (p *Process) assemble(o Options) error {
 	return err
 }
 
-func (p *Process) startParts(context.Context) error {
+func (p *Process) startParts(ctx context.Context) error {
 	leasepb.RegisterLeaseServiceServer(p.grpc, p.leases)
 	eventpb.RegisterEventServiceServer(p.grpc, &events{stores: p.stores, draining: p.draining})
 	operatorpb.RegisterOperatorServiceServer(p.grpc, &operator{
 		stores: p.stores, blobs: p.blobs, draining: p.draining,
 		importer: &importer{stores: p.stores, seal: sync.OnceValues(p.openSeal), passkeys: p.config.passkeys(p.Issuer()).Domain},
 	})
-	p.openDecisions()
+	if err := p.openDecisions(ctx); err != nil {
+		return err
+	}
 	p.openJournals()
 	for _, part := range p.parts {
 		if db := p.stores[part.Name]; db != nil && db.Shared() {

@@ -161,6 +161,21 @@ func (p *Process) openSeal() (*seal.Box, error) {
 	return box, nil
 }
 
+// countsFolder returns where the files are that what is used is counted in, "" if nowhere.
+// It is made if it is missing.
+func (c *Config) countsFolder() (string, error) {
+	if c.Counts == "" {
+		if _, ok := c.database(); ok {
+			return "", nil
+		}
+		return c.folder()
+	}
+	if err := os.MkdirAll(c.Counts, 0o700); err != nil {
+		return "", fmt.Errorf("make the folder --counts: %w", err)
+	}
+	return c.Counts, nil
+}
+
 // blobsFolder returns where blobs are if --blobs does not say.
 func (c *Config) blobsFolder() (string, error) {
 	if _, ok := c.database(); ok {

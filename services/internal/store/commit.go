@@ -20,7 +20,8 @@ import (
 //   - if records changed or events were emitted: the journal's entry and new head,
 //     a history row for each change and each party, a row for each event;
 //   - in the first transaction of a tenant: its row in the registry;
-//   - in the first of an origin with a note: the note.
+//   - in the first of an origin with a note: the note;
+//   - in one that writes what a process counted: how far it has come.
 //
 // If it is fenced, it fails if the replica is not on the list.
 func (tx *Tx) commit() []Write {
@@ -32,6 +33,9 @@ func (tx *Tx) commit() []Write {
 	writes := tx.effects()
 	if len(writes) > 0 {
 		writes = tx.carry(tx.register(writes))
+		for _, w := range tx.beside {
+			writes = insert(writes, w)
+		}
 	}
 	tx.checkFence(len(writes) > 0)
 	if tx.err != nil {

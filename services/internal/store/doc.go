@@ -74,8 +74,10 @@
 //	c  claim         name of the work                     ReplicaClaim
 //	f  fence         replica                              empty
 //	g  signer        none                                 32 random bytes, an Ed25519 seed
+//	i  id             none                                 16 random bytes, of no other store
 //	k  secret        none                                 64 random bytes, for page tokens
 //	l  replicas      none                                 ReplicaList
+//	m  counted        file                                 Counted
 //	s  schema        none                                 Schema
 //	t  tenant        tenant                               empty
 //	u  unfinished    none                                 empty; only while a backup is restored

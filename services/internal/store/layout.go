@@ -22,8 +22,10 @@ const (
 	systemClaim      = 'c'
 	systemFence      = 'f'
 	systemSigner     = 'g'
+	systemID         = 'i'
 	systemSecret     = 'k'
 	systemReplicas   = 'l'
+	systemCounted    = 'm'
 	systemSchema     = 's'
 	systemTenant     = 't'
 	systemUnfinished = 'u'
@@ -34,10 +36,12 @@ var (
 	secretKey    = []byte{system, systemSecret}
 	listKey      = []byte{system, systemReplicas}
 	signerKey    = []byte{system, systemSigner}
+	idKey        = []byte{system, systemID}
 	tenantPrefix = []byte{system, systemTenant}
 	beatPrefix   = []byte{system, systemBeat}
 	claimPrefix  = []byte{system, systemClaim}
 	fencePrefix  = []byte{system, systemFence}
+	countedRows  = []byte{system, systemCounted}
 
 	unfinishedKey = []byte{system, systemUnfinished}
 )

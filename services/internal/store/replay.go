@@ -166,9 +166,12 @@ func (r *Replay) Put(ctx context.Context, tenant string, rows []*storepb.Pair) e
 	return nil
 }
 
-// ofProcesses reports whether a row tells of the processes that share a store. Those of
-// another store are no concern of a copy.
+// ofProcesses reports whether a row tells of the processes that have a store, or which one
+// it is. Those of another store are no concern of a copy.
 func ofProcesses(key []byte) bool {
+	if bytes.HasPrefix(key, countedRows) || bytes.Equal(key, idKey) {
+		return true
+	}
 	return bytes.HasPrefix(key, beatPrefix) || bytes.HasPrefix(key, claimPrefix) || bytes.HasPrefix(key, fencePrefix) || bytes.Equal(key, listKey)
 }
 

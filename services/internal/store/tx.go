@@ -42,6 +42,7 @@ type Tx struct {
 	err       error // the first error of the engine
 
 	overlay   overlay
+	beside    []Write // rows of no tenant that go along
 	events    []*storepb.Event
 	head      *storepb.Head         // once it was read
 	entry     *storepb.JournalEntry // the last that was read

@@ -325,6 +325,38 @@ func TestPositions(t *testing.T) {
 	}
 }
 
+// TestRestoredIsAnotherStore looks at what of a store is its own and in no other: its id, and
+// how far the files have come that are counted in beside it.
+func TestRestoredIsAnotherStore(t *testing.T) {
+	db := openDB(t, engines["bolt"](t))
+	id, err := db.ID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(store.WithOrigin(t.Context(), store.Origin{Tenant: "acme"}), func(tx *store.Tx) error {
+		tx.SetCounted("file", 7)
+		return samples.Put(tx, &storepb.Sample{Id: "a"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	taking := backup.Taking{Stores: []backup.Store{{Service: "test", Pages: db.Pages()}}, Now: time.Now}
+	if _, err := taking.Take(t.Context(), &file); err != nil {
+		t.Fatal(err)
+	}
+	for name, engine := range engines {
+		part, _ := restored(t, engine(t), backup.Restoring{}, file.Bytes())
+		defer part.Close()
+		if other, err := part.ID(t.Context()); other == id || err != nil {
+			t.Errorf("%s: it has the id %q, %v, and that of the first is %q", name, other, err, id)
+		}
+		if n, err := part.Counted(t.Context(), "file"); n != 0 || err != nil {
+			t.Errorf("%s: the file of the first has come to %d, %v", name, n, err)
+		}
+	}
+}
+
 // TestParties asks for an organization's entries of a tenant that is none, with segments
 // and at an earlier revision: those that are left are found, and no others.
 func TestParties(t *testing.T) {

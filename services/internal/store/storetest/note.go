@@ -23,6 +23,8 @@ var noteTests = map[string]func(*test){
 	"uses in pages":                     usesInPages,
 	"last uses":                         lastUses,
 	"last uses of many":                 lastUsesOfMany,
+	"how far a file of counts has come": countedGoesAlong,
+	"the id of a store":                 storeID,
 	"notes and uses are pruned":         notesPruned,
 }
 
@@ -207,6 +209,69 @@ func usesAddUp(t *test) {
 	t.ctx = as("beta", "ann")
 	if got := t.uses("", 0, today); len(got) != 0 {
 		t.Errorf("another tenant sees %v", got)
+	}
+}
+
+// countedGoesAlong commits how far a file has come with what was counted in it, or neither.
+func countedGoesAlong(t *test) {
+	today := store.DayOf(t.clock.Now())
+	count := func(file string, generation uint64, fail error) {
+		t.Helper()
+		err := t.db.Update(t.ctx, func(tx *store.Tx) error {
+			tx.AddUse(store.Use{Day: today, User: "ann", Grant: "g", Reads: 1})
+			tx.SetCounted(file, generation)
+			return fail
+		})
+		if !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+	}
+	want := func(file string, generation uint64) {
+		t.Helper()
+		if got, err := t.db.Counted(t.ctx, file); got != generation || err != nil {
+			t.Errorf("%s has come to %d, %v, want %d", file, got, err, generation)
+		}
+	}
+	want("one", 0)
+	count("one", 1, nil)
+	count("one", 2, errors.New("no"))
+	want("one", 1)
+	count("one", 2, nil)
+	count("other", 1, nil)
+	t.reopen()
+	want("one", 2)
+	want("other", 1)
+	if got := t.uses("ann", 0, today); len(got) != 1 || got[0].Reads != 3 {
+		t.Errorf("got the uses %v, want 3 reads", got)
+	}
+	if got := len(t.journal("acme", 0)); got != 0 {
+		t.Errorf("counts made %d entries of the journal", got)
+	}
+	for range 2 {
+		err := t.db.DropCounted(t.ctx, func(file string, day int64) bool { return file == "one" && day == today })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("one", 0)
+	want("other", 1)
+}
+
+// storeID is made once, and is no part of what is copied.
+func storeID(t *test) {
+	id, err := t.db.ID(t.ctx)
+	if err != nil || len(id) != 32 {
+		t.Fatalf("got the id %q, %v", id, err)
+	}
+	t.put(t.ctx, sample("a", 1))
+	t.update(t.ctx, func(tx *store.Tx) error {
+		tx.AddUse(store.Use{Day: 1, User: "ann", Grant: "g", Reads: 1})
+		tx.SetCounted("file", 1)
+		return nil
+	})
+	t.reopen()
+	if again, err := t.db.ID(t.ctx); again != id || err != nil {
+		t.Errorf("after opening it again the id is %q, %v, want %q", again, err, id)
 	}
 }
 

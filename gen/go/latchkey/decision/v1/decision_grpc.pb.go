@@ -45,8 +45,12 @@ const (
 // these methods themselves are kept by the first service of the process.
 //
 // What is let in to read is counted, by user, grant and day. The counts are written once
-// a second and when a process stops: one that is killed loses those of the last second.
-// Where they cannot be written they wait, up to a bound; beyond it reads fail.
+// a second and when a process stops, and are until then in a file, from which the next
+// start writes what one that was killed had not: each read that was answered counts, once.
+// Those of the last second are lost when the machine stops, and when a process is killed
+// that has no such file: with a database as the store and without --counts, or on another
+// system than Linux. Where they cannot be written they wait, up to a bound; beyond it, and
+// where there is no room for more, reads fail with UNAVAILABLE and DECISION_UNWRITTEN.
 //
 // Decisions and counts are kept for 90 days.
 type DecisionServiceClient interface {
@@ -153,8 +157,12 @@ func (c *decisionServiceClient) ReadDecisions(ctx context.Context, in *ReadDecis
 // these methods themselves are kept by the first service of the process.
 //
 // What is let in to read is counted, by user, grant and day. The counts are written once
-// a second and when a process stops: one that is killed loses those of the last second.
-// Where they cannot be written they wait, up to a bound; beyond it reads fail.
+// a second and when a process stops, and are until then in a file, from which the next
+// start writes what one that was killed had not: each read that was answered counts, once.
+// Those of the last second are lost when the machine stops, and when a process is killed
+// that has no such file: with a database as the store and without --counts, or on another
+// system than Linux. Where they cannot be written they wait, up to a bound; beyond it, and
+// where there is no room for more, reads fail with UNAVAILABLE and DECISION_UNWRITTEN.
 //
 // Decisions and counts are kept for 90 days.
 type DecisionServiceServer interface {

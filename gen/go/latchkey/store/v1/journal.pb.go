@@ -740,6 +740,61 @@ func (x *Use) GetConsulted() bool {
 	return false
 }
 
+// Counted is how far a process has written what it counts in a file of its own.
+type Counted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many transactions have written something of the file.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Day of the last, in UTC; 0 is 1 January 1970.
+	Day           int64 `protobuf:"varint,2,opt,name=day,proto3" json:"day,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counted) Reset() {
+	*x = Counted{}
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counted) ProtoMessage() {}
+
+func (x *Counted) ProtoReflect() protoreflect.Message {
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counted.ProtoReflect.Descriptor instead.
+func (*Counted) Descriptor() ([]byte, []int) {
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Counted) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Counted) GetDay() int64 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
 // Arrival is an organization that is being brought here from another installation.
 type Arrival struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -758,7 +813,7 @@ type Arrival struct {
 
 func (x *Arrival) Reset() {
 	*x = Arrival{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +825,7 @@ func (x *Arrival) String() string {
 func (*Arrival) ProtoMessage() {}
 
 func (x *Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[9]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +838,7 @@ func (x *Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Arrival.ProtoReflect.Descriptor instead.
 func (*Arrival) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{9}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Arrival) GetChecksum() []byte {
@@ -829,7 +884,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +896,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_latchkey_store_v1_journal_proto_msgTypes[10]
+	mi := &file_latchkey_store_v1_journal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +909,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{10}
+	return file_latchkey_store_v1_journal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Schema) GetFormat() int32 {
@@ -946,7 +1001,12 @@ const file_latchkey_store_v1_journal_proto_rawDesc = "" +
 	"\x03Use\x12\x14\n" +
 	"\x05reads\x18\x01 \x01(\x03R\x05reads\x12\x18\n" +
 	"\achanges\x18\x02 \x01(\x03R\achanges\x12\x1c\n" +
-	"\tconsulted\x18\x03 \x01(\bR\tconsulted\"k\n" +
+	"\tconsulted\x18\x03 \x01(\bR\tconsulted\";\n" +
+	"\aCounted\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03day\x18\x02 \x01(\x03R\x03day\"k\n" +
 	"\aArrival\x12\x1a\n" +
 	"\bchecksum\x18\x01 \x01(\fR\bchecksum\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x14\n" +
@@ -971,7 +1031,7 @@ func file_latchkey_store_v1_journal_proto_rawDescGZIP() []byte {
 	return file_latchkey_store_v1_journal_proto_rawDescData
 }
 
-var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_latchkey_store_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*JournalEntry)(nil),          // 0: latchkey.store.v1.JournalEntry
 	(*Base)(nil),                  // 1: latchkey.store.v1.Base
@@ -982,23 +1042,24 @@ var file_latchkey_store_v1_journal_proto_goTypes = []any{
 	(*Answer)(nil),                // 6: latchkey.store.v1.Answer
 	(*Position)(nil),              // 7: latchkey.store.v1.Position
 	(*Use)(nil),                   // 8: latchkey.store.v1.Use
-	(*Arrival)(nil),               // 9: latchkey.store.v1.Arrival
-	(*Schema)(nil),                // 10: latchkey.store.v1.Schema
-	nil,                           // 11: latchkey.store.v1.JournalEntry.PositionsEntry
-	nil,                           // 12: latchkey.store.v1.Base.DroppedEventsEntry
-	nil,                           // 13: latchkey.store.v1.Schema.IndexesEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Counted)(nil),               // 9: latchkey.store.v1.Counted
+	(*Arrival)(nil),               // 10: latchkey.store.v1.Arrival
+	(*Schema)(nil),                // 11: latchkey.store.v1.Schema
+	nil,                           // 12: latchkey.store.v1.JournalEntry.PositionsEntry
+	nil,                           // 13: latchkey.store.v1.Base.DroppedEventsEntry
+	nil,                           // 14: latchkey.store.v1.Schema.IndexesEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_latchkey_store_v1_journal_proto_depIdxs = []int32{
-	14, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
+	15, // 0: latchkey.store.v1.JournalEntry.commit_time:type_name -> google.protobuf.Timestamp
 	3,  // 1: latchkey.store.v1.JournalEntry.changes:type_name -> latchkey.store.v1.Change
 	4,  // 2: latchkey.store.v1.JournalEntry.events:type_name -> latchkey.store.v1.Event
-	11, // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
-	14, // 4: latchkey.store.v1.Base.commit_time:type_name -> google.protobuf.Timestamp
-	12, // 5: latchkey.store.v1.Base.dropped_events:type_name -> latchkey.store.v1.Base.DroppedEventsEntry
-	14, // 6: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
-	14, // 7: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
-	13, // 8: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
+	12, // 3: latchkey.store.v1.JournalEntry.positions:type_name -> latchkey.store.v1.JournalEntry.PositionsEntry
+	15, // 4: latchkey.store.v1.Base.commit_time:type_name -> google.protobuf.Timestamp
+	13, // 5: latchkey.store.v1.Base.dropped_events:type_name -> latchkey.store.v1.Base.DroppedEventsEntry
+	15, // 6: latchkey.store.v1.EventRow.commit_time:type_name -> google.protobuf.Timestamp
+	15, // 7: latchkey.store.v1.Answer.commit_time:type_name -> google.protobuf.Timestamp
+	14, // 8: latchkey.store.v1.Schema.indexes:type_name -> latchkey.store.v1.Schema.IndexesEntry
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
@@ -1019,7 +1080,7 @@ func file_latchkey_store_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_latchkey_store_v1_journal_proto_rawDesc), len(file_latchkey_store_v1_journal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
