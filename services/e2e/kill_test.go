@@ -427,8 +427,8 @@ func (k *keeper) stop() {
 	}
 }
 
-// verify opens the store of a service and checks that it is whole. A file must have been
-// closed by its process.
+// verify opens the store of a service and checks that it is whole, and that its records are what the
+// service promises. A file must have been closed by its process.
 func (s *suite) verify(service string) error {
 	engine, err := s.engine(service)
 	if err != nil {
@@ -443,10 +443,8 @@ func (s *suite) verify(service string) error {
 	if err != nil || len(tenants) == 0 {
 		return fmt.Errorf("got tenants %q, error %v", tenants, err)
 	}
-	for _, tenant := range tenants {
-		err = errors.Join(err, db.VerifyJournal(s.t.Context(), tenant), db.VerifyRecords(s.t.Context(), tenant))
-	}
-	return err
+	_, stopped := db.Verify(s.t.Context(), func(problem string) { err = errors.Join(err, errors.New(problem)) }, func(store.Verified) error { return nil })
+	return errors.Join(err, stopped)
 }
 
 // engine opens where the suite keeps the records of a service.

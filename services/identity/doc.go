@@ -25,7 +25,7 @@
 // What people are told by e-mail waits in another tenant, "mail", until a server has taken
 // it: docs/mail.md.
 //
-// What is always true:
+// What is always true, of which verify asks what one can see in the records (invariants.go):
 //   - No password, token or one-time code is on disk or in a journal, only its hash. What
 //     has to be read again, as the secret of an authenticator app, is sealed with a key
 //     that is not in the store.

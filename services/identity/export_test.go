@@ -82,8 +82,12 @@ type Whom struct {
 // Tamper brings somebody into a blocked state behind the back of the part that
 // started last: nobody is told, so what its process knows of the caller stays.
 func Tamper(ctx context.Context, block string, w Whom) error {
+	Tampered.Store(true)
 	return last.Load().db.Update(inDirectory(ctx), func(tx *store.Tx) error { return tampers[block](tx, w) })
 }
+
+// Tampered tells whether that was done with the records of the suite that a test has started last.
+var Tampered atomic.Bool
 
 var past = timestamppb.New(time.Unix(1, 0))
 

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,7 +18,7 @@ func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
 	err = s.db.Update(inDirectory(ctx), func(tx *store.Tx) error {
 		over := take(usersByPurge.Scan(tx, usersByPurge.Range().To(tx.Now())))
 		for _, u := range over {
-			if err := eraseUser(tx, u); err != nil {
+			if err := errors.Join(eraseUser(tx, u), forget(tx, u)); err != nil {
 				return err
 			}
 		}
@@ -28,7 +29,7 @@ func (s *service) purgeUsers(ctx context.Context) (n int, err error) {
 }
 
 // eraseUser erases what an organization has of a person, from the journal too, and the
-// person with it who is in no other. Permissions is to be told of it.
+// person with it who is in no other.
 func eraseUser(tx *store.Tx, u *pb.User) error {
 	key := userKey(u.GetOrganizationId(), u.GetId())
 	users.Delete(tx, key)
@@ -46,13 +47,10 @@ func eraseUser(tx *store.Tx, u *pb.User) error {
 	eraseLinks(tx, u.GetId(), u.GetOrganizationId())
 	for other := range memberships.Scan(tx, memberships.Range(u.GetId())) {
 		if other.GetOrganizationId() != u.GetOrganizationId() {
-			return forget(tx, u)
+			return nil
 		}
 	}
-	if err := erasePerson(tx, u.GetId()); err != nil {
-		return err
-	}
-	return forget(tx, u)
+	return erasePerson(tx, u.GetId())
 }
 
 // forget keeps that permissions is to be told.
@@ -142,7 +140,8 @@ func (s *service) purgeOrganizations(ctx context.Context) (n int, err error) {
 }
 
 // eraseOrganization erases a number of an organization's members and keys, and the rest
-// once there are none.
+// once there are none. Permissions is not told of each of the members: it removes all that it has of
+// the organization, which it keeps an owner until then.
 func eraseOrganization(tx *store.Tx, id string) error {
 	some := take(users.Scan(tx, users.Range().From(id+"/").To(id+"0"))) // "0" follows "/"
 	for _, u := range some {

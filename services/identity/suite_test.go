@@ -42,11 +42,18 @@ type suite struct {
 
 func start(t testing.TB, config server.Config, now func() time.Time, parts ...server.Part) *suite {
 	t.Helper()
-	p, err := server.Start(t.Context(), config, parts, server.Options{Now: now, Log: slog.New(slog.DiscardHandler)})
+	identity.Tampered.Store(false)
+	stores, known := servertest.StoresOf(t, parts...)
+	p, err := server.Start(t.Context(), config, known, server.Options{Now: now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Stop)
+	t.Cleanup(func() {
+		if !identity.Tampered.Load() {
+			stores.Verify()
+		}
+	})
 	conn, err := grpc.NewClient(p.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +95,9 @@ func (s *suite) ready() {
 func (s *suite) again() *suite {
 	s.t.Helper()
 	s.Stop()
+	tampered := identity.Tampered.Load()
 	next := start(s.t, s.config, time.Now, s.parts...)
+	identity.Tampered.Store(tampered)
 	next.ready()
 	return next
 }

@@ -5,7 +5,7 @@
 // On disk, each by its id: part, invoice with its lines inside, payment,
 // vendor_invoice, and the counter that numbers invoices.
 //
-// What is always true:
+// What is always true, of which verify asks what one can see in the records (invariants.go):
 //   - Amounts are whole minor units in one currency per invoice, and never leave the
 //     bounds of latchkey.type.v1.Money. What is multiplied is rounded once, half away
 //     from zero, per line; totals are exact sums of lines.

@@ -83,7 +83,9 @@ func startAt(t testing.TB, now func() time.Time) *suite {
 		p.events = env.Store
 		return nil
 	}}
-	return &suite{Server: servertest.StartAt(t, now, invoicing.Part, requests, scheduling), t: t, peers: p}
+	s := &suite{Server: servertest.StartAt(t, now, invoicing.Part, requests, scheduling), t: t, peers: p}
+	t.Cleanup(s.Verify)
+	return s
 }
 
 // emit tells that an appointment of the organization was finished.

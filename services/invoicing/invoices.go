@@ -57,9 +57,13 @@ func issue(tx *store.Tx, v *pb.Invoice) error {
 		counter = &invoicingstorepb.Counter{Id: invoices.Name()}
 	}
 	counter.Last++
-	v.State, v.Number, v.OpenTime = open, fmt.Sprintf("INV-%06d", counter.GetLast()), timestamppb.New(tx.Now())
+	v.State, v.Number, v.OpenTime = open, numberOf(counter.GetLast()), timestamppb.New(tx.Now())
 	return counters.Put(tx, counter)
 }
+
+const numberPrefix = "INV-"
+
+func numberOf(n int64) string { return fmt.Sprintf("%s%06d", numberPrefix, n) }
 
 // putInvoice stores the invoice with what follows from it.
 func putInvoice(tx *store.Tx, v *pb.Invoice) error {

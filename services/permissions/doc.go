@@ -54,6 +54,8 @@
 //
 // # What is always true
 //
+// Verify asks what one can see of it in the records (invariants.go).
+//
 //   - [access] and its evaluation are pure: records and an instant in, a set out. A
 //     naive second evaluator in the tests says the same.
 //   - Nobody gives anybody a key that he does not hold himself, at any instant that is

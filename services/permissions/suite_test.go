@@ -63,10 +63,11 @@ func startWith(t testing.TB, more ...server.Part) *person {
 	config := servertest.Config(t)
 	config.BootstrapCode, config.Lease = code, time.Second
 	s := &suite{t: t, clock: &clock{}}
-	parts := append([]server.Part{identity.Part, permissions.Part, scheduling.Part}, more...)
+	stores, parts := servertest.StoresOf(t, append([]server.Part{identity.Part, permissions.Part, scheduling.Part}, more...)...)
 	p, err := server.Start(t.Context(), config, parts, server.Options{Now: s.clock.now, Log: slog.New(slog.DiscardHandler)})
 	mustNot(t, err)
 	t.Cleanup(p.Stop)
+	t.Cleanup(stores.Verify)
 	select {
 	case <-p.Serving():
 	case <-p.Done():

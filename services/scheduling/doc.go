@@ -6,7 +6,7 @@
 // properties to servicerequest; here are only their ids, checked when they came in.
 // Where HTTP is on, a service agent's own schedule is there for calendar programs too (feed).
 //
-// What is always true:
+// What is always true, of which verify asks what one can see in the records (invariants.go):
 //   - Two appointments of one service agent that are scheduled or in progress
 //     never overlap. It is checked in the transaction that writes one of them, over
 //     the index busy, and holds under any concurrency because transactions

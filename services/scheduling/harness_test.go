@@ -43,6 +43,7 @@ func newSuite(t *testing.T) *suite {
 		return start(env)
 	}
 	s.Server = servertest.StartAt(t, s.clock.read, part)
+	t.Cleanup(s.Verify)
 	return s
 }
 

@@ -5,7 +5,7 @@
 // comment, attachment and orphan. The file of an attachment is a blob whose key is the
 // organization's id, a slash, and the attachment's id.
 //
-// What is always true:
+// What is always true, of which verify asks what one can see in the records (invariants.go):
 //   - A property, and what is at it, exists only for its team, and has a team of at
 //     least one. A service request exists for whom sight.go says, and for nobody else:
 //     get, list, comment, attachment and every change ask there.

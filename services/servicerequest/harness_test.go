@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
 	storepb "latchkey.dev/gen/go/latchkey/servicerequest/store/v1"
@@ -61,6 +62,7 @@ func newSuite(t testing.TB) *suite {
 		return nil
 	}}
 	s.Server = servertest.StartAt(t, s.clock.read, part, identity)
+	t.Cleanup(s.Verify)
 	return s
 }
 
@@ -303,8 +305,37 @@ func (s *suite) make(p *pb.Property, state pb.ServiceRequestState, change func(*
 	if change != nil {
 		change(r)
 	}
+	s.complete(r)
 	r.CycleTimer = turned(r.GetCycleTimer(), busy(r), s.clock.read())
 	return r
+}
+
+// complete gives a request what it has in its state for having come there.
+func (s *suite) complete(r *pb.ServiceRequest) {
+	state, now := r.GetState(), timestamppb.New(s.clock.read())
+	if state == onHold {
+		state = r.GetHold().GetPreviousState()
+	}
+	set := func(at **timestamppb.Timestamp) {
+		if *at == nil {
+			*at = now
+		}
+	}
+	switch state {
+	case completed:
+		set(&r.CompleteTime)
+		fallthrough
+	case accepted:
+		set(&r.AcceptTime)
+		if r.GetAssigneeId() == "" {
+			r.AssigneeId = "somebody"
+		}
+		fallthrough
+	case requested, declined:
+		set(&r.RequestTime)
+	case archived:
+		r.ArchiveReason = pb.ArchiveReason_ARCHIVE_REASON_CANCELLED
+	}
 }
 
 func (s *suite) putAll(all ...*pb.ServiceRequest) {

@@ -305,7 +305,11 @@ func TestTeam(t *testing.T) {
 
 	s.put(func(tx *store.Tx) error {
 		for range maxTeams {
-			if _, err := join(tx, newID(), newID(), sp.ID); err != nil {
+			p := &pb.Property{Id: newID()}
+			if err := properties.Put(tx, p); err != nil {
+				return err
+			}
+			if _, err := join(tx, newID(), p.GetId(), sp.ID); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,7 @@ import (
 func verifyCommand() command {
 	return command{
 		name: "verify", operands: "[FILE]", summary: "look for damage in the stores, or in a backup",
-		about: `Without FILE it checks everything in the stores: that their files are made as they should be, that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else. The services may run meanwhile.
+		about: `Without FILE it checks everything in the stores: that their files are made as they should be, that the journals have no gap and their chain of hashes holds, that each record is what its journal says, that the indexes have what they should and nothing else, and that the records are what their services promise of them: an invoice says that as much is paid as its payments come to, what one record names is there, no service agent has two appointments at a time, and whatever else a service says that is always true. The services may run meanwhile.
 
 With FILE, a path, a URL or - for standard input, it checks a backup or an export: the checksums first, and then all of the above, for which it restores the file into a temporary folder. With --quick it checks the checksums alone. What is encrypted is opened with --identity-file or --passphrase-file.
 
@@ -63,6 +63,7 @@ func (v *verified) String() string {
 func sum(a, b store.Verified) store.Verified {
 	return store.Verified{
 		Tenants: a.Tenants + b.Tenants, Entries: a.Entries + b.Entries, Rows: a.Rows + b.Rows, Pages: a.Pages + b.Pages, Problems: a.Problems + b.Problems,
+		Broken: a.Broken + b.Broken,
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +35,7 @@ import (
 // Server is a running server of some parts.
 type Server struct {
 	*server.Process
+	*Stores
 	// Organization is the one whose users As makes.
 	Organization string
 
@@ -100,7 +100,8 @@ func start(t testing.TB, folder string, o server.Options, parts []server.Part) *
 	o.Loaders = &server.Loaders{Session: f.session, Grants: f.load}
 	config := Config(t)
 	config.Store = "bolt:" + folder
-	p, err := server.Start(t.Context(), config, append(slices.Clone(parts), facts), o)
+	stores, parts := StoresOf(t, parts...)
+	p, err := server.Start(t.Context(), config, append(parts, facts), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func start(t testing.TB, folder string, o server.Options, parts []server.Part) *
 	case <-p.Done():
 		t.Fatal(p.Err())
 	}
-	s := &Server{Process: p, t: t, facts: f, ids: server.NewIDs(o.Now), now: o.Now}
+	s := &Server{Process: p, Stores: stores, t: t, facts: f, ids: server.NewIDs(o.Now), now: o.Now}
 	s.Organization = s.ids()
 	s.conn = s.dial(grpc.WithDefaultCallOptions())
 	return s

@@ -21,6 +21,8 @@ type Collection[T proto.Message] struct {
 	fields  fields
 	prefix  []byte // of the records' keys, after the tenant
 	indexes []*Index[T]
+	always  []invariant[T]
+	tallies []tally
 	schema  *Schema
 }
 

@@ -25,6 +25,8 @@
 //
 //   - A transaction belongs to one tenant, and cannot name a key of another. Only the
 //     note of its call, which it does not see, may be another's.
+//   - What a service has declared with [Collection.Always], [Collection.Refers] and [Counts] is true
+//     of its records after every commit, and [DB.Verify] says where it is not.
 //   - Transactions are serializable, and durable when they have returned. One that
 //     failed has changed nothing.
 //   - Reads return no errors. A transaction keeps its first engine error; from then

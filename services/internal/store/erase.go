@@ -11,6 +11,10 @@ import (
 // eraseBatch is how many rows one transaction of EraseTenant removes.
 const eraseBatch = 200
 
+// EraseMethod is the method of the entries by which EraseTenant removes records, as long as the
+// journal has them.
+const EraseMethod = "latchkey erase"
+
 // EraseTenant removes some of what there is of a tenant, and reports whether there may be
 // more: first the records, which the journal is told of as of any change, then the entries
 // of the journal with their events, then the answers, notes and uses of its calls, and the claim of its import. Others
@@ -32,7 +36,7 @@ func (db *DB) EraseTenant(ctx context.Context, tenant string) (more bool, err er
 }
 
 func (db *DB) eraseRecords(ctx context.Context, tenant string) (more bool, err error) {
-	err = db.update(ctx, Origin{Tenant: tenant, Method: OriginOf(ctx).Method}, func(tx *Tx) error {
+	err = db.update(ctx, Origin{Tenant: tenant, Method: EraseMethod}, func(tx *Tx) error {
 		n := 0
 		for _, c := range db.schema.collections {
 			n += c.deleteSome(tx, eraseBatch-n)

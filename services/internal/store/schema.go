@@ -31,7 +31,10 @@ type declared interface {
 	Name() string
 	attach(*Schema)
 	traveller
+	Has(tx *Tx, id string) bool
 	declaredIndexes() []declaredIndex
+	invariants() []string
+	counted() []tally
 	deleteSome(tx *Tx, most int) int
 	verify(j *verifier, tx *Tx, record Pair) error
 	verifyGone(j *verifier, tx *Tx, history Pair) error

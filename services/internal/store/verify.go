@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+
+	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 )
 
 // VerifyRecords returns an error that names a record of the tenant which is not what
 // the journal says of it, or not in its indexes as its keys are, or an entry of an
 // index that stands for no such record. Others may write meanwhile.
 func (db *DB) VerifyRecords(ctx context.Context, tenant string) error {
-	return db.verifyRows(ctx, tenant, func(wrong error) error { return wrong }, func() {})
+	return db.verifyRows(ctx, tenant, &verifier{}, func(wrong error) error { return wrong }, func() {})
 }
 
-// verify checks a record against its key, its index entries and the journal.
+// verify checks a record against its key, its index entries and the journal, and if that is asked
+// for, what its service promises of it.
 func (c *Collection[T]) verify(j *verifier, tx *Tx, record Pair) error {
 	v, ok := c.decode(tx, record.Value)
 	if !ok {
@@ -37,8 +40,14 @@ func (c *Collection[T]) verify(j *verifier, tx *Tx, record Pair) error {
 	if !bytes.Equal(said, sum(record.Value)) {
 		return fmt.Errorf("%s %q is not what the journal says of it", c.name, id)
 	}
-	return nil
+	if !j.invariants {
+		return nil
+	}
+	return c.broken(tx, v, id)
 }
+
+// counted returns what the collection has declared of its numbers.
+func (c *Collection[T]) counted() []tally { return c.tallies }
 
 // verifyGone checks that a record which the journal knows is there, if that does not say
 // that it was deleted.
@@ -61,8 +70,18 @@ func (c *Collection[T]) verifyGone(j *verifier, tx *Tx, history Pair) error {
 // verifier remembers what entries of the journal say that were read: one entry may have
 // changed many records, and those are not beside each other.
 type verifier struct {
+	invariants bool // whether they are asked for
+
 	said  map[int64]map[[2]string][]byte // hashes by revision, and by collection and id
 	count int                            // of the hashes
+
+	seen   int64 // the last revision that was looked at for whether the tenant is being erased
+	erased bool
+}
+
+// see looks at an entry of the journal for whether the tenant is being erased.
+func (j *verifier) see(e *storepb.JournalEntry) {
+	j.seen, j.erased = e.GetRevision(), j.erased || e.GetMethod() == EraseMethod
 }
 
 // mostSaid bounds the hashes that a verifier remembers.

@@ -41,7 +41,7 @@ type test struct {
 
 func runStore(t *testing.T, place func(t *testing.T) func() store.Engine) {
 	for _, group := range []map[string]func(*test){
-		transactionTests, recordTests, indexTests, pageTests, sectionTests, journalTests, pastTests, answerTests, noteTests, eventTests, schemaTests, verifyTests, compactTests, eraseTests, modelTests,
+		transactionTests, recordTests, indexTests, pageTests, sectionTests, journalTests, pastTests, answerTests, noteTests, eventTests, schemaTests, verifyTests, alwaysTests, compactTests, eraseTests, modelTests,
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

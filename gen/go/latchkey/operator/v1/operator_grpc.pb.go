@@ -48,7 +48,8 @@ type OperatorServiceClient interface {
 	// store, and with UNAVAILABLE when the process is told to stop.
 	// Example: {"service": "invoicing"}
 	WatchTenants(ctx context.Context, in *WatchTenantsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTenantsResponse], error)
-	// Checks everything in a store: the journals, the records against them, the indexes.
+	// Checks everything in a store: the journals, the records against them and against what
+	// the service promises of them, the indexes.
 	// Sends each thing that is wrong, how far it has come from time to time, and at last
 	// how much it has looked at. Calls go on meanwhile.
 	// Fails with NOT_FOUND if this process does not keep the service's store.
@@ -196,7 +197,8 @@ type OperatorServiceServer interface {
 	// store, and with UNAVAILABLE when the process is told to stop.
 	// Example: {"service": "invoicing"}
 	WatchTenants(*WatchTenantsRequest, grpc.ServerStreamingServer[WatchTenantsResponse]) error
-	// Checks everything in a store: the journals, the records against them, the indexes.
+	// Checks everything in a store: the journals, the records against them and against what
+	// the service promises of them, the indexes.
 	// Sends each thing that is wrong, how far it has come from time to time, and at last
 	// how much it has looked at. Calls go on meanwhile.
 	// Fails with NOT_FOUND if this process does not keep the service's store.
