@@ -13,6 +13,7 @@ import (
 	pb "latchkey.dev/gen/go/latchkey/identity/v1"
 	storepb "latchkey.dev/gen/go/latchkey/store/v1"
 
+	"latchkey.dev/services/internal/servertest"
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/bolt"
 )
@@ -126,6 +127,42 @@ func TestExportsThatReachForOthers(t *testing.T) {
 				t.Errorf("got %q, want something with %q", got, c.says)
 			}
 		})
+	}
+}
+
+// TestNothingIsExpectedHalfway verifies while an organization arrives, of which a category is here and
+// the one above it is not.
+func TestNothingIsExpectedHalfway(t *testing.T) {
+	a := newArriving(t)
+	label := func(id, parent string) *pb.Label {
+		return &pb.Label{Id: id, OrganizationId: arrivingOrganization, Kind: category, Name: id, ParentId: parent}
+	}
+	beneath, above := label("beneath", "above"), label("above", "")
+	in := &store.Arriving{
+		Organization: arrivingOrganization, Checksum: []byte("checksum"), Brand: "Here",
+		Records: append(honest(), kept("label", beneath.GetId(), "", beneath), kept("label", above.GetId(), "", above)),
+	}
+	problems, _, err := a.db.CheckArrival(t.Context(), in)
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("got %q, %v", problems, err)
+	}
+	ctx := store.WithOrigin(t.Context(), store.Origin{Tenant: "directory"})
+	noError(t, a.db.Update(ctx, func(tx *store.Tx) error { // who has a label here already has no organization
+		labels.Delete(tx, "label of the victim")
+		return labels.Put(tx, beneath)
+	}))
+	servertest.Verify(t, a.db)
+	_, err = a.db.Admit(t.Context(), in)
+	noError(t, err)
+	servertest.Verify(t, a.db)
+	noError(t, a.db.Update(ctx, func(tx *store.Tx) error {
+		labels.Delete(tx, "above")
+		return nil
+	}))
+	found := 0
+	_, err = a.db.Verify(t.Context(), func(string) { found++ }, func(store.Verified) error { return nil })
+	if noError(t, err); found != 1 {
+		t.Errorf("after it has arrived, verify finds %d problems where there is one", found)
 	}
 }
 
