@@ -30,7 +30,7 @@ import (
 // TestRandomRequests calls every method with requests of all kinds, as the owner, who
 // holds every key, and now and then as somebody else: first to validate only, so that nothing at all may change, then in
 // earnest. No call may hang, panic or end in INTERNAL; each error must say what is wrong
-// as the API promises; and a call that failed must have changed nothing.
+// as the API promises; and a call that failed must have changed nothing. Afterwards verify finds nothing.
 func TestRandomRequests(t *testing.T) {
 	s := one(t)
 	tl := newTeller(t, s)
@@ -41,6 +41,7 @@ func TestRandomRequests(t *testing.T) {
 	f.generator.harmless = false
 	f.run(times(1500, 50_000))
 	f.finish()
+	s.must("verify") // whatever was asked for, the services have kept to what they promise
 }
 
 // FuzzRequests is the same for Go's fuzzer, which follows no descriptors but its nose:
