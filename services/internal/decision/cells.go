@@ -144,6 +144,7 @@ func (c *cells) sweep(owes func(*cell) bool) {
 			continue
 		}
 		x.named.Store(0)
+		clear(x.name[:])
 		delete(c.given, &x.Cell)
 		c.free = append(c.free, x)
 	}
@@ -289,7 +290,10 @@ func (c *cells) close(ctx context.Context, db *store.DB, owed bool) error {
 	c.closed = true
 	var err error
 	if !owed {
-		err = errors.Join(os.Remove(c.path), db.DropCounted(ctx, func(file string, _ int64) bool { return file == c.id }))
+		if err = os.Remove(c.path); errors.Is(err, os.ErrNotExist) {
+			err = nil // somebody did so
+		}
+		err = errors.Join(err, db.DropCounted(ctx, func(file string, _ int64) bool { return file == c.id }))
 	}
 	return errors.Join(err, unlock(c.file), c.file.Close())
 }
