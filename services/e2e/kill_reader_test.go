@@ -37,10 +37,13 @@ func TestKillOfWhoCountsReads(t *testing.T) {
 		"postgres": {engine: "postgres", env: func(t *testing.T) []string {
 			return append(inDatabase(t), "LATCHKEY_COUNTS="+t.TempDir())
 		}},
-		"in memory":        {engine: "postgres", control: " in memory (control)", env: func(t *testing.T) []string { return inDatabase(t) }},
-		"without its file": {engine: "bolt", control: " and loses its file (control)", killed: (*suite).loseCounts},
+		"in memory":        {engine: "postgres", control: " in memory", env: func(t *testing.T) []string { return inDatabase(t) }},
+		"without its file": {engine: "bolt", control: " and loses its file", killed: (*suite).loseCounts},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.killed != nil && !*long {
+				t.Skip("one control is enough")
+			}
 			begin := trial.New
 			if c.control != "" {
 				begin = trial.Control
