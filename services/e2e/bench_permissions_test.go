@@ -187,7 +187,7 @@ func (b *bench) unused(n int) finding {
 		today := store.DayOf(time.Now())
 		b.fill(s, "invoicing", company.Organization, 20*n, store.NewSchema(), func(tx *store.Tx, i int) error {
 			day, grant := today-int64(i/n%10*3), []string{"Invoices", "Web"}[i/n/10]
-			tx.AddUse(store.Use{Day: day, User: servertest.UUID(1_000_000 + 2*(i%n)), Grant: grant, Reads: 1})
+			tx.AddUses(store.Use{Day: day, User: servertest.UUID(1_000_000 + 2*(i%n)), Grant: grant, Reads: 1})
 			return nil
 		})
 		s.again()

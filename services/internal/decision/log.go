@@ -264,11 +264,13 @@ func (l *Log) writeSome(ctx context.Context, of map[*authz.Cell]*owed, some []*a
 			sums[key].Consulted = sums[key].Consulted || u.Consulted
 		}
 	}
+	uses := make([]store.Use, 0, len(sums))
+	for _, u := range sums {
+		uses = append(uses, *u)
+	}
 	generation := l.cells.mark(of, some)
 	err := l.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, u := range sums {
-			tx.AddUse(*u)
-		}
+		tx.AddUses(uses...)
 		if generation > 0 {
 			tx.SetCounted(l.cells.id, generation)
 		}

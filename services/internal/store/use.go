@@ -27,15 +27,21 @@ func DayOf(t time.Time) int64 { return t.Unix() / int64(day/time.Second) }
 // DayStart returns the instant at which a day begins.
 func DayStart(n int64) time.Time { return time.Unix(n*int64(day/time.Second), 0).UTC() }
 
-// AddUse adds to what is kept of a user, a grant and a day.
-func (tx *Tx) AddUse(u Use) {
-	key := bytes.Clone(tx.row(spaceUse, u.Day, u.User, u.Grant))
-	row := &storepb.Use{}
-	tx.load(key, row)
-	row.Reads += u.Reads
-	row.Changes += u.Changes
-	row.Consulted = row.Consulted || u.Consulted
-	tx.save(key, row)
+// AddUses adds each to what is kept of its user, grant and day.
+func (tx *Tx) AddUses(uses ...Use) {
+	keys := make([][]byte, len(uses))
+	for i, u := range uses {
+		keys[i] = bytes.Clone(tx.row(spaceUse, u.Day, u.User, u.Grant))
+	}
+	tx.fetch(keys...)
+	for i, u := range uses {
+		row := &storepb.Use{}
+		tx.load(keys[i], row)
+		row.Reads += u.Reads
+		row.Changes += u.Changes
+		row.Consulted = row.Consulted || u.Consulted
+		tx.save(keys[i], row)
+	}
 }
 
 // Uses yields the uses of a user, or of all with "", from a day up to and with another,

@@ -181,9 +181,7 @@ func (t *test) uses(user string, from, to int64) (got []store.Use) {
 func (t *test) addUses(uses ...store.Use) {
 	t.Helper()
 	t.update(t.ctx, func(tx *store.Tx) error {
-		for _, u := range uses {
-			tx.AddUse(u)
-		}
+		tx.AddUses(uses...)
 		return nil
 	})
 }
@@ -218,7 +216,7 @@ func countedGoesAlong(t *test) {
 	count := func(file string, generation uint64, fail error) {
 		t.Helper()
 		err := t.db.Update(t.ctx, func(tx *store.Tx) error {
-			tx.AddUse(store.Use{Day: today, User: "ann", Grant: "g", Reads: 1})
+			tx.AddUses(store.Use{Day: today, User: "ann", Grant: "g", Reads: 1})
 			tx.SetCounted(file, generation)
 			return fail
 		})
@@ -265,7 +263,7 @@ func storeID(t *test) {
 	}
 	t.put(t.ctx, sample("a", 1))
 	t.update(t.ctx, func(tx *store.Tx) error {
-		tx.AddUse(store.Use{Day: 1, User: "ann", Grant: "g", Reads: 1})
+		tx.AddUses(store.Use{Day: 1, User: "ann", Grant: "g", Reads: 1})
 		tx.SetCounted("file", 1)
 		return nil
 	})
