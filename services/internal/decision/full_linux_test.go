@@ -32,8 +32,10 @@ func TestFullDisk(t *testing.T) {
 		_, _, err := l.Log.cells.newCell("acme", "ann", grants[1])
 		return err != nil && strings.Contains(err.Error(), "there is no room for it")
 	}
-	if !refused() || !refused() {
-		t.Error("there is a cell on a full disk")
+	for range 2 { // the disk is tried only once
+		if !refused() {
+			t.Error("there is a cell on a full disk")
+		}
 	}
 	if n := strings.Count(l.said.String(), "no space left"); n != 1 {
 		t.Errorf("%d lines of the log say that the disk is full, want 1: %s", n, &l.said)
