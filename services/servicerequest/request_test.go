@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "latchkey.dev/gen/go/latchkey/servicerequest/v1"
 	typepb "latchkey.dev/gen/go/latchkey/type/v1"
@@ -364,8 +365,11 @@ func TestLookupServiceRequest(t *testing.T) {
 	s := newSuite(t)
 	c := s.as(everything()...)
 	p := s.property(c)
+	unit := &pb.Unit{Id: newID(), PropertyId: p.GetId(), Name: proto.String("1A")}
+	s.put(func(tx *store.Tx) error { return units.Put(tx, unit) })
 	r := s.request(p, accepted, func(r *pb.ServiceRequest) {
-		r.OwnerId, r.AssigneeId, r.UnitId, r.PurchaseOrderNumber = c.ID, newID(), proto.String(newID()), "PO-1"
+		r.OwnerId, r.AssigneeId, r.UnitId = c.ID, newID(), proto.String(unit.GetId())
+		r.PurchaseOrderNumber, r.PurchaseOrderTime = "PO-1", timestamppb.New(s.clock.read())
 	})
 	services := pb.NewServiceRequestServiceClient(s.Service("invoicing"))
 	req := &pb.LookupServiceRequestRequest{Id: r.GetId()}
