@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	faultpb "latchkey.dev/gen/go/latchkey/fault/v1"
 	identitypb "latchkey.dev/gen/go/latchkey/identity/v1"
@@ -434,4 +435,34 @@ func TestAnOrganizationSettlesInItsBrand(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// An organization that was elsewhere while its brand deleted a role keeps it as its own if somebody
+// has it, so that nobody loses what he may do unseen.
+func TestAnOrganizationKeepsARoleThatItsBrandDeleted(t *testing.T) {
+	c := newChain(t, 2)
+	role := c.role("Web", "Calendar")
+	c.must(c.give("house1", "uma", role))
+	c.must(c.edit("brand", func(l *loader) error {
+		r, _ := roles.Get(l.tx, role)
+		r.DeleteTime, r.PurgeTime = timestamppb.New(l.now), timestamppb.New(l.now.Add(purgeAfter))
+		return roles.Put(l.tx, r)
+	}))
+	etags := map[string]bool{}
+	for range 2 { // the second changes nothing
+		c.must(c.settleAll(t.Context()))
+		for house, own := range map[string]bool{"house0": false, "house1": true} {
+			c.must(c.db.View(c.at(house), func(tx *store.Tx) error {
+				r, _ := roles.Get(tx, role)
+				etags[r.GetEtag()] = true
+				if (r.GetBrandId() == "") != own || (r.GetDeleteTime() == nil) != own || r.GetName() != "Desk" {
+					t.Errorf("in %s: got %v, want it the organization's own: %t, and else deleted", house, r, own)
+				}
+				return nil
+			}))
+		}
+	}
+	if !c.keyOf("house1", "uma", "Calendar") || len(etags) != 2 {
+		t.Errorf("uma may use the calendar: %t; the role had the etags %v", c.keyOf("house1", "uma", "Calendar"), etags)
+	}
 }

@@ -80,27 +80,27 @@ func unsettled(brand string, had map[string]*pb.Role, offered []*pb.Role) bool {
 		}
 	}
 	for _, r := range offered {
-		if !proto.Equal(offeredAs(r, had[r.GetId()]), had[r.GetId()]) {
+		if was := had[r.GetId()]; !madeOwn(r, was) && !proto.Equal(offeredAs(r, was), was) {
 			return true
 		}
 	}
 	return false
 }
 
+// madeOwn tells whether a role that is deleted in the brand is the organization's own.
+func madeOwn(r, was *pb.Role) bool {
+	return r.GetDeleteTime() != nil && was != nil && was.GetBrandId() == ""
+}
+
 // settle makes the roles of other brands the organization's own, and those of its own brand
-// what they are there.
+// what they are there. One that the brand has deleted, which it may while nobody has it, and
+// that somebody here has who was elsewhere then, becomes the organization's own, too.
 func (l *loader) settle(brand string, had map[string]*pb.Role, offered []*pb.Role) error {
 	for _, r := range had {
 		if r.GetBrandId() == "" || r.GetBrandId() == brand {
 			continue
 		}
-		r = proto.CloneOf(r)
-		r.BrandId = ""
-		for name, n := r.GetName(), 2; l.taken(r); n++ {
-			r.Name = fmt.Sprint(name, " ", n)
-		}
-		roleHolds.Delete(l.tx, r.GetId())
-		if err := roles.Put(l.tx, r); err != nil {
+		if err := l.makeOwn(r); err != nil {
 			return err
 		}
 	}
@@ -109,13 +109,31 @@ func (l *loader) settle(brand string, had map[string]*pb.Role, offered []*pb.Rol
 		if was.GetEtag() != had[r.GetId()].GetEtag() || roleHolds.Has(l.tx, r.GetId()) {
 			continue // an edit of the brand's is faster, or goes on
 		}
-		if is := offeredAs(r, was); !proto.Equal(is, was) {
-			if err := roles.Put(l.tx, is); err != nil {
-				return err
-			}
+		is := offeredAs(r, was)
+		var err error
+		switch {
+		case madeOwn(r, was), proto.Equal(is, was):
+		case r.GetDeleteTime() != nil && was != nil && was.GetDeleteTime() == nil && l.unused(r.GetId(), "") != nil:
+			err = l.makeOwn(was)
+		default:
+			err = roles.Put(l.tx, is)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// makeOwn makes a role of a brand the organization's own, under a name that is free.
+func (l *loader) makeOwn(r *pb.Role) error {
+	r = proto.CloneOf(r)
+	r.BrandId = ""
+	for name, n := r.GetName(), 2; l.taken(r); n++ {
+		r.Name = fmt.Sprint(name, " ", n)
+	}
+	roleHolds.Delete(l.tx, r.GetId())
+	return roles.Put(l.tx, r)
 }
 
 // taken tells whether another role of the organization's own has a role's name.
