@@ -100,21 +100,29 @@ func wanted(req *decisionpb.ListDecisionsRequest, d *decisionpb.Decision) bool {
 		(req.GetGrant() == "" || req.GetGrant() == d.GetMissingGrant() || slices.Contains(d.GetGrants(), req.GetGrant()))
 }
 
+// counted returns the log of a source when all that was counted until now is in its store,
+// and the day that a question begins with.
+func (s *Server) counted(ctx context.Context, req interface {
+	GetSource() string
+	GetFromDay() string
+}) (l *Log, from int64, err error) {
+	if l, err = s.log(req.GetSource()); err != nil {
+		return nil, 0, err
+	}
+	if from, err = dayOf("from_day", req.GetFromDay(), store.DayOf(l.Now())-store.KeepDays); err != nil {
+		return nil, 0, err
+	}
+	return l, from, l.Flush(ctx)
+}
+
 // ListUsage lists how often users used which grants.
 func (s *Server) ListUsage(ctx context.Context, req *decisionpb.ListUsageRequest) (*decisionpb.ListUsageResponse, error) {
-	l, err := s.log(req.GetSource())
-	if err != nil {
-		return nil, err
-	}
-	from, err := dayOf("from_day", req.GetFromDay(), store.DayOf(l.Now())-store.KeepDays)
+	l, from, err := s.counted(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	to, err := dayOf("to_day", req.GetToDay(), store.DayOf(l.Now())+1)
 	if err != nil {
-		return nil, err
-	}
-	if err := l.Flush(ctx); err != nil { // so that what was done just now counts
 		return nil, err
 	}
 	return store.Read(ctx, l.Store, func(tx *store.Tx) (*decisionpb.ListUsageResponse, error) {
@@ -149,15 +157,8 @@ func dayOf(field, text string, otherwise int64) (int64, error) {
 // SumUsage sums up how often some users used which grants. Each user is read by himself,
 // so that no read is long.
 func (s *Server) SumUsage(ctx context.Context, req *decisionpb.SumUsageRequest) (*decisionpb.SumUsageResponse, error) {
-	l, err := s.log(req.GetSource())
+	l, from, err := s.counted(ctx, req)
 	if err != nil {
-		return nil, err
-	}
-	from, err := dayOf("from_day", req.GetFromDay(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.Flush(ctx); err != nil {
 		return nil, err
 	}
 	resp := &decisionpb.SumUsageResponse{}
@@ -185,15 +186,8 @@ func (s *Server) SumUsage(ctx context.Context, req *decisionpb.SumUsageRequest) 
 
 // GetLastUses tells when some users last used each grant.
 func (s *Server) GetLastUses(ctx context.Context, req *decisionpb.GetLastUsesRequest) (*decisionpb.GetLastUsesResponse, error) {
-	l, err := s.log(req.GetSource())
+	l, from, err := s.counted(ctx, req)
 	if err != nil {
-		return nil, err
-	}
-	from, err := dayOf("from_day", req.GetFromDay(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.Flush(ctx); err != nil {
 		return nil, err
 	}
 	last := map[string]int64{}
