@@ -46,6 +46,10 @@ var connectParams = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
+// pingTime is how long nothing comes over a connection to another process before it is asked
+// whether it is there: more than leastPing.
+const pingTime = 20 * time.Second
+
 // dialer connects the parts of this process to the services of the suite.
 type dialer struct {
 	self      map[string]bool // services of this process
@@ -90,7 +94,6 @@ func (d *dialer) dial(from, target string, options []grpc.DialOption) (*grpc.Cli
 	return grpc.NewClient(target, append(options,
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithConnectParams(connectParams),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithChainUnaryInterceptor(d.asUnary(from)),
 		grpc.WithChainStreamInterceptor(d.asStream(from)),
 	)...)
@@ -122,7 +125,7 @@ func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
 		return nowhere(to)
 	}
 	d.weed()
-	options := append(slices.Clone(d.options), d.credentials(to))
+	options := d.toOthers(to)
 	if served := d.peers.name(to); served != "" && !d.plaintext {
 		options = append(options, grpc.WithAuthority(served))
 	}
@@ -134,12 +137,16 @@ func (d *dialer) replica(from, to, address string) grpc.ClientConnInterface {
 	return c
 }
 
-// credentials are those of a connection to a service in another process.
-func (d *dialer) credentials(service string) grpc.DialOption {
+// toOthers are the options of a connection to a service in another process, which may go away
+// without a word.
+func (d *dialer) toOthers(service string) []grpc.DialOption {
+	creds := d.peerCreds
 	if d.own != nil {
-		return grpc.WithTransportCredentials(d.own.client(service))
+		creds = d.own.client(service)
 	}
-	return grpc.WithTransportCredentials(d.peerCreds)
+	return append(slices.Clone(d.options),
+		grpc.WithTransportCredentials(creds),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingTime, Timeout: 5 * time.Second}))
 }
 
 // weed closes connections to replicas of which nothing is heard. d.mu is held.
@@ -161,7 +168,7 @@ func (d *dialer) target(service string) (string, []grpc.DialOption) {
 		return d.itself()
 	}
 	addresses := d.peers[service]
-	options := append(slices.Clone(d.options), d.credentials(service))
+	options := d.toOthers(service)
 	if len(addresses) < 2 {
 		return strings.Join(addresses, ""), options
 	}
@@ -181,7 +188,7 @@ func toResolve(addresses []string) (all []resolver.Address) {
 }
 
 // itself returns how to connect to this process: through the pipe, which nobody else
-// can listen on, so in plaintext.
+// can listen on, so in plaintext, and which cannot break, so without pings.
 func (d *dialer) itself() (string, []grpc.DialOption) {
 	return "passthrough:///pipe", append(slices.Clone(d.options),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return d.pipe.DialContext(ctx) }),

@@ -4,16 +4,20 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
 
 	"latchkey.dev/services/internal/fault"
+	"latchkey.dev/services/internal/trial"
 )
 
 // A connection's bounds: too much is refused with a status, and harms nobody else.
@@ -70,6 +74,41 @@ func TestLongMessageBetweenServices(t *testing.T) {
 	if err != nil || len(resp.GetIds()) != len(ids) {
 		t.Errorf("got %d ids, %v, want %d", len(resp.GetIds()), err, len(ids))
 	}
+}
+
+// A stream over which nothing goes stays, within a process and between two: whoever listens is
+// not pinged more often than he allows. Short of the fourth ping nothing shows, so the test is
+// one of -long.
+func TestQuietStream(t *testing.T) {
+	if !*trial.Long {
+		t.Skip("it is quiet for a minute and a half: go test ./services/internal/server -long -run TestQuietStream")
+	}
+	s, from, to := newSuite(), config(t), config(t)
+	from.ServiceKey = strings.Repeat("k", 40)
+	to.ServiceKey = from.ServiceKey
+	p := start(t, from, s.identity(), s.permissions())
+	if err := to.Peers.Set("identity=" + p.Addr() + ",permissions=" + p.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	q := start(t, to, s.invoicing())
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for name, conn := range map[string]grpc.ClientConnInterface{
+		"within a process": p.Conn("scheduling", "permissions"), "between processes": q.Conn("scheduling", "permissions"),
+	} {
+		watch, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitHealth(t, watch, healthpb.HealthCheckResponse_SERVING)
+		all.Go(func() {
+			if _, err := watch.Recv(); status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("a stream %s ends with %v, want that it lasts until the end of the test", name, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestNowhere(t *testing.T) {
