@@ -36,3 +36,6 @@ func (m *Meter) Count(u *Uses, grants catalog.Set) error { return m.count(u, gra
 
 // Consult notes that a handler found a grant held.
 func (u *Uses) Consult(bit catalog.Bit) { u.consult(bit) }
+
+// Untransported says what it means that a connection passed no message on.
+var Untransported = untransported

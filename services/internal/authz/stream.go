@@ -142,7 +142,7 @@ func (s *stream) SendMsg(msg any) error {
 		return err
 	}
 	s.method.clean(who.Principal, msg)
-	return s.ServerStream.SendMsg(msg)
+	return untransported(s.ServerStream.SendMsg(msg))
 }
 
 func (s *stream) complete() {
@@ -255,6 +255,15 @@ func unreadable(err error) error {
 	case codes.Internal, codes.Unimplemented:
 		return fault.New(codes.InvalidArgument, faultpb.Reason_REASON_REQUEST_MALFORMED,
 			"the stream is not a well-formed row of messages: check its encoding and compression", nil)
+	}
+	return untransported(err)
+}
+
+// untransported says what it means that a connection passed no message on: it is gone, and with
+// it the caller. The stream's context ends for that, too, but maybe only in a moment.
+func untransported(err error) error {
+	if status.Code(err) == codes.Unavailable {
+		return fault.Cancelled()
 	}
 	return err
 }

@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"latchkey.dev/services/internal/authz"
+	"latchkey.dev/services/internal/fault"
 	"latchkey.dev/services/internal/servertest"
 )
 
@@ -162,6 +165,18 @@ func TestStreamMalformed(t *testing.T) {
 			stream.CloseSend()
 			wantOutcome(t, name, stream.RecvMsg(nil), c.want)
 		})
+	}
+}
+
+// A connection that is gone is not the suite's fault, even if its stream's context does not know yet.
+func TestStreamLosesConnection(t *testing.T) {
+	gone := authz.Untransported(status.Error(codes.Unavailable, "transport is closing"))
+	sealed, broken := fault.Seal(t.Context(), gone, "")
+	if broken != nil || status.Code(sealed) != codes.Canceled {
+		t.Errorf("got %v, to log: %v, want Canceled and nothing to log", sealed, broken)
+	}
+	if ours := status.Error(codes.Internal, "a message that cannot be encoded"); authz.Untransported(ours) != ours || authz.Untransported(nil) != nil {
+		t.Error("another error is changed")
 	}
 }
 

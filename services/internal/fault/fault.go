@@ -169,3 +169,11 @@ func Unreachable(service string) error {
 		Metadata: map[string]string{"service": service}, RetryAfter: time.Second,
 	}
 }
+
+// Cancelled says that the caller has cancelled the call, or has gone.
+func Cancelled() *Error {
+	return &Error{
+		Code: codes.Canceled, Reason: faultpb.Reason_REASON_CALL_CANCELLED,
+		Message: "the caller cancelled the call",
+	}
+}

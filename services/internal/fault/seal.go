@@ -43,10 +43,7 @@ func ended(ctx context.Context, err error) *Error {
 			Message: "the call's deadline passed; whether it took effect is unknown: repeat it with the same request_id",
 		}
 	}
-	return &Error{
-		Code: codes.Canceled, Reason: faultpb.Reason_REASON_CALL_CANCELLED,
-		Message: "the caller cancelled the call",
-	}
+	return Cancelled()
 }
 
 // tellsOfEnd reports whether err is what comes of an ended context.

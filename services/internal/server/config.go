@@ -57,6 +57,8 @@ type Config struct {
 	MaxMessage    int
 	Demo          bool
 	Check         check
+
+	connectionAge time.Duration // after which a connection is old; 0 for the usual
 }
 
 // peers are the addresses of services in other processes, by service: that of a name that

@@ -12,6 +12,9 @@ import (
 // Run is Main without the end of the process.
 var Run = run
 
+// AgeConnections has connections grow old sooner than they do.
+func (c *Config) AgeConnections(age time.Duration) { c.connectionAge = age }
+
 // Variable is the environment variable of a flag.
 var Variable = variable
 

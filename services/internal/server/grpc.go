@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"slices"
@@ -21,12 +22,14 @@ import (
 
 // Bounds of a connection. A caller who exceeds one is cut off, and nobody else feels it.
 const (
-	maxHeaderBytes  = 16 << 10
-	handshakeTime   = 10 * time.Second
-	idleTime        = 15 * time.Minute // without a call
-	connectionAge   = time.Hour        // so that connections spread over new processes
-	connectionGrace = 5 * time.Minute
-	leastPing       = 10 * time.Second
+	maxHeaderBytes = 16 << 10
+	handshakeTime  = 10 * time.Second
+	idleTime       = 15 * time.Minute // without a call
+	// connectionAge is after how long a caller is to make his next calls over another
+	// connection, so that callers spread over new processes. What runs over the old one goes
+	// on for as long as it takes: without end, if it is a lease.
+	connectionAge = time.Hour
+	leastPing     = 10 * time.Second
 )
 
 // workers is how many goroutines answer one call after the other. A call that finds
@@ -64,7 +67,7 @@ func newServers(c *Config, creds credentials.TransportCredentials, unary []grpc.
 			grpc.ConnectionTimeout(handshakeTime),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
 			grpc.KeepaliveParams(keepalive.ServerParameters{
-				MaxConnectionIdle: idleTime, MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
+				MaxConnectionIdle: idleTime, MaxConnectionAge: cmp.Or(c.connectionAge, connectionAge),
 				Time: 30 * time.Second, Timeout: 10 * time.Second,
 			}),
 			grpc.NumStreamWorkers(workers),

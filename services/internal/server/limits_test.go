@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	invoicingpb "latchkey.dev/gen/go/latchkey/invoicing/v1"
@@ -56,6 +58,63 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the handler has %v, want the caller's own deadline", got)
 	}
 }
+
+// A connection grows old and its callers go on to the next: no call fails, and the streams
+// over it, and with them the leases, go on.
+func TestOldConnections(t *testing.T) {
+	s, from, to := newSuite(), config(t), config(t)
+	from.ServiceKey = strings.Repeat("k", 40)
+	to.ServiceKey = from.ServiceKey
+	from.AgeConnections(100 * time.Millisecond)
+	to.AgeConnections(100 * time.Millisecond)
+	sources, heard := startLogged(t, from, s.identity(), s.permissions())
+	if err := to.Peers.Set("identity=" + sources.Addr() + ",permissions=" + sources.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	p, told := startLogged(t, to, s.invoicing())
+	var n connections
+	conn := dial(t, p.Addr(), grpc.WithStatsHandler(&n))
+	watch, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitHealth(t, watch, healthpb.HealthCheckResponse_SERVING)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := watch.Recv()
+		ended <- err
+	}()
+	for n.begun.Load() < 20 {
+		if err := getPart(s.signIn(t.Context()), conn); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the stream ended after %d connections: %v", n.begun.Load(), err)
+		default:
+		}
+	}
+	for _, words := range []string{"call broken", "lease lost"} {
+		if lines := append(heard.lines(words), told.lines(words)...); len(lines) > 0 {
+			t.Errorf("the logs have %q", lines)
+		}
+	}
+}
+
+// connections counts those that a client makes.
+type connections struct {
+	begun atomic.Int64
+}
+
+func (n *connections) HandleConn(_ context.Context, event stats.ConnStats) {
+	if _, is := event.(*stats.ConnBegin); is {
+		n.begun.Add(1)
+	}
+}
+
+func (n *connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (n *connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (n *connections) HandleRPC(context.Context, stats.RPCStats)                         {}
 
 // A call between services may carry as long a message as any.
 func TestLongMessageBetweenServices(t *testing.T) {
