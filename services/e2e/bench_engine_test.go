@@ -215,7 +215,7 @@ var durable = []string{"fsync=on", "full_page_writes=on", "autovacuum=on"}
 
 // aDatabase opens a store in a new database.
 func aDatabase(k *kept) *store.DB {
-	e, _, err := postgres.Open(k.b.t.Context(), postgrestest.New(k.b.t, durable...).URL(), "kept")
+	e, _, err := postgres.Open(k.b.t.Context(), postgrestest.New(k.b.t, durable...).URL(), "kept", store.MakeMissing)
 	return k.open(e, err)
 }
 

@@ -451,7 +451,7 @@ func (s *suite) verify(service string) error {
 func (s *suite) engine(service string) (store.Engine, error) {
 	for _, v := range s.env {
 		if url, ok := strings.CutPrefix(v, "LATCHKEY_STORE=postgres:"); ok {
-			e, _, err := postgres.Open(s.t.Context(), "postgres:"+url, service)
+			e, _, err := postgres.Open(s.t.Context(), "postgres:"+url, service, store.MakeMissing)
 			return e, err
 		}
 	}

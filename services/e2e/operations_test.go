@@ -103,8 +103,14 @@ func TestCopyThere(t *testing.T) {
 	want := s.properties(company)
 	s.stop()
 	back := filepath.Join(t.TempDir(), "back")
-	if code, out := s.does("backup", "--store="+database, filepath.Join(t.TempDir(), "nothing")); code != 1 || !strings.Contains(out, "there is nothing in it") {
-		t.Errorf("backup of a database without data ends with %d and prints %s", code, out)
+	for _, args := range [][]string{
+		{"backup", filepath.Join(t.TempDir(), "nothing")}, {"verify"}, {"export", company.Organization, filepath.Join(t.TempDir(), "nobody")},
+	} {
+		for range 2 { // the first makes nothing that the second finds
+			if code, out := s.does(append(args, "--store="+database)...); code != 1 || !strings.Contains(out, "there is no store of identity in the database (--store says where it is)") {
+				t.Errorf("%s over a database without a store ends with %d and prints %s", args[0], code, out)
+			}
+		}
 	}
 	s.must("copy", "--to="+database)
 	if code, out := s.does("copy", "--to="+database); code != 1 || !strings.Contains(out, "never overwritten") {

@@ -91,7 +91,7 @@ func openFile(t testing.TB) *store.DB {
 
 func openDatabase(t testing.TB) *store.DB {
 	t.Helper()
-	e, _, err := postgres.Open(t.Context(), postgrestest.Database(t), "test")
+	e, _, err := postgres.Open(t.Context(), postgrestest.Database(t), "test", store.MakeMissing)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -329,7 +329,7 @@ func (in *invocation) verifyExport(ctx context.Context, from *bufio.Reader, orga
 		}
 	}()
 	for _, service := range in.names() {
-		engine, err := in.openEngine(ctx, "bolt:"+folder, service)
+		engine, err := in.openEngine(ctx, "bolt:"+folder, service, store.MakeMissing)
 		if err != nil {
 			return v, err
 		}

@@ -264,7 +264,7 @@ func (in *invocation) restoreInto(ctx context.Context, url string, blobs func(st
 			if in.schema(service) == nil {
 				return nil, errors.New("this program has no such service")
 			}
-			e, err := in.openEngine(ctx, url, service)
+			e, err := in.openEngine(ctx, url, service, store.MakeMissing)
 			if err == nil {
 				services, engines[service] = append(services, service), e
 			}

@@ -118,7 +118,10 @@ func (in *invocation) openSources(ctx context.Context) (*stores, error) {
 
 func (in *invocation) openStore(ctx context.Context, s *stores, service string) (*opened, error) {
 	if _, ok := in.config.database(); ok {
-		e, err := in.openEngine(ctx, in.config.Store, service)
+		e, err := in.openEngine(ctx, in.config.Store, service, store.KeepMissing)
+		if errors.Is(err, store.ErrMissing) {
+			err = fmt.Errorf("there is no store of %s in the database (--store says where it is)", service)
+		}
 		return &opened{service: service, schema: in.schema(service), engine: e}, err
 	}
 	folder, err := in.config.folder()
@@ -144,15 +147,15 @@ func (in *invocation) openStore(ctx context.Context, s *stores, service string) 
 	return &opened{service: service, schema: in.schema(service), engine: e}, nil
 }
 
-// openEngine opens a service's store at a URL, and makes it if it is missing.
-func (in *invocation) openEngine(ctx context.Context, url, service string) (store.Engine, error) {
+// openEngine opens a service's store at a URL. A file is made if it is missing.
+func (in *invocation) openEngine(ctx context.Context, url, service string, how store.Opening) (store.Engine, error) {
 	c := Config{Store: url}
 	if scheme, ok := c.database(); ok {
 		open := in.engines[scheme]
 		if open == nil {
 			return nil, fmt.Errorf("--store %s://...: this program cannot keep its data there", scheme)
 		}
-		e, _, err := open(ctx, url, service)
+		e, _, err := open(ctx, url, service, how)
 		return e, err
 	}
 	folder, err := c.folder()

@@ -72,9 +72,7 @@ func (w *worker) counted(t *testing.T) (n int64) {
 }
 
 // engines opens stores in PostgreSQL.
-var engines = server.Engines{"postgres": func(ctx context.Context, url, service string) (store.Engine, bool, error) {
-	return postgres.Open(ctx, url, service)
-}}
+var engines = server.Engines{"postgres": postgres.Open}
 
 // startReplica starts one of several processes with the same database.
 func startReplica(t *testing.T, url string, parts ...server.Part) *server.Process {

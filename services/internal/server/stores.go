@@ -16,7 +16,7 @@ import (
 // Engines are the kinds of databases that a program can keep its stores in, by the scheme
 // of their URLs. Each function opens the store of one service, and tells whether this call
 // made it.
-type Engines map[string]func(ctx context.Context, url, service string) (e store.Engine, made bool, err error)
+type Engines map[string]func(ctx context.Context, url, service string, how store.Opening) (e store.Engine, made bool, err error)
 
 const wantStore = "expected bolt:FOLDER, or postgres://USER@HOST/DATABASE"
 
@@ -88,7 +88,7 @@ func (p *Process) opener(o Options) (func(ctx context.Context, service string) (
 			return nil, fmt.Errorf("--store %s://...: this program cannot keep its data there", scheme)
 		}
 		return func(ctx context.Context, service string) (store.Engine, bool, error) {
-			return open(ctx, p.config.Store, service)
+			return open(ctx, p.config.Store, service, store.MakeMissing)
 		}, nil
 	}
 	folder, err := p.config.folder()

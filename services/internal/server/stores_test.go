@@ -20,7 +20,7 @@ type databases struct {
 }
 
 func (d *databases) engines() server.Engines {
-	return server.Engines{"postgres": func(_ context.Context, url, service string) (store.Engine, bool, error) {
+	return server.Engines{"postgres": func(_ context.Context, url, service string, _ store.Opening) (store.Engine, bool, error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		name := url + " " + service
@@ -118,7 +118,7 @@ func TestDatabaseNeeds(t *testing.T) {
 func TestDatabaseFails(t *testing.T) {
 	away := errors.New("the database is away")
 	var opened []string
-	engines := server.Engines{"postgres": func(_ context.Context, _, service string) (store.Engine, bool, error) {
+	engines := server.Engines{"postgres": func(_ context.Context, _, service string, _ store.Opening) (store.Engine, bool, error) {
 		if opened = append(opened, service); len(opened) == 2 {
 			return nil, false, away
 		}

@@ -14,6 +14,18 @@ var ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
 // ErrClosed reports the use of an engine that is closed.
 var ErrClosed = errors.New("store is closed")
 
+// ErrMissing reports that there is no store where one was to be opened.
+var ErrMissing = errors.New("there is no store")
+
+// Opening says what becomes of a store that is opened and that is missing.
+type Opening int
+
+// A missing store is made, or not.
+const (
+	MakeMissing Opening = iota // it is made
+	KeepMissing                // opening it fails with ErrMissing, and nothing is made
+)
+
 // Engine keeps pairs of bytes in the order of their keys. Its transactions are
 // serializable and durable. The suite in storetest says what it must do.
 type Engine interface {

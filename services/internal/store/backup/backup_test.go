@@ -41,7 +41,7 @@ var engines = map[string]func(t *testing.T) store.Engine{
 		return e
 	},
 	"postgres": func(t *testing.T) store.Engine {
-		e, _, err := postgres.Open(t.Context(), postgrestest.URL(t), fmt.Sprint("test", tables.Add(1)))
+		e, _, err := postgres.Open(t.Context(), postgrestest.URL(t), fmt.Sprint("test", tables.Add(1)), store.MakeMissing)
 		if err != nil {
 			t.Fatal(err)
 		}

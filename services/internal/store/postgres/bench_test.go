@@ -72,7 +72,7 @@ func newBench(b *testing.B) *bench {
 
 func (w *bench) store(b testing.TB) *store.DB {
 	b.Helper()
-	e, _, err := Open(b.Context(), w.url, newService())
+	e, _, err := Open(b.Context(), w.url, newService(), store.MakeMissing)
 	if err != nil {
 		b.Fatal(err)
 	}

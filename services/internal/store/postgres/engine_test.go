@@ -38,7 +38,7 @@ func TestPostgres(t *testing.T) {
 		}
 		service := newService()
 		return func() store.Engine {
-			e, _, err := Open(context.Background(), url, service)
+			e, _, err := Open(context.Background(), url, service, store.MakeMissing)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -227,7 +227,7 @@ func look(t *testing.T, tr *trial.Trial, url string, l *load) {
 	l.mu.Lock()
 	added := l.added
 	l.mu.Unlock()
-	e, _, err := open(t.Context(), url, "test")
+	e, _, err := open(t.Context(), url, "test", store.MakeMissing)
 	if err != nil {
 		t.Fatal(err)
 	}

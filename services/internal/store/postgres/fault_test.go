@@ -21,7 +21,7 @@ import (
 
 func mustOpen(t testing.TB, url, service string) *Engine {
 	t.Helper()
-	e, _, err := open(t.Context(), url, service)
+	e, _, err := open(t.Context(), url, service, store.MakeMissing)
 	if err != nil {
 		t.Fatal(err)
 	}

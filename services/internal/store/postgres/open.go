@@ -27,11 +27,11 @@ const (
 )
 
 // Open connects to the database at the URL, postgres://user@host/database, and makes the
-// tables of the service there if they are missing. It reports whether it was this call
-// that made them; of several processes that open an empty database at once one did.
-// Its errors are for a person, and never show the URL's password.
-func Open(ctx context.Context, url, service string) (e store.Engine, created bool, err error) {
-	opened, created, err := open(ctx, url, service)
+// tables of the service there if they are missing and that is wanted. It reports whether it
+// was this call that made them; of several processes that open an empty database at once one
+// did. Its errors are for a person, and never show the URL's password.
+func Open(ctx context.Context, url, service string, how store.Opening) (e store.Engine, created bool, err error) {
+	opened, created, err := open(ctx, url, service, how)
 	if err != nil {
 		return nil, false, fmt.Errorf("open the database of %s: %w", service, oneLine{err})
 	}
@@ -44,7 +44,7 @@ type oneLine struct{ error }
 func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
 func (e oneLine) Unwrap() error { return e.error }
 
-func open(ctx context.Context, url, service string) (*Engine, bool, error) {
+func open(ctx context.Context, url, service string, how store.Opening) (*Engine, bool, error) {
 	s, err := statementsFor(service)
 	if err != nil {
 		return nil, false, err
@@ -56,7 +56,7 @@ func open(ctx context.Context, url, service string) (*Engine, bool, error) {
 	process := make([]byte, 8)
 	_, _ = rand.Read(process) // it never fails
 	config.BeforeConnect = proofs(s, process)
-	created, err := prepare(ctx, config, service, layouts)
+	created, err := prepare(ctx, config, service, layouts, how)
 	if err != nil {
 		return nil, false, fmt.Errorf("%w%s", err, advice(err))
 	}

@@ -2,9 +2,13 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"latchkey.dev/services/internal/store"
 	"latchkey.dev/services/internal/store/postgres/postgrestest"
@@ -20,7 +24,7 @@ func TestOpenTogether(t *testing.T) {
 	for i := range 9 {
 		service := []string{"identity", "permissions", "invoicing"}[i%3]
 		wg.Go(func() {
-			e, first, err := Open(t.Context(), c.URL(), service)
+			e, first, err := Open(t.Context(), c.URL(), service, store.MakeMissing)
 			if err != nil {
 				t.Error(err)
 				return
@@ -41,7 +45,7 @@ func TestOpenTogether(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%d have made the tables of %s", n, service)
 		}
-		e, first, err := open(t.Context(), c.URL(), service)
+		e, first, err := open(t.Context(), c.URL(), service, store.MakeMissing)
 		if err != nil || first {
 			t.Fatalf("open again: made %t, error %v", first, err)
 		}
@@ -64,17 +68,51 @@ func TestUpgrade(t *testing.T) {
 		return []string{`CREATE TABLE IF NOT EXISTS ` + service + `_more_v2 (key bytea PRIMARY KEY)`}
 	}
 	for range 2 {
-		if first, err := prepare(t.Context(), config, service, append(layouts[:1:1], second)); err != nil || first {
+		if first, err := prepare(t.Context(), config, service, append(layouts[:1:1], second), store.MakeMissing); err != nil || first {
 			t.Errorf("upgrade: made %t, error %v", first, err)
 		}
 	}
 	if _, err := e.pool.Exec(t.Context(), `SELECT key FROM `+service+`_more_v2`); err != nil {
 		t.Error(err)
 	}
-	_, _, err = Open(t.Context(), url, service)
+	_, _, err = Open(t.Context(), url, service, store.MakeMissing)
 	if err == nil || !strings.Contains(err.Error(), "version 2, made by a newer program") {
 		t.Errorf("got error %v, want one that tells of a newer program", err)
 	}
+}
+
+// TestOpenMissing opens stores that must be there: of a database without any, and of one with
+// another service's. Nothing is made.
+func TestOpenMissing(t *testing.T) {
+	url := postgrestest.Database(t)
+	tables := func() (names []string) {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.WithoutCancel(t.Context()))
+		rows, _ := conn.Query(t.Context(), `SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1`)
+		if names, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	for range 2 {
+		before := tables()
+		if _, _, err := Open(t.Context(), url, "mine", store.KeepMissing); !errors.Is(err, store.ErrMissing) {
+			t.Errorf("beside %v: got error %v, want that there is no store", before, err)
+		}
+		if after := tables(); !slices.Equal(after, before) {
+			t.Errorf("there were %v, and now there are %v", before, after)
+		}
+		mustOpen(t, url, "another")
+	}
+	e, made, err := Open(t.Context(), url, "another", store.KeepMissing)
+	if err != nil || made {
+		t.Fatalf("the one that is there: made %t, error %v", made, err)
+	}
+	e.Close()
 }
 
 func TestConfig(t *testing.T) {
@@ -119,7 +157,7 @@ func TestOpenFails(t *testing.T) {
 		{url + "?sslmode=require", "test", "sslmode=disable"},
 		{url, "Bad-Name", "table's name"},
 	} {
-		_, _, err := Open(t.Context(), c.url, c.service)
+		_, _, err := Open(t.Context(), c.url, c.service, store.MakeMissing)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.ContainsAny(err.Error(), "\n\t") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: got error %q, want one line that tells %q and no password", c.url, err, c.want)
 		}

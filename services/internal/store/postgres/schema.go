@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"latchkey.dev/services/internal/store"
 )
 
 // layouts are the versions of the tables of a service, the first being version 1. Each
@@ -40,7 +42,7 @@ const prepareLimit = 5 * time.Minute
 
 // prepare makes the tables those of the newest of the layouts, and reports whether they
 // did not exist before. Several processes may do so at the same time.
-func prepare(ctx context.Context, config *pgxpool.Config, service string, layouts []func(string) []string) (created bool, err error) {
+func prepare(ctx context.Context, config *pgxpool.Config, service string, layouts []func(string) []string, how store.Opening) (created bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
 	connConfig := config.ConnConfig.Copy()
@@ -53,7 +55,7 @@ func prepare(ctx context.Context, config *pgxpool.Config, service string, layout
 	}
 	defer conn.Close(ctx)
 	for n := 0; n < tries; n++ {
-		created, err = upgrade(ctx, conn, service, layouts)
+		created, err = upgrade(ctx, conn, service, layouts, how)
 		if !concurrent(err) {
 			break
 		}
@@ -64,11 +66,14 @@ func prepare(ctx context.Context, config *pgxpool.Config, service string, layout
 	return created, err
 }
 
-func upgrade(ctx context.Context, conn *pgx.Conn, service string, layouts []func(string) []string) (created bool, err error) {
+func upgrade(ctx context.Context, conn *pgx.Conn, service string, layouts []func(string) []string, how store.Opening) (created bool, err error) {
 	var found int64
 	err = conn.QueryRow(ctx, readVersion, service).Scan(&found)
+	none := codeOf(err) == undefinedTable
 	switch {
-	case codeOf(err) == undefinedTable:
+	case how == store.KeepMissing && (none || errors.Is(err, pgx.ErrNoRows)):
+		return false, store.ErrMissing
+	case none:
 		if _, err := conn.Exec(ctx, createVersions); err != nil {
 			return false, err
 		}
