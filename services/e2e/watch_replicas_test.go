@@ -27,6 +27,8 @@ func (a *apart) testWatchJournal(t *testing.T) {
 	w := &follower{apart: a, t: t, trial: tr, made: map[string]bool{}, seen: map[string]int64{}}
 	ctx, stop := context.WithCancel(t.Context())
 	var writing, following sync.WaitGroup
+	t.Cleanup(following.Wait) // where the test ends before it says so
+	t.Cleanup(writing.Wait)
 	for n := range 4 {
 		writing.Go(func() { w.write(ctx, n) })
 	}
@@ -74,6 +76,9 @@ func (w *follower) write(ctx context.Context, n int) {
 				w.made[resp.GetPart().GetId()] = true
 				w.mu.Unlock()
 				break
+			}
+			if w.t.Context().Err() != nil {
+				return
 			}
 			if c := status.Code(err); c != codes.Unavailable && c != codes.DeadlineExceeded || time.Now().After(limit) {
 				w.trial.Wrong("make a part: %v", err)
