@@ -140,7 +140,7 @@ func TestLongMessageBetweenServices(t *testing.T) {
 // one of -long.
 func TestQuietStream(t *testing.T) {
 	if !*trial.Long {
-		t.Skip("it is quiet for a minute and a half: go test ./services/internal/server -long -run TestQuietStream")
+		t.Skip("it is quiet for a minute and a half; -long waits for it")
 	}
 	s, from, to := newSuite(), config(t), config(t)
 	from.ServiceKey = strings.Repeat("k", 40)
