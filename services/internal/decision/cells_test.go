@@ -285,6 +285,25 @@ func TestKilledAfterConsulting(t *testing.T) {
 	}
 }
 
+// A file left by a version whose catalog has a grant that this one does not know is counted as
+// it was used, and what is known goes on in its cells.
+func TestFileOfAnotherCatalog(t *testing.T) {
+	l := born(t)
+	another := l.session("acme", "ann", catalog.MustGrant("Invoices:Void"))
+	l.Log.cells.of(another.Cell).open(identity{"acme", "ann", "Invoices:Burn"})
+	l.use(another, 3, 1)
+	l.use(l.session("acme", "ann", grants[1]), 2, 0)
+	l.want = map[string]int64{"acme ann Invoices:Burn reads": 3, "acme ann Invoices:Burn changes": 1, "acme ann Web reads": 2}
+	l.killed(l.file())
+	l.again()
+	l.use(l.session("acme", "ann", grants[1]), 5, 0)
+	l.use(l.session("acme", "ann", catalog.MustGrant("Invoices:Void")), 1, 0)
+	l.wantUses("after the file of another catalog")
+	l.killed(l.file())
+	l.again()
+	l.wantUses("after one more life")
+}
+
 // A file of which it cannot be told what of it is in the store is not believed, nor is one
 // that is damaged, and the log says so.
 func TestFilesThatAreNotBelieved(t *testing.T) {
