@@ -51,7 +51,7 @@ func CutSessionKey(key string) (hash, organization string) {
 
 const (
 	// patience is how long a call waits for a lease that is not held. It covers a
-	// connection that has reached its age, and most restarts of a source.
+	// connection that broke, and most restarts of a source.
 	patience = 500 * time.Millisecond
 	// maxTries bounds how often a caller is looked up whose facts change meanwhile.
 	maxTries = 3

@@ -122,7 +122,28 @@ func (c fromPeer) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	if chain := s.State.PeerCertificates; len(chain) > 0 {
 		s.certificate, s.wrong = chain[0], c.own.verify(chain, x509.ExtKeyUsageClientAuth)
 	}
+	if s.certificate != nil && s.wrong == nil { // else each call is told what is wrong
+		conn = ending(conn, s.certificate.NotAfter.Sub(c.own.now()))
+	}
 	return conn, s, nil
+}
+
+// endingConn is a connection that ends by itself.
+type endingConn struct {
+	net.Conn
+	end *time.Timer
+}
+
+// ending has a connection end after a time, which is that of the certificate that was shown
+// on it: its calls go on to others long before, and its streams, which know of no end, do then.
+func ending(conn net.Conn, after time.Duration) net.Conn {
+	return endingConn{conn, time.AfterFunc(after, func() { conn.Close() })}
+}
+
+// Close closes the connection before its end.
+func (c endingConn) Close() error {
+	c.end.Stop()
+	return c.Conn.Close()
 }
 
 func (c fromPeer) Clone() credentials.TransportCredentials {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -167,6 +170,44 @@ func TestPeerIsKnownByItsCertificate(t *testing.T) {
 			default:
 			}
 		})
+	}
+}
+
+// SECURITY: a connection ends with the certificate that was shown on it, and with it streams that
+// would not end. Where none was shown it goes on.
+func TestConnectionEndsWithCertificate(t *testing.T) {
+	folder := t.TempDir()
+	certs(t, folder, "latchkey", "invoicing")
+	own, err := certify.ReadCertificates(filepath.Join(folder, "invoicing.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSuite()
+	p, err := server.Start(t.Context(), asPeer(t, folder, "latchkey"), s.parts(), server.Options{
+		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return own[0].NotAfter.Add(-100 * time.Millisecond) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	waitServing(t, p)
+	var n connections
+	without := dialWith(t, p.Addr(), credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}), grpc.WithStatsHandler(&n))
+	watch := func(conn *grpc.ClientConn) healthpb.Health_WatchClient {
+		w, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitHealth(t, w, healthpb.HealthCheckResponse_SERVING)
+		return w
+	}
+	watch(without)
+	service := watch(dialWith(t, p.Addr(), credentials.NewTLS(showing(t, folder, "invoicing"))))
+	if _, err := service.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream of a service: got %v, want Unavailable", err)
+	}
+	if watch(without); n.begun.Load() != 1 {
+		t.Errorf("who showed no certificate has connected %d times, want once", n.begun.Load())
 	}
 }
 
