@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // fork is a listener before a process of a suite. Each other process comes through a proxy of
@@ -148,7 +149,30 @@ func (a *apart) disturbances(p *process) []disturbance {
 		{a.number(p) + " killed", p, p.kill, func() { a.start(p) }, true},
 		{a.number(p) + " frozen", p, func() { p.signal(syscall.SIGSTOP) }, func() { p.signal(syscall.SIGCONT) }, true},
 	}
-	return slices.Concat(all, a.onTheWay(p, "the database", true, a.toDatabase[p]), a.fromSources(p))
+	ofDatabase := a.onTheWay(p, "the database", true, a.toDatabase[p])
+	for i, d := range ofDatabase {
+		ofDatabase[i].heal = func() {
+			d.heal()
+			a.revive(p)
+		}
+	}
+	return slices.Concat(all, ofDatabase, a.fromSources(p))
+}
+
+// revive starts a process again, as a supervisor does, that has ended by itself: who is cut off
+// from the database for a minute, and does not know the outcome of a commit, does.
+func (a *apart) revive(p *process) {
+	a.t.Helper()
+	if conn, err := net.Dial("tcp", p.addr); err == nil {
+		conn.Close()
+		return
+	}
+	select {
+	case <-p.done:
+		a.start(p)
+	case <-time.After(patience):
+		a.t.Fatalf("%s listens no more, and does not end:\n%s", a.number(p), p.log)
+	}
 }
 
 // fromSources are what can go wrong between a process and the replicas of identity and
