@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // fork is a listener before a process of a suite. Each other process comes through a proxy of
@@ -151,28 +150,20 @@ func (a *apart) disturbances(p *process) []disturbance {
 	}
 	ofDatabase := a.onTheWay(p, "the database", true, a.toDatabase[p])
 	for i, d := range ofDatabase {
+		var before int
+		ofDatabase[i].strike = func() {
+			before = p.log.stops()
+			d.strike()
+		}
 		ofDatabase[i].heal = func() {
 			d.heal()
-			a.revive(p)
+			if p.log.stops() > before {
+				<-p.done
+				a.start(p) // as a supervisor does
+			}
 		}
 	}
 	return slices.Concat(all, ofDatabase, a.fromSources(p))
-}
-
-// revive starts a process again, as a supervisor does, that has ended by itself: who is cut off
-// from the database for a minute, and does not know the outcome of a commit, does.
-func (a *apart) revive(p *process) {
-	a.t.Helper()
-	if conn, err := net.Dial("tcp", p.addr); err == nil {
-		conn.Close()
-		return
-	}
-	select {
-	case <-p.done:
-		a.start(p)
-	case <-time.After(patience):
-		a.t.Fatalf("%s listens no more, and does not end:\n%s", a.number(p), p.log)
-	}
 }
 
 // fromSources are what can go wrong between a process and the replicas of identity and

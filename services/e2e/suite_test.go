@@ -397,6 +397,17 @@ func (l *tail) alarms() []string {
 	return slices.Clone(l.broken)
 }
 
+// stops returns how often the process has said that it ends by itself, because it could not
+// learn the outcome of a commit.
+func (l *tail) stops() (n int) {
+	for _, line := range l.alarms() {
+		if strings.Contains(line, "on a write of unknown outcome") {
+			n++
+		}
+	}
+	return n
+}
+
 func (l *tail) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
