@@ -63,15 +63,9 @@ func TestLimits(t *testing.T) {
 // over it, and with them the leases, go on.
 func TestOldConnections(t *testing.T) {
 	s, from, to := newSuite(), config(t), config(t)
-	from.ServiceKey = strings.Repeat("k", 40)
-	to.ServiceKey = from.ServiceKey
 	from.AgeConnections(100 * time.Millisecond)
 	to.AgeConnections(100 * time.Millisecond)
-	sources, heard := startLogged(t, from, s.identity(), s.permissions())
-	if err := to.Peers.Set("identity=" + sources.Addr() + ",permissions=" + sources.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	p, told := startLogged(t, to, s.invoicing())
+	_, p, heard, told := startApart(t, s, from, to)
 	var n connections
 	conn := dial(t, p.Addr(), grpc.WithStatsHandler(&n))
 	watch, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
@@ -142,14 +136,7 @@ func TestQuietStream(t *testing.T) {
 	if !*trial.Long {
 		t.Skip("it is quiet for a minute and a half; -long waits for it")
 	}
-	s, from, to := newSuite(), config(t), config(t)
-	from.ServiceKey = strings.Repeat("k", 40)
-	to.ServiceKey = from.ServiceKey
-	p := start(t, from, s.identity(), s.permissions())
-	if err := to.Peers.Set("identity=" + p.Addr() + ",permissions=" + p.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	q := start(t, to, s.invoicing())
+	p, q, _, _ := startApart(t, newSuite(), config(t), config(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	var all sync.WaitGroup

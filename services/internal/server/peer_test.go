@@ -58,12 +58,8 @@ func asPeer(t *testing.T, folder, file string) server.Config {
 
 // pair starts identity and permissions in one process, and invoicing in another.
 func pair(t *testing.T, s *suite, folder string) (sources, invoicing *server.Process) {
-	sources = start(t, asPeer(t, folder, "latchkey"), s.identity(), s.permissions())
-	c := asPeer(t, folder, "invoicing")
-	if err := c.Peers.Set("identity=" + sources.Addr() + ",permissions=" + sources.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	return sources, start(t, c, s.invoicing())
+	sources, invoicing, _, _ = startApart(t, s, asPeer(t, folder, "latchkey"), asPeer(t, folder, "invoicing"))
+	return sources, invoicing
 }
 
 // calls makes a call that only services of the suite may make, with the right key.

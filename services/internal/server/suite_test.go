@@ -220,6 +220,20 @@ func startLogged(t testing.TB, c server.Config, parts ...server.Part) (*server.P
 	return p, j
 }
 
+// startApart starts identity and permissions in one process, and invoicing in another. It
+// returns what each logs, too.
+func startApart(t testing.TB, s *suite, from, to server.Config) (sources, invoicing *server.Process, heard, told *journal) {
+	t.Helper()
+	from.ServiceKey = strings.Repeat("k", 32)
+	to.ServiceKey = from.ServiceKey
+	sources, heard = startLogged(t, from, s.identity(), s.permissions())
+	if err := to.Peers.Set("identity=" + sources.Addr() + ",permissions=" + sources.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	invoicing, told = startLogged(t, to, s.invoicing())
+	return sources, invoicing, heard, told
+}
+
 func waitServing(t testing.TB, p *server.Process) {
 	t.Helper()
 	select {
